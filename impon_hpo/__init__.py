@@ -1,0 +1,63 @@
+"""Importance-sampled training inside Optuna studies, compared honestly with uniform sampling."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from impon_hpo.errors import ImponHpoError
+    from impon_hpo.sampling.base import BatchSampler, Draw
+    from impon_hpo.sampling.impon import Impon, ImponLow
+    from impon_hpo.sampling.rows import Rows
+    from impon_hpo.sampling.uniform import Uniform
+    from impon_hpo.training.checkpoint import Checkpoint
+    from impon_hpo.training.config import TrainingConfig
+    from impon_hpo.training.epoch_result import EpochResult
+    from impon_hpo.training.image_data import ImageData
+    from impon_hpo.training.run import train_epochs
+    from impon_hpo.training.splits import Splits, load_splits
+    from impon_hpo.tuning.objective import Objective
+
+# Imported when first asked for, so that `impon-hpo --help` does not wait for torch.
+_HOMES = {
+    "BatchSampler": "sampling.base",
+    "Checkpoint": "training.checkpoint",
+    "Draw": "sampling.base",
+    "EpochResult": "training.epoch_result",
+    "ImageData": "training.image_data",
+    "Impon": "sampling.impon",
+    "ImponHpoError": "errors",
+    "ImponLow": "sampling.impon",
+    "Objective": "tuning.objective",
+    "Rows": "sampling.rows",
+    "Splits": "training.splits",
+    "TrainingConfig": "training.config",
+    "Uniform": "sampling.uniform",
+    "load_splits": "training.splits",
+    "train_epochs": "training.run",
+}
+
+__all__ = [
+    "BatchSampler",
+    "Checkpoint",
+    "Draw",
+    "EpochResult",
+    "ImageData",
+    "Impon",
+    "ImponHpoError",
+    "ImponLow",
+    "Objective",
+    "Rows",
+    "Splits",
+    "TrainingConfig",
+    "Uniform",
+    "load_splits",
+    "train_epochs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'impon_hpo' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"impon_hpo.{_HOMES[name]}"), name)

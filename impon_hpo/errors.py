@@ -1,0 +1,44 @@
+"""The errors that a user of the library or of the command line can meet.
+
+ImponHpoError
+├── ConfigError          a study file, an option or an argument is wrong (also a ValueError)
+├── DataError            a data set is missing, broken or too small
+├── StorageError         a storage cannot be opened, or holds something else
+├── CheckpointError      a checkpoint is cut short, or belongs to another run
+└── NonFiniteLossError   training diverged: the loss is no longer a number
+
+The command line prints the message of any of them without a traceback and exits with 2.
+"""
+
+
+class ImponHpoError(Exception):
+    """Base of every error that this package raises for a reason that its user can mend."""
+
+
+class ConfigError(ImponHpoError, ValueError):
+    """A study file, an option or an argument is wrong."""
+
+
+class DataError(ImponHpoError):
+    """A data set is missing, broken or too small for what is asked of it."""
+
+
+class StorageError(ImponHpoError):
+    """A storage cannot be opened, or holds something other than what is asked for."""
+
+
+class CheckpointError(ImponHpoError):
+    """A checkpoint is cut short, or belongs to another run."""
+
+
+class NonFiniteLossError(ImponHpoError):
+    """The training loss of an epoch is infinite or not a number.
+
+    Args:
+        message: Which epoch, which loss.
+        cost: Forward-equivalents spent on that epoch.
+    """
+
+    def __init__(self, message: str, *, cost: int) -> None:
+        super().__init__(message)
+        self.cost = cost

@@ -1,0 +1,64 @@
+"""Names to things: "resnet18" through a table, or "my_nets:wide" through an import."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from impon_hpo.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean 'lr'?" where a known name is close to `name`, else ""."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean '{close[0]}'?" if close else ""
+
+
+def load_object(spec: str) -> Any:
+    """Import what "module:name" stands for; the working directory is searched too.
+
+    Raises:
+        ConfigError: The module does not import, or does not have the name.
+    """
+    module_name, _, attribute = spec.partition(":")
+    if not module_name or not attribute:
+        raise ConfigError(f"Expected 'module:name', but got '{spec}'.")
+    # A console script does not have the working directory on its path, but `python -m` does.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # the module is the user's: anything can go wrong inside it
+        raise ConfigError(
+            f"'{spec}' cannot be imported: {type(error).__name__}: {error}. "
+            "The module must be installed, or lie in the working directory or beside study.toml."
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(
+            f"Module '{module_name}' has no '{attribute}'.{suggestion(attribute, known)}"
+        ) from None
+
+
+def find(table: Mapping[str, T], name: str, kind: str) -> T:
+    """Return what `name` stands for in `table`; a name with a colon is imported instead.
+
+    Raises:
+        ConfigError: The name is unknown (the message lists the known ones) or does not import.
+    """
+    if name in table:
+        return table[name]
+    if ":" in name:
+        return load_object(name)  # type: ignore[no-any-return]
+    raise ConfigError(
+        f"Unknown {kind} '{name}'.{suggestion(name, table)} "
+        f"Known: {', '.join(sorted(table))}, or 'module:name' for your own."
+    )

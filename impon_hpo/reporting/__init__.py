@@ -1,0 +1,1 @@
+"""What came of it: reads the storage, and never imports torch."""

@@ -1,0 +1,116 @@
+"""The summary of one arm: trials by state, best configuration, cost, and what pruning saved."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+from rich.table import Table
+
+from impon_hpo.storage import StudyRecord
+
+
+def summarise(record: StudyRecord) -> dict[str, Any]:
+    """Return the plain facts of one arm, ready for JSON."""
+    done = [trial for trial in record.trials if trial.state in ("COMPLETE", "PRUNED", "FAIL")]
+    epochs = sum(len(trial.epochs) for trial in done)
+    cost = sum(trial.cost for trial in done)
+    unpruned = sum(trial.unpruned_cost for trial in done)
+    best = record.best
+    facts: dict[str, Any] = {
+        "study": record.identity["study"],
+        "arm": record.identity["arm"],
+        "question": record.question,
+        "trials": {
+            state.lower(): record.count(state)
+            for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+        },
+        "finished": record.n_finished,
+        "epochs": epochs,
+        "epochs_without_pruning": sum(trial.unpruned_epochs for trial in done),
+        "cost": cost,
+        "cost_without_pruning": unpruned,
+        "cost_ratio": cost / unpruned if unpruned else None,
+        "best": None,
+        "continue": tune_command(record),
+        "dashboard": dashboard_command(record),
+    }
+    if best is not None:
+        facts["best"] = {
+            "trial": best.number,
+            "val_accuracy": best.value,
+            "params": best.params,
+            "retrain": train_command(record, best.params),
+        }
+    return facts
+
+
+def train_command(record: StudyRecord, params: dict[str, Any]) -> str:
+    """Return the command that trains a configuration of this arm again."""
+    settings = record.command["settings"] + [f"{key}={_toml(value)}" for key, value in params.items()]
+    return _command("train", record, settings, storage=None)
+
+
+def tune_command(record: StudyRecord) -> str:
+    """Return the command that continues this arm."""
+    return _command("tune", record, record.command["settings"], record.command["storage"])
+
+
+def dashboard_command(record: StudyRecord) -> str:
+    """Return the command that opens the dashboard on this arm's storage."""
+    words = ["impon-hpo", "dashboard", record.command["study"]]
+    if record.command["storage"]:
+        words += ["--storage", record.command["storage"]]
+    return shlex.join(words)
+
+
+def _command(name: str, record: StudyRecord, settings: list[str], storage: str | None) -> str:
+    words = ["impon-hpo", name, record.command["study"], "--arm", record.identity["arm"]]
+    if storage:
+        words += ["--storage", storage]
+    for setting in settings:
+        words += ["--set", setting]
+    return shlex.join(words)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else repr(value)
+
+
+def summary_table(facts: dict[str, Any]) -> Table:
+    """Draw the facts of one arm as a table for the terminal."""
+    table = Table(show_header=False, title=f"{facts['study']}, arm {facts['arm']}")
+    trials = facts["trials"]
+    table.add_row(
+        "trials",
+        ", ".join(
+            f"{trials[state]} {word}"
+            for state, word in (
+                ("complete", "complete"),
+                ("pruned", "pruned"),
+                ("fail", "failed"),
+                ("running", "running"),
+                ("waiting", "waiting"),
+            )
+            if trials[state] or state in ("complete", "pruned", "fail")
+        ),
+    )
+    best = facts["best"]
+    if best is None:
+        table.add_row("best", "no trial is complete yet")
+    else:
+        table.add_row("best validation accuracy", f"{best['val_accuracy']:.4f} (trial {best['trial']})")
+        for key, value in best["params"].items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            table.add_row(f"  {key}", shown)
+    table.add_row(
+        "epochs spent", f"{facts['epochs']} of {facts['epochs_without_pruning']} without pruning"
+    )
+    table.add_row(
+        "cost spent (forward-equivalents)",
+        f"{facts['cost']:,.0f} of {facts['cost_without_pruning']:,.0f} without pruning"
+        + (f" = {facts['cost_ratio']:.2f}" if facts["cost_ratio"] is not None else ""),
+    )
+    return table

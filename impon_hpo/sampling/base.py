@@ -1,0 +1,157 @@
+"""The batch sampler: what decides which rows the next optimiser step trains on."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.rows import Rows
+
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""rows (k,) -> (losses (k,), logits (k, n_classes)), without gradients; its cost is charged."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One batch: the rows to train on and what their batch sampler wants back with the losses.
+
+    Args:
+        rows: (B,) int64.
+        weights: (B,) float32 factors of the rows' losses, or None where all are 1.
+        scores: (B,) float32, the predicted losses of the rows, where there are any.
+        context: (B, d) float32, the context vectors of the rows, where there are any.
+    """
+
+    rows: Tensor
+    weights: Tensor | None = None
+    scores: Tensor | None = None
+    context: Tensor | None = None
+
+
+class BatchSampler(ABC):
+    """Decides the next batch: call `start_epoch`, then `draw` and `observe` at every step.
+
+    Everything stays on the device of `rows`: no step waits for a GPU. All randomness comes from
+    the sampler's own generator, so two samplers made alike draw alike.
+
+    Args:
+        rows: The training rows.
+        batch_size: Rows a batch, B.
+        model: The deep model that is trained; only its weights are read, never changed.
+        seed: Seed of the sampler's generator.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
+
+    repeats_rows: ClassVar[bool] = False
+    """Whether a row can stand twice in one batch."""
+    needs_forward: ClassVar[bool] = False
+    """Whether `draw` calls `forward`, and so pays for scoring."""
+
+    def __init__(self, rows: Rows, *, batch_size: int, model: nn.Module, seed: int = 0) -> None:
+        if not 1 <= batch_size <= len(rows):
+            raise ConfigError(
+                f"batch_size must be between 1 and the number of training rows ({len(rows)}), "
+                f"but got batch_size={batch_size}."
+            )
+        self.rows = rows
+        self.batch_size = batch_size
+        self.model = model
+        self.generator = torch.Generator(device=rows.device).manual_seed(seed)
+        self._visits = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
+        self._epoch_rows: list[Tensor] = []
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin epoch `epoch` (from 1): forget the diagnostics of the last one."""
+        if epoch < 1:
+            raise ConfigError(f"Epochs count from 1, but got epoch={epoch}.")
+        self._visits = self.visits()
+        self._epoch_rows = []
+
+    def draw(self, forward: Forward | None = None) -> Draw:
+        """Return the next batch.
+
+        Args:
+            forward: Gives losses and logits of any rows; needed where `needs_forward` is true.
+        """
+        draw = self._draw(forward)
+        self._epoch_rows.append(draw.rows)
+        return draw
+
+    def observe(self, draw: Draw, losses: Tensor, logits: Tensor | None = None) -> None:
+        """Learn from the losses (B,) and logits (B, n_classes) that `draw.rows` had in the step.
+
+        Raises:
+            ConfigError: `losses` or `logits` are not as long as the batch.
+        """
+        expected = tuple(draw.rows.shape)
+        if tuple(losses.shape) != expected or (
+            logits is not None and tuple(logits.shape[:1]) != expected
+        ):
+            given = "" if logits is None else f" and logits of shape {tuple(logits.shape)}"
+            raise ConfigError(
+                f"The draw has rows of shape {expected}, but got losses of shape "
+                f"{tuple(losses.shape)}{given}."
+            )
+        self._observe(draw, losses.detach(), None if logits is None else logits.detach())
+
+    @abstractmethod
+    def _draw(self, forward: Forward | None) -> Draw: ...
+
+    def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:  # noqa: B027
+        """Learn from a batch whose shapes are already checked; by default, nothing."""
+
+    def visits(self) -> Tensor:
+        """Return (n,) int32: how often each row has been picked so far."""
+        return self._visits + self._epoch_visits()
+
+    def diagnostics(self) -> dict[str, float]:
+        """Describe the picks of the epoch that runs; waits for the device, so once an epoch.
+
+        Returns:
+            `share_seen`, the share of all rows ever picked, and `class_balance`, the entropy of the
+            classes picked in this epoch over that of a uniform distribution (1 = all equally often,
+            0 = one class only). A method adds its own.
+        """
+        picked = torch.zeros(self.rows.n_classes, dtype=torch.float64, device=self.rows.device)
+        labels = self.rows.labels
+        picked.scatter_add_(0, labels, self._epoch_visits().to(torch.float64))
+        shares = picked / picked.sum().clamp_min(1)
+        entropy = -float(torch.special.xlogy(shares, shares).sum())
+        return {
+            "share_seen": float((self.visits() > 0).double().mean()),
+            "class_balance": entropy / math.log(max(2, self.rows.n_classes)),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint must keep, as tensors and plain values."""
+        return {"generator": self.generator.get_state(), "visits": self.visits()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a sampler that was made with the same arguments.
+
+        Raises:
+            ConfigError: The state is of a data set with another number of rows.
+        """
+        if state["visits"].shape != self._visits.shape:
+            raise ConfigError(
+                f"The state is of {len(state['visits'])} rows, but there are {len(self.rows)}."
+            )
+        self.generator.set_state(state["generator"].cpu())
+        self._visits = state["visits"].to(self.rows.device)
+        self._epoch_rows = []
+
+    def _epoch_visits(self) -> Tensor:
+        visits = torch.zeros_like(self._visits)
+        if self._epoch_rows:
+            rows = torch.cat(self._epoch_rows)
+            visits.scatter_add_(0, rows, torch.ones_like(rows, dtype=visits.dtype))
+        return visits

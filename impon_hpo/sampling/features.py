@@ -1,0 +1,91 @@
+"""Features: what of a row goes into its context vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import find
+from impon_hpo.sampling.rows import Rows
+
+Features = Callable[[Tensor], Tensor]
+"""rows (k,) int64 -> (k, d) float32."""
+
+CHUNK = 4096
+"""Rows prepared at once where all rows are gone through."""
+
+
+def pixel_features(rows: Rows) -> Features:
+    """Flattened normalised pixels: the paper's plain reading."""
+    return lambda picked: rows.read(picked).flatten(1)
+
+
+def pooled_features(rows: Rows, *, side: int = 4) -> Features:
+    """Pixels averaged over a grid of at most side × side cells; d = C · side²."""
+
+    def pooled(picked: Tensor) -> Tensor:
+        images = rows.read(picked)
+        if images.dim() != 4:
+            raise ConfigError(
+                "Pooled features need images (k, C, H, W), but the rows read as "
+                f"{tuple(images.shape)}."
+            )
+        height, width = images.shape[2:]
+        return adaptive_avg_pool2d(images, (min(side, height), min(side, width))).flatten(1)
+
+    return pooled
+
+
+def pca_features(rows: Rows, *, n_components: int = 32, n_fitted: int = 10_000) -> Features:
+    """The first principal components of the pixels, fitted once on up to `n_fitted` rows."""
+    n_fitted = min(n_fitted, len(rows))
+    spread = torch.linspace(0, len(rows) - 1, n_fitted, device=rows.device).long()
+    pixels = torch.cat([rows.read(chunk).flatten(1) for chunk in spread.split(CHUNK)])
+    n_components = min(n_components, *pixels.shape)
+    devices = [rows.device] if rows.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):  # pca_lowrank draws from the global generator
+        torch.manual_seed(0)
+        _, _, directions = torch.pca_lowrank(pixels, q=min(2 * n_components, *pixels.shape))
+    mean, directions = pixels.mean(0), directions[:, :n_components].contiguous()
+    return lambda picked: (rows.read(picked).flatten(1) - mean) @ directions
+
+
+FEATURES: dict[str, Callable[[Rows], Features]] = {
+    "pixels": pixel_features,
+    "pooled": pooled_features,
+    "pca": pca_features,
+}
+
+
+def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tuple[Features, int]:
+    """Return a function from rows (k,) to features (k, d) float32, and d.
+
+    Args:
+        features: "pixels", "pooled", "pca", "module:function", or a function itself; a function
+            gets the prepared inputs (k, ...) float32 of k rows and returns (k, d).
+        rows: The training rows.
+
+    Raises:
+        ConfigError: The name is unknown, or a function does not return (k, d).
+    """
+    if isinstance(features, str) and features in FEATURES:
+        read = FEATURES[features](rows)
+    else:
+        user = find(FEATURES, features, "features") if isinstance(features, str) else features
+        if not callable(user):
+            raise ConfigError(f"Features must be a name or a function, but got {features!r}.")
+
+        def read(picked: Tensor) -> Tensor:
+            return user(rows.read(picked)).to(torch.float32)
+
+    sample = read(torch.zeros(1, dtype=torch.int64, device=rows.device))
+    if sample.dim() != 2 or sample.shape[0] != 1:
+        raise ConfigError(
+            f"Features must be of shape (rows, d), but '{features}' returned "
+            f"{tuple(sample.shape)} for one row."
+        )
+    return read, sample.shape[1]

@@ -1,0 +1,73 @@
+"""The table of batch samplers: from a name and options to a batch sampler."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import find, suggestion
+from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.impon import Impon, ImponLow
+from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.uniform import Uniform
+
+SAMPLERS: dict[str, type[BatchSampler]] = {
+    "uniform": Uniform,
+    "impon": Impon,
+    "impon-low": ImponLow,
+}
+
+
+def sampler_class(name: str) -> type[BatchSampler]:
+    """Return the class that a name of the table, or "module:Class", stands for.
+
+    Raises:
+        ConfigError: The name is unknown, or the class is no `BatchSampler`.
+    """
+    found = find(SAMPLERS, name, "batch sampler")
+    if not (inspect.isclass(found) and issubclass(found, BatchSampler)):
+        raise ConfigError(f"'{name}' must be a subclass of BatchSampler, but is {found!r}.")
+    return found
+
+
+def option_types(name: str) -> dict[str, Any]:
+    """Return the options that a batch sampler takes beside those that all have, with their types."""
+    common = inspect.signature(BatchSampler.__init__).parameters
+    constructor = sampler_class(name).__init__
+    types = get_type_hints(constructor)
+    own = inspect.signature(constructor).parameters
+    return {key: types.get(key, Any) for key in own if key not in common}
+
+
+def check_options(name: str, options: Iterable[str]) -> None:
+    """Raise `ConfigError` if the batch sampler or one of its options is unknown."""
+    known = option_types(name)
+    for option in options:
+        if option not in known:
+            listed = f"Its options: {', '.join(known)}." if known else "It has no options."
+            raise ConfigError(
+                f"Batch sampler '{name}' has no option '{option}'."
+                f"{suggestion(option, known)} {listed}"
+            )
+
+
+def make_sampler(
+    name: str,
+    rows: Rows,
+    *,
+    batch_size: int,
+    model: nn.Module,
+    seed: int = 0,
+    **options: Any,
+) -> BatchSampler:
+    """Make the batch sampler `name` with its options.
+
+    Raises:
+        ConfigError: The name or an option is unknown, or an option is out of its range.
+    """
+    check_options(name, options)
+    return sampler_class(name)(rows, batch_size=batch_size, model=model, seed=seed, **options)

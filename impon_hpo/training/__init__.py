@@ -1,0 +1,1 @@
+"""One training run. Needs torch, torchvision and the batch samplers; knows no trial."""

@@ -1,0 +1,49 @@
+"""Augmentation: a random crop and flip per image, a whole batch at once, on the device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from impon_hpo.training.image_data import Augment
+
+
+class Augmentation:
+    """Crops (after zero padding by an eighth of the side) and flips images at random.
+
+    Args:
+        images: (n, H, W, C) uint8, the training images; kept padded, on their device.
+        augment: What may be done.
+        seed: Seed of the crops and flips.
+    """
+
+    def __init__(self, images: Tensor, augment: Augment, seed: int) -> None:
+        self.height, self.width = images.shape[1:3]
+        self.padding = max(1, self.height // 8) if "crop" in augment else 0
+        self.flips = "flip" in augment
+        self.generator = torch.Generator(device=images.device).manual_seed(seed)
+        sides = (0, 0, self.padding, self.padding, self.padding, self.padding)
+        self._padded = torch.nn.functional.pad(images, sides) if self.padding else images
+        self._down = torch.arange(self.height, device=images.device)
+        self._across = torch.arange(self.width, device=images.device)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """Return the images (k, H, W, C) uint8 of `rows` (k,), each cropped and flipped anew."""
+        count, down, across = len(rows), self._down, self._across
+        if self.flips:
+            flip = self._random(2, count).bool()
+            across = torch.where(flip[:, None], across.flip(0), across)
+        if self.padding:
+            offsets = self._random(2 * self.padding + 1, 2 * count)
+            down = down + offsets[:count, None]
+            across = across + offsets[count:, None]
+        if not self.flips and not self.padding:
+            return self._padded[rows]
+        down = down.expand(count, self.height)
+        across = across.expand(count, self.width)
+        return self._padded[rows[:, None, None], down[:, :, None], across[:, None, :]]
+
+    def _random(self, high: int, count: int) -> Tensor:
+        return torch.randint(
+            high, (count,), generator=self.generator, device=self.generator.device
+        )

@@ -1,0 +1,80 @@
+"""A checkpoint: the state of a training run in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impon_hpo.errors import CheckpointError
+from impon_hpo.training.config import TrainingConfig
+
+FORMAT = 1
+
+
+class Checkpoint:
+    """The file that a training run continues from; nothing in it is ever unpickled as code.
+
+    Args:
+        path: The file; its folder is made when something is saved.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the file by `state`: temporary file, flush to disk, rename.
+
+        Raises:
+            CheckpointError: It cannot be written (the former file is then still whole).
+        """
+        temporary: str | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=self.path.parent, prefix=self.path.name, suffix=".tmp", delete=False
+            ) as file:
+                temporary = file.name
+                torch.save({"format": FORMAT} | state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+            if temporary is not None:
+                Path(temporary).unlink(missing_ok=True)
+            raise CheckpointError(f"Checkpoint '{self.path}' cannot be written: {error}") from error
+
+    def load(self, config: TrainingConfig, device: torch.device) -> dict[str, Any] | None:
+        """Return the saved state with its tensors on `device`, or None where there is no file.
+
+        Raises:
+            CheckpointError: The file is broken, or of a run with other settings.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            state = torch.load(self.path, map_location=device, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+            raise CheckpointError(
+                f"Checkpoint '{self.path}' cannot be read: {str(error).splitlines()[0]} "
+                "Delete it to train from the start."
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise CheckpointError(
+                f"'{self.path}' is no checkpoint of format {FORMAT} of impon-hpo. Delete it to "
+                "train from the start."
+            )
+        asked = config.identity()
+        different = [key for key in asked if state["config"].get(key) != asked[key]]
+        if different:
+            listed = ", ".join(f"{key} = {state['config'].get(key)!r}" for key in different)
+            raise CheckpointError(
+                f"Checkpoint '{self.path}' is of a run with {listed}. Delete it to train from the "
+                "start, or train with its settings."
+            )
+        return state

@@ -1,0 +1,47 @@
+"""The result of one epoch: what was reached, and what was paid for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch reached and cost.
+
+    Args:
+        epoch: From 1.
+        train_loss: Mean loss over the rows trained on, as they were picked and augmented.
+        val_accuracy: Share of validation rows classified correctly after the epoch, 0 … 1.
+        val_loss: Mean cross-entropy over the validation rows.
+        rows_trained: Rows that went forward and backward in this epoch.
+        rows_scored: Rows that the batch sampler sent forward to score them.
+        rows_validated: Validation rows.
+        cost: Forward-equivalents of this epoch: 3 a row trained (forward 1, backward 2), 1 a row
+            scored, 1 a row validated.
+        seconds_drawing: Time for choosing batches, scoring and learning from their losses.
+        seconds_stepping: Time for reading, augmenting, forward, backward and optimiser.
+        seconds_validating: Time for validation.
+        share_seen: Share of the training rows trained on at least once so far, 0 … 1.
+        diagnostics: What the batch sampler says of its picks, by name; a measure that is not
+            defined is left out.
+    """
+
+    epoch: int
+    train_loss: float
+    val_accuracy: float
+    val_loss: float
+    rows_trained: int
+    rows_scored: int
+    rows_validated: int
+    cost: int
+    seconds_drawing: float
+    seconds_stepping: float
+    seconds_validating: float
+    share_seen: float
+    diagnostics: dict[str, float]
+
+
+def forward_equivalents(rows_trained: int, rows_scored: int, rows_validated: int) -> int:
+    """Return the cost of so many rows, in forward passes of one example (backward = 2)."""
+    return 3 * rows_trained + rows_scored + rows_validated

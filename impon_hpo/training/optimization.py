@@ -1,0 +1,64 @@
+"""Optimiser and learning rate schedule, from torch, as the configuration names them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from impon_hpo.training.config import TrainingConfig
+
+
+def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Make SGD, Adam or AdamW in its fused form; weight decay applies to every parameter."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters,
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return adam(
+        parameters,
+        lr=config.lr,
+        betas=(config.momentum, 0.999),
+        weight_decay=config.weight_decay,
+        fused=True,
+    )
+
+
+def make_schedule(
+    config: TrainingConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int
+) -> LRScheduler:
+    """Make the schedule that is stepped after every optimiser step.
+
+    `constant` and `cosine` (to zero at the end of the last epoch) rise linearly over
+    `warmup_epochs`; `one-cycle` is `torch.optim.lr_scheduler.OneCycleLR` with its cosine annealing,
+    rising over `warmup_epochs` (default: 30 % of the run), at constant momentum.
+    """
+    total = config.epochs * steps_per_epoch
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    if config.schedule == "one-cycle":
+        return OneCycleLR(
+            optimizer,
+            max_lr=config.lr,
+            # OneCycleLR counts the step before the first one, too, and refuses fewer than two.
+            total_steps=total + 1,
+            pct_start=warmup / total if warmup else 0.3,
+            cycle_momentum=False,
+        )
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if config.schedule == "constant":
+            return 1.0
+        return (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+
+    return LambdaLR(optimizer, factor)

@@ -1,0 +1,225 @@
+"""One training run: model, optimiser, schedule and batch sampler, advanced an epoch at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from impon_hpo.errors import NonFiniteLossError
+from impon_hpo.sampling.table import make_sampler
+from impon_hpo.training.augmentation import Augmentation
+from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import autocast_pays
+from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
+from impon_hpo.training.models import build_model
+from impon_hpo.training.optimization import make_optimizer, make_schedule
+from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.timing import PhaseTimer
+
+VALIDATION_BATCH = 1000
+
+
+def train_epochs(
+    config: TrainingConfig, splits: Splits, checkpoint: Checkpoint | None = None
+) -> Iterator[EpochResult]:
+    """Train as `config` says and yield the result of each epoch as it ends.
+
+    Args:
+        config: The settings.
+        splits: The data, from `load_splits(config, device)`; training runs on their device.
+        checkpoint: Where to continue from, if something is there, and to save after each epoch.
+
+    Raises:
+        ConfigError: Model or batch sampler do not fit the data.
+        CheckpointError: The checkpoint is broken or of another run.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
+    run = TrainingRun(config, splits)
+    if checkpoint is not None:
+        run.continue_from(checkpoint)
+    while run.epoch < config.epochs:
+        result = run.train_epoch()
+        if checkpoint is not None:
+            checkpoint.save(run.state_dict())
+        yield result
+
+
+class TrainingRun:
+    """The moving parts of one training run; `train_epoch` advances them all by an epoch.
+
+    Args:
+        config: The settings.
+        splits: The data; their device is where everything happens.
+
+    Raises:
+        ConfigError: Model or batch sampler do not fit the data.
+    """
+
+    def __init__(self, config: TrainingConfig, splits: Splits) -> None:
+        self.config = config
+        self.splits = splits
+        self.results: list[EpochResult] = []
+        device = splits.train.labels.device
+        self.device = device
+        # Each purpose its own stream: another batch sampler changes neither weights nor crops.
+        weights_seed, crop_seed, sampler_seed = (
+            int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(3)
+        )
+        channels_last = config.channels_last is not False
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.model = build_model(config, splits, weights_seed).to(device)
+        self.model = self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self._forward = torch.compile(self.model) if config.compile else self.model
+        self._autocast = autocast_pays(config, device)
+        self.steps_per_epoch = max(
+            1, round(config.epoch_fraction * (len(splits.train) // config.batch_size))
+        )
+        self.optimizer = make_optimizer(config, self.model)
+        self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
+        self.augmentation = Augmentation(splits.train.images, splits.augment, crop_seed)
+        self.sampler = make_sampler(
+            config.sampler,
+            splits.rows(),
+            batch_size=config.batch_size,
+            model=self.model,
+            seed=sampler_seed,
+            **config.sampler_options,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return len(self.results)
+
+    def train_epoch(self) -> EpochResult:
+        """Train for one epoch, validate, and return what came of it.
+
+        Raises:
+            NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
+        """
+        timer = PhaseTimer(self.device)
+        rows_scored = 0
+
+        def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+            nonlocal rows_scored
+            rows_scored += len(rows)
+            logits = self.predict(self.splits.train.images[rows])
+            self.model.train()
+            return self._row_losses(logits, self.splits.train.labels[rows]), logits
+
+        epoch = self.epoch + 1
+        self.model.train()
+        self.sampler.start_epoch(epoch)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for _ in range(self.steps_per_epoch):
+            with timer.phase("drawing"):
+                draw = self.sampler.draw(score)
+            with timer.phase("stepping"):
+                losses, logits = self._step(draw.rows, draw.weights)
+                total += losses.double().sum()
+            with timer.phase("drawing"):
+                self.sampler.observe(draw, losses, logits)
+        rows_trained = self.steps_per_epoch * self.config.batch_size
+        train_loss = float(total) / rows_trained
+        if not math.isfinite(train_loss):
+            raise NonFiniteLossError(
+                f"The training loss of epoch {epoch} is {train_loss}.",
+                cost=forward_equivalents(rows_trained, rows_scored, 0),
+            )
+        with timer.phase("validating"):
+            val_accuracy, val_loss = self.evaluate(self.splits.validation)
+        diagnostics = self.sampler.diagnostics()
+        rows_validated = len(self.splits.validation)
+        result = EpochResult(
+            epoch=epoch,
+            train_loss=train_loss,
+            val_accuracy=val_accuracy,
+            val_loss=val_loss,
+            rows_trained=rows_trained,
+            rows_scored=rows_scored,
+            rows_validated=rows_validated,
+            cost=forward_equivalents(rows_trained, rows_scored, rows_validated),
+            seconds_drawing=timer.seconds("drawing"),
+            seconds_stepping=timer.seconds("stepping"),
+            seconds_validating=timer.seconds("validating"),
+            share_seen=diagnostics.pop("share_seen"),
+            diagnostics={key: value for key, value in diagnostics.items() if value == value},
+        )
+        self.results.append(result)
+        return result
+
+    def evaluate(self, split: Split) -> tuple[float, float]:
+        """Return accuracy (0 … 1) and mean cross-entropy of the model on a split."""
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        batches = zip(
+            split.images.split(VALIDATION_BATCH), split.labels.split(VALIDATION_BATCH), strict=True
+        )
+        for images, labels in batches:
+            logits = self.predict(images)
+            correct += (logits.argmax(1) == labels).sum()
+            total += cross_entropy(logits, labels, reduction="sum").double()
+        return int(correct) / len(split), float(total) / len(split)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return logits (k, n_classes) float32 of images (k, H, W, C) uint8, in evaluation mode."""
+        self.model.eval()
+        return self._logits(images)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: everything that the next epoch depends on."""
+        return {
+            "config": self.config.identity(),
+            "results": [dataclasses.asdict(result) for result in self.results],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "augmentation": self.augmentation.generator.get_state(),
+        }
+
+    def continue_from(self, checkpoint: Checkpoint) -> None:
+        """Take over the state of `checkpoint`, if it is there.
+
+        Raises:
+            CheckpointError: It is broken or of another run.
+        """
+        state = checkpoint.load(self.config, self.device)
+        if state is None:
+            return
+        self.results = [EpochResult(**result) for result in state["results"]]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.augmentation.generator.set_state(state["augmentation"].cpu())
+
+    def _step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+        logits = self._logits(self.augmentation.read(rows))
+        losses = self._row_losses(logits, self.splits.train.labels[rows])
+        (losses if weights is None else weights * losses).mean().backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return losses.detach(), logits.detach()
+
+    def _logits(self, images: Tensor) -> Tensor:
+        inputs = self.splits.normalise(images).contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            logits = self._forward(inputs)
+        return logits.float()  # type: ignore[no-any-return]
+
+    def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return cross_entropy(
+            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
+        )
+

@@ -1,0 +1,168 @@
+"""The splits of one run: training, validation and test rows, as uint8 on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from impon_hpo.errors import DataError
+from impon_hpo.sampling.rows import Rows
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.datasets import load_dataset
+from impon_hpo.training.image_data import Augment, ImageData
+
+TEST_SHARE = 0.1
+"""Share of the data taken off as test split where the data set has none."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, H, W, C) uint8 and labels (n,) int64 on the device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What one run trains on, is judged on, and is tested on after everything is decided.
+
+    Args:
+        train: The rows to train on.
+        validation: Rows set aside from the training data, by seed, classes in proportion.
+        test: Rows that training, pruner and choice never see.
+        class_names: Names of the classes.
+        augment: What random change of an image keeps its class.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    class_names: tuple[str, ...]
+    augment: Augment
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean (C,) float32 of the training images, in units of 0 … 255."""
+        return self._moments[0]
+
+    @cached_property
+    def std(self) -> Tensor:
+        """Standard deviation (C,) float32 of the training images, at least 1 of 255."""
+        return self._moments[1]
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        total = torch.zeros(2, self.train.images.shape[3], dtype=torch.float64)
+        for chunk in self.train.images.split(4096):
+            pixels = chunk.to(torch.float32)
+            per_image = torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
+            total += per_image.double().sum(1).cpu()
+        mean, square = total / len(self.train)
+        std = (square - mean.square()).clamp_min(0).sqrt().clamp_min(1)
+        device = self.train.images.device
+        return mean.float().to(device), std.float().to(device)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Turn images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory."""
+        return ((images.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)
+
+    def rows(self) -> Rows:
+        """Return the training rows as a batch sampler reads them."""
+        return Rows(self.train.images, self.train.labels, self.n_classes, self.normalise)
+
+
+def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
+    """Load the data set of `config`, split it by seed and put it on `device`.
+
+    Raises:
+        ConfigError: The data set's name is unknown.
+        DataError: The data are missing, broken, or too few for what is asked of them.
+    """
+    return split_data(load_dataset(config), config, device)
+
+
+def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:
+    """Split `data` by `config.seed`: test (if it has none of its own), validation, training."""
+    order = _stratified_order(data.labels, config.seed)
+    if data.test_images is None or data.test_labels is None:
+        n_test = _at_least_one_each(round(TEST_SHARE * len(order)), data.n_classes)
+        test_rows, order = order[:n_test], order[n_test:]
+        test = _split(data.images[np.sort(test_rows)], data.labels[np.sort(test_rows)], config)
+    else:
+        test = _split(data.test_images, data.test_labels, config)
+    n_validation = (
+        config.validation_size
+        if isinstance(config.validation_size, int)
+        else _at_least_one_each(round(config.validation_size * len(order)), data.n_classes)
+    )
+    left = len(order) - n_validation
+    n_train = left if config.subset is None else config.subset
+    if not config.batch_size <= n_train <= left:
+        raise DataError(
+            f"Data set '{config.dataset}' has {len(order)} rows to train on and validate with: "
+            f"after validation_size = {config.validation_size} there are {max(0, left)} left, "
+            f"which must be at least subset (given: {config.subset}) and batch_size "
+            f"({config.batch_size}), and subset at least batch_size."
+        )
+    # Sorted, the rows keep the data set's order, which reads faster and favours no class.
+    validation_rows = np.sort(order[:n_validation])
+    train_rows = np.sort(order[n_validation : n_validation + n_train])
+    validation = _split(data.images[validation_rows], data.labels[validation_rows], config)
+    train = _split(data.images[train_rows], data.labels[train_rows], config)
+    return Splits(
+        train=_to(train, device),
+        validation=_to(validation, device),
+        test=_to(test, device),
+        class_names=data.class_names,
+        augment=data.augment if config.augment == "auto" else config.augment,
+    )
+
+
+def _stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
+    """Return all rows in a random order in which every stretch has the classes in proportion."""
+    shuffled = np.random.default_rng([seed, 0]).permutation(len(labels))
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels[shuffled] == label)
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    # Stable, so that classes with equal positions come in shuffled order.
+    return shuffled[np.argsort(position, kind="stable")]
+
+
+def _at_least_one_each(n_rows: int, n_classes: int) -> int:
+    return max(n_rows, n_classes)
+
+
+def _split(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig
+) -> Split:
+    pixels = torch.from_numpy(np.array(images))  # a copy: a memory-mapped cache is read-only
+    if config.image_size is not None and pixels.shape[1:3] != (config.image_size,) * 2:
+        pixels = torch.cat([_resize(chunk, config.image_size) for chunk in pixels.split(4096)])
+    return Split(pixels, torch.from_numpy(np.array(labels, dtype=np.int64)))
+
+
+def _resize(images: Tensor, size: int) -> Tensor:
+    planes = images.permute(0, 3, 1, 2).to(torch.float32)
+    # Averages over areas when it shrinks; when it enlarges, that would only repeat pixels.
+    shrinks = min(planes.shape[2:]) >= size
+    resized = interpolate(planes, (size, size), mode="area" if shrinks else "bicubic")
+    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def _to(split: Split, device: torch.device) -> Split:
+    return Split(split.images.to(device), split.labels.to(device))

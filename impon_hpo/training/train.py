@@ -1,0 +1,78 @@
+"""One run from start to end: trained or continued, tested once, its result kept beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from impon_hpo.environment import environment
+from impon_hpo.errors import CheckpointError
+from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import find_device
+from impon_hpo.training.run import TrainingRun, train_epochs
+from impon_hpo.training.splits import load_splits
+
+
+def train(
+    config: TrainingConfig, folder: Path, *, name: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train `config` (or continue), test the result, and return all that came of it.
+
+    Checkpoint and `result.json` lie in `folder/<name>-<hash of the settings>`, so that runs with
+    other settings do not touch each other.
+
+    Args:
+        config: The settings.
+        folder: Where runs are kept.
+        name: A name for this one.
+        say: Gets a line an epoch.
+
+    Returns:
+        Validation and test accuracy, cost, every epoch, settings, environment and the path of the
+        checkpoint, as plain JSON values.
+
+    Raises:
+        ConfigError: Device, model or batch sampler do not fit.
+        DataError: The data are missing or broken.
+        CheckpointError: A checkpoint or result cannot be read or written.
+        NonFiniteLossError: Training diverged.
+    """
+    device = find_device(config.device)
+    splits = load_splits(config, device)
+    identity = config.identity()
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    home = folder / f"{name}-{digest}"
+    checkpoint = Checkpoint(home / "checkpoint.pt")
+    if checkpoint.path.exists():
+        say(f"continuing from {checkpoint.path}")
+    for result in train_epochs(config, splits, checkpoint):
+        seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
+        say(
+            f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
+            f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
+            f"seen {result.share_seen:.1%}  {result.rows_trained / seconds:,.0f} rows/s"
+        )
+    run = TrainingRun(config, splits)
+    run.continue_from(checkpoint)
+    test_accuracy, test_loss = run.evaluate(splits.test)
+    outcome = {
+        "arm": name,
+        "val_accuracy": run.results[-1].val_accuracy,
+        "test_accuracy": test_accuracy,
+        "test_loss": test_loss,
+        "cost": sum(result.cost for result in run.results),
+        "epochs": [dataclasses.asdict(result) for result in run.results],
+        "settings": identity,
+        "environment": environment(str(device)),
+        "checkpoint": str(checkpoint.path),
+    }
+    try:
+        (home / "result.json").write_text(json.dumps(outcome, indent=2) + "\n")
+    except OSError as error:
+        raise CheckpointError(f"'{home / 'result.json'}' cannot be written: {error}") from error
+    return outcome

@@ -1,0 +1,102 @@
+"""Optuna's pruners and study samplers, by their own names and arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+import optuna
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import find, suggestion
+from impon_hpo.storage import no_experimental_warnings
+
+Base = TypeVar("Base", BasePruner, BaseSampler)
+
+
+def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
+    """Make the pruner that `[pruner]` describes: `name` and the arguments of that class.
+
+    Resources that Optuna would guess from the first trials are set: `min_resource` to 1 epoch,
+    Hyperband's `max_resource` to the horizon. A wrapped pruner is a table of the same kind.
+
+    Raises:
+        ConfigError: The name or an argument is unknown, or a value does not fit.
+    """
+    known = {"SuccessiveHalvingPruner": {"min_resource": 1}} | {
+        "HyperbandPruner": {"min_resource": 1, "max_resource": epochs}
+    }
+    arguments = known.get(str(table.get("name")), {}) | {
+        key: make_pruner(value, epochs=epochs) if isinstance(value, dict) else value
+        for key, value in table.items()
+    }
+    return _make(optuna.pruners, BasePruner, arguments, "pruner")
+
+
+def make_study_sampler(table: Mapping[str, Any], *, seed: int, n_trials: int) -> BaseSampler:
+    """Make the study sampler that `[study_sampler]` describes: `name` and that class's arguments.
+
+    Args:
+        table: The table; an argument that is a table itself is a study sampler of its own.
+        seed: The study's seed.
+        n_trials: Trials that the study has already. A study sampler that begins anew from the
+            same seed would propose its first configurations again, so its seed depends on both.
+
+    Raises:
+        ConfigError: The name or an argument is unknown, or a value does not fit.
+    """
+    if "seed" in table:
+        raise ConfigError("study_sampler.seed is derived: set the study's `seed` instead.")
+    arguments = {
+        key: make_study_sampler(value, seed=seed, n_trials=n_trials)
+        if isinstance(value, dict) and "name" in value
+        else value
+        for key, value in table.items()
+    }
+    cls = find(_family(optuna.samplers, BaseSampler), str(table.get("name")), "study sampler")
+    if callable(cls) and "seed" in inspect.signature(cls).parameters:
+        arguments["seed"] = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
+    return _make(optuna.samplers, BaseSampler, arguments, "study sampler")
+
+
+def _family(module: ModuleType, base: type[Base]) -> dict[str, type[Base]]:
+    # __dict__ and not dir(): some of Optuna's names import optional packages when touched.
+    members = {name: getattr(module, name) for name in module.__all__}
+    return {
+        name: member
+        for name, member in members.items()
+        if inspect.isclass(member) and issubclass(member, base) and member is not base
+    }
+
+
+def _make(module: ModuleType, base: type[Base], table: Mapping[str, Any], kind: str) -> Base:
+    if not isinstance(table.get("name"), str):
+        raise ConfigError(
+            f"[{kind.replace(' ', '_')}] must have a name, such as "
+            f"{sorted(_family(module, base))}, but got {dict(table)}."
+        )
+    name = table["name"]
+    cls = find(_family(module, base), name, kind)
+    arguments = {key: value for key, value in table.items() if key != "name"}
+    if not callable(cls):
+        raise ConfigError(f"{kind} '{name}' must be a class, but is {cls!r}.")
+    known = inspect.signature(cls).parameters
+    for argument in arguments:
+        if argument not in known:
+            raise ConfigError(
+                f"{name} has no argument '{argument}'.{suggestion(argument, known)} "
+                f"It takes: {', '.join(known)}."
+            )
+    try:
+        with no_experimental_warnings():
+            made = cls(**arguments)
+    except (ValueError, TypeError, ImportError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+    if not isinstance(made, base):
+        raise ConfigError(f"{kind} '{name}' must be an optuna {base.__name__}, but is {made!r}.")
+    return made

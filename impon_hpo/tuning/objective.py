@@ -1,0 +1,137 @@
+"""The objective: trains one configuration, reports each epoch, prunes, and records what it cost."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.artifacts import upload_artifact
+from optuna.distributions import BaseDistribution
+
+from impon_hpo.errors import NonFiniteLossError
+from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, ArtifactStore, flat_epoch
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import find_device
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.run import train_epochs
+from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.tuning.space import check_space, suggest, with_settings
+
+OnEpoch = Callable[[optuna.Trial, EpochResult], None]
+
+
+class Objective:
+    """An Optuna objective: validation accuracy of an importance-sampled training run.
+
+    Give it to `study.optimize` of a study with direction "maximize". After every epoch, counted
+    from 1, it reports the validation accuracy and asks the pruner. A run whose loss is no longer
+    finite is pruned. It leaves as user attributes of the trial: `impon:epochs` (a mapping an epoch,
+    the fields of `EpochResult`), `impon:cost` (forward-equivalents), `impon:reason`, the share of
+    rows seen and the batch sampler's last diagnostics; and the learning curve as an artifact.
+
+    Args:
+        config: The settings of every trial.
+        space: Settings that each trial draws, by name.
+        splits: The data; default: loaded from `config` at the first trial.
+        artifact_store: Where the learning curve goes; default: nowhere.
+        on_epoch: Called after every epoch, before the pruner is asked.
+
+    Raises:
+        ConfigError: The space does not fit the settings, or the device is not there.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        space: Mapping[str, BaseDistribution],
+        *,
+        splits: Splits | None = None,
+        artifact_store: ArtifactStore | None = None,
+        on_epoch: OnEpoch | None = None,
+    ) -> None:
+        check_space(config, space)
+        self.config = config
+        self.space = dict(space)
+        self.device = find_device(config.device)
+        self._splits = splits
+        self._artifact_store = artifact_store
+        self._on_epoch = on_epoch
+
+    @property
+    def splits(self) -> Splits:
+        """The data, loaded when first asked for."""
+        if self._splits is None:
+            self._splits = load_splits(self.config, self.device)
+        return self._splits
+
+    def __call__(self, trial: optuna.Trial) -> float:
+        """Train the trial's configuration and return its validation accuracy, 0 … 1.
+
+        Raises:
+            optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
+        """
+        config = with_settings(self.config, suggest(trial, self.space))
+        results: list[EpochResult] = []
+        try:
+            for result in train_epochs(config, self.splits):
+                results.append(result)
+                self._record(trial, results)
+                if self._on_epoch is not None:
+                    self._on_epoch(trial, result)
+                trial.report(result.val_accuracy, step=result.epoch)
+                # After the last epoch there is nothing left to save, and a pruned trial is never
+                # the best one.
+                if result.epoch < config.epochs and trial.should_prune():
+                    raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
+        except optuna.TrialPruned as pruned:
+            trial.set_user_attr(REASON, str(pruned))
+            raise
+        except NonFiniteLossError as error:
+            trial.set_user_attr(COST, _cost(results) + error.cost)
+            trial.set_user_attr(REASON, str(error))
+            raise optuna.TrialPruned(str(error)) from error
+        except KeyboardInterrupt:
+            trial.set_user_attr(REASON, INTERRUPTED)
+            raise
+        except Exception as error:
+            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            if results:
+                self._describe(trial, results)
+        return results[-1].val_accuracy
+
+    def _record(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
+        trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
+        trial.set_user_attr(COST, _cost(results))
+
+    def _describe(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
+        # As numbers of their own, the dashboard can sort and plot by them.
+        numbers = {"share_seen": results[-1].share_seen} | results[-1].diagnostics
+        for name, number in numbers.items():
+            trial.set_user_attr(f"impon:{name}", number)
+        if self._artifact_store is not None:
+            _upload_curve(trial, results, self._artifact_store)
+
+
+def _cost(results: list[EpochResult]) -> int:
+    return sum(result.cost for result in results)
+
+
+def _upload_curve(trial: optuna.Trial, results: list[EpochResult], store: ArtifactStore) -> None:
+    """Attach the learning curve as a CSV file, which optuna-dashboard shows as a table."""
+    rows = [flat_epoch(dataclasses.asdict(result)) for result in results]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "learning_curve.csv"
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(rows[0]), restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        upload_artifact(
+            artifact_store=store, file_path=str(path), study_or_trial=trial, mimetype="text/csv"
+        )

@@ -1,0 +1,157 @@
+"""The plan of an arm: what would be run, and whether it can be, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from optuna.distributions import BaseDistribution
+
+from impon_hpo.errors import ConfigError, DataError, StorageError
+from impon_hpo.storage import open_storage, read_studies
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import find_device
+from impon_hpo.training.epoch_result import forward_equivalents
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits, load_splits, split_data
+from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.space import corners, with_settings
+from impon_hpo.tuning.study_file import StudyFile
+
+SHAPING = {"model", "width", "batch_size"}
+"""Searchable settings on which it depends whether model and batch sampler fit the data."""
+
+
+def check_fit(
+    config: TrainingConfig, space: Mapping[str, BaseDistribution], splits: Splits
+) -> None:
+    """Build model and batch sampler at every bound of the space once.
+
+    Raises:
+        ConfigError: One of them does not fit the data.
+    """
+    shapes: list[dict[str, Any]] = [{}]
+    for corner in corners(space):
+        shape = {key: value for key, value in corner.items() if key in SHAPING}
+        if shape not in shapes:
+            shapes.append(shape)
+    for shape in shapes:
+        TrainingRun(with_settings(config, shape), splits)
+
+
+def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[str, Any]:
+    """Return what `tune` would run, checked as far as this machine allows.
+
+    What this machine lacks (a GPU, the data) is listed under `missing_here`; model and batch
+    sampler are then checked on made-up images.
+
+    Raises:
+        ConfigError: Model or batch sampler do not fit.
+        StorageError: The storage cannot be opened.
+    """
+    config = study_file.arms[arm]
+    missing = []
+    try:
+        device = find_device(config.device)
+    except ConfigError as error:
+        missing.append(str(error))
+        device = torch.device("cpu")
+    try:
+        splits = load_splits(config, device)
+        rows: Any = {
+            "train": len(splits.train),
+            "validation": len(splits.validation),
+            "test": len(splits.test),
+            "image": list(splits.train.images.shape[1:]),
+            "classes": splits.n_classes,
+            "augmentation": splits.augment,
+        }
+    except DataError as error:
+        missing.append(str(error))
+        splits = _made_up(config, device)
+        rows = "not known: the data are not here"
+    check_fit(config, study_file.space, splits)
+    run = TrainingRun(config, splits)
+    rows_trained = run.steps_per_epoch * config.batch_size
+    facts: dict[str, Any] = {
+        "study": study_file.name,
+        "arm": arm,
+        "question": study_file.question,
+        "storage": address,
+        "finished already": _n_finished(study_file, arm, address),
+        "trials": n_trials,
+        "epochs at most": n_trials * config.epochs,
+    }
+    if isinstance(rows, dict):
+        facts["cost at most (forward-equivalents, without scoring)"] = (
+            n_trials
+            * config.epochs
+            * forward_equivalents(rows_trained, 0, len(splits.validation))
+        )
+        facts["steps per epoch"] = run.steps_per_epoch
+    facts |= {
+        "device": str(device),
+        "rows": rows,
+        "model": config.model,
+        "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
+        "batch sampler": {"name": config.sampler} | config.sampler_options,
+        "pruner": _describe(make_pruner(study_file.pruner, epochs=config.epochs)),
+        "study sampler": _describe(
+            make_study_sampler(study_file.study_sampler, seed=study_file.seed, n_trials=0)
+        ),
+        "space": {key: str(value) for key, value in study_file.space.items()},
+        "run": config.identity(),
+        "missing here": missing,
+    }
+    return facts
+
+
+def write_resolved(study_file: StudyFile, arm: str, environment: Mapping[str, Any]) -> None:
+    """Keep in runs/<study>/<arm>.json the resolved configuration, versions and hardware.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    resolved = study_file.identity(arm) | {
+        "question": study_file.question,
+        "storage": study_file.storage,
+        "n_trials": study_file.n_trials,
+        "environment": dict(environment),
+    }
+    path = study_file.runs / f"{arm}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(resolved, indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error
+
+
+def _n_finished(study_file: StudyFile, arm: str, address: str) -> int:
+    try:
+        storage = open_storage(address, create=False)
+    except StorageError:
+        return 0
+    records = read_studies(storage, study_file.name)
+    return sum(record.n_finished for record in records if record.identity["arm"] == arm)
+
+
+def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
+    side = config.image_size or 32
+    images = np.zeros((10_000, side, side, 3), dtype=np.uint8)
+    labels = np.arange(len(images), dtype=np.int64) % 10
+    whole = config.model_copy(update={"subset": None, "validation_size": 0.1})
+    return split_data(ImageData(images, labels), whole, device)
+
+
+def _describe(algorithm: object) -> dict[str, Any]:
+    """Return class and plain-valued attributes of a pruner or study sampler."""
+    plain = {
+        name.lstrip("_"): value
+        for name, value in vars(algorithm).items()
+        if isinstance(value, str | int | float | bool | None)
+    }
+    return {"name": type(algorithm).__name__} | plain

@@ -1,0 +1,154 @@
+"""The search space: over which training settings a study searches, as Optuna distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import suggestion
+from impon_hpo.training.config import TrainingConfig, training_config
+
+FIXED = {
+    "dataset": "all trials are judged on the same rows",
+    "data_dir": "all trials are judged on the same rows",
+    "download": "all trials are judged on the same rows",
+    "subset": "all trials are judged on the same rows",
+    "image_size": "all trials are judged on the same rows",
+    "validation_size": "all trials are judged on the same rows",
+    "seed": "all trials are judged on the same rows",
+    "epochs": "a pruner compares trials at the same epoch of the same horizon",
+    "epoch_fraction": "a pruner compares trials at the same epoch of the same horizon",
+    "device": "it changes no result that is searched for",
+    "sampler": "each batch sampler is an arm of its own",
+    "sampler_options": "each batch sampler is an arm of its own",
+}
+"""Settings that cannot be searched over, and why."""
+
+_MAKERS: dict[str, tuple[type[BaseDistribution], set[str]]] = {
+    "float": (FloatDistribution, {"low", "high", "log", "step"}),
+    "int": (IntDistribution, {"low", "high", "log", "step"}),
+    "categorical": (CategoricalDistribution, {"choices"}),
+}
+
+
+def parse_space(table: Mapping[str, Any]) -> dict[str, BaseDistribution]:
+    """Turn `[space]` of a study file into Optuna distributions.
+
+    Raises:
+        ConfigError: A key, a type or a bound is wrong.
+    """
+    return {key: _parse_one(key, entry) for key, entry in table.items()}
+
+
+def _parse_one(key: str, entry: Any) -> BaseDistribution:
+    if not isinstance(entry, dict) or "type" not in entry:
+        raise ConfigError(
+            f"space.{key} must be a table such as "
+            '{ type = "float", low = 1e-3, high = 0.5, log = true }, '
+            f"but got {entry!r}."
+        )
+    kind = entry["type"]
+    if kind not in _MAKERS:
+        raise ConfigError(
+            f"space.{key}.type must be 'float', 'int' or 'categorical', but got {kind!r}."
+        )
+    maker, allowed = _MAKERS[kind]
+    given = {name: value for name, value in entry.items() if name != "type"}
+    for name in given:
+        if name not in allowed:
+            raise ConfigError(
+                f"Unknown key 'space.{key}.{name}'.{suggestion(name, allowed)} "
+                f"A {kind} takes: {', '.join(sorted(allowed))}."
+            )
+    if kind != "categorical":
+        for name in ("low", "high"):
+            if isinstance(given.get(name), bool) or not isinstance(given.get(name), int | float):
+                raise ConfigError(f"space.{key}.{name} must be a number, but got {given.get(name)!r}.")
+    elif not isinstance(given.get("choices"), list):
+        raise ConfigError(f"space.{key}.choices must be a list, but got {given.get('choices')!r}.")
+    try:
+        return maker(**given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"space.{key}: {error}") from error
+
+
+def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -> None:
+    """Check that every setting of the space exists, may be searched over, and fits at its bounds.
+
+    Raises:
+        ConfigError: A setting does not exist or is fixed, or a bound makes no valid configuration.
+    """
+    searchable = [name for name in TrainingConfig.model_fields if name not in FIXED]
+    for key in space:
+        if key in FIXED:
+            raise ConfigError(f"space.{key} cannot be searched over: {FIXED[key]}.")
+        if key not in searchable:
+            raise ConfigError(
+                f"Unknown key 'space.{key}'.{suggestion(key, searchable)} "
+                f"Searchable: {', '.join(searchable)}."
+            )
+    for changed in corners(space):
+        try:
+            with_settings(config, changed)
+        except ConfigError as error:
+            raise ConfigError(f"space allows {changed}, which is no valid run: {error}") from error
+
+
+def corners(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
+    """Yield each bound and each choice of each setting alone, then all lowest and all highest."""
+    lowest, highest = {}, {}
+    for key, distribution in space.items():
+        if isinstance(distribution, CategoricalDistribution):
+            ends: tuple[Any, ...] = distribution.choices
+        else:
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
+            ends = (distribution.low, distribution.high)
+        for end in ends:
+            yield {key: end}
+        lowest[key], highest[key] = ends[0], ends[-1]
+    yield lowest
+    yield highest
+
+
+def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> TrainingConfig:
+    """Return `config` with some settings changed, checked anew.
+
+    Raises:
+        ConfigError: The changed settings do not fit.
+    """
+    return training_config(config.model_dump() | dict(changed))
+
+
+def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """Ask the trial for a value of each setting of the space."""
+    params: dict[str, Any] = {}
+    for key, distribution in space.items():
+        if isinstance(distribution, FloatDistribution):
+            params[key] = trial.suggest_float(
+                key,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        elif isinstance(distribution, IntDistribution):
+            params[key] = trial.suggest_int(
+                key,
+                distribution.low,
+                distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        else:
+            assert isinstance(distribution, CategoricalDistribution)
+            params[key] = trial.suggest_categorical(key, distribution.choices)
+    return params

@@ -1,0 +1,87 @@
+"""The Optuna study of one arm: made in the storage, or continued if it is the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+
+from impon_hpo.errors import StorageError
+from impon_hpo.storage import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION, no_experimental_warnings
+from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.study_file import StudyFile
+
+
+def study_name(study_file: StudyFile, arm: str) -> str:
+    """Return the name of an arm's study in the storage."""
+    return f"{study_file.name}-{arm}"
+
+
+def open_study(
+    study_file: StudyFile,
+    arm: str,
+    storage: BaseStorage,
+    *,
+    command: dict[str, Any],
+    environment: dict[str, Any],
+) -> optuna.Study:
+    """Make the study of `arm`, or continue it.
+
+    Optuna stores neither pruner nor study sampler, and ignores a changed direction; so everything
+    that was asked for is stored with the study and compared here.
+
+    Args:
+        study_file: The study.
+        arm: One of its arms.
+        storage: Where it is kept.
+        command: `study`, `settings` and `storage` as the user gave them, for the commands shown.
+        environment: Versions and hardware of this process.
+
+    Raises:
+        StorageError: The storage holds a study of that name that was asked for otherwise.
+    """
+    name = study_name(study_file, arm)
+    study = optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+    )
+    identity = study_file.identity(arm)
+    found = study.user_attrs.get(IDENTITY)
+    if found is None and not study.get_trials(deepcopy=False):
+        with no_experimental_warnings():
+            study.set_metric_names(["validation accuracy"])
+        study.set_user_attr(IDENTITY, identity)
+    elif found is None:
+        raise StorageError(
+            f"The storage holds a study '{name}' that impon-hpo did not make. Use another --storage."
+        )
+    elif found != identity:
+        listed = "; ".join(_differences(found, identity))
+        raise StorageError(
+            f"The storage holds study '{name}' with other settings: {listed}. Continue it with its "
+            "own settings, or use another --storage."
+        )
+    for key, value in ((QUESTION, study_file.question), (COMMAND, command)):
+        if study.user_attrs.get(key) != value:
+            study.set_user_attr(key, value)
+    environments = study.user_attrs.get(ENVIRONMENTS, [])
+    if environment not in environments:
+        study.set_user_attr(ENVIRONMENTS, [*environments, environment])
+    study.pruner = make_pruner(study_file.pruner, epochs=study_file.arms[arm].epochs)
+    study.sampler = make_study_sampler(
+        study_file.study_sampler,
+        seed=study_file.seed,
+        n_trials=len(study.get_trials(deepcopy=False)),
+    )
+    return study
+
+
+def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = []
+    for key in [*found, *(key for key in asked if key not in found)]:
+        there, here = found.get(key), asked.get(key)
+        if isinstance(there, dict) and isinstance(here, dict):
+            lines += _differences(there, here, f"{prefix}{key}.")
+        elif there != here:
+            lines.append(f"{prefix}{key} is {there!r} there, but {here!r} was asked for")
+    return lines

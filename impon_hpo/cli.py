@@ -38,7 +38,8 @@ class Format(StrEnum):
 
 
 Study = Annotated[
-    str, typer.Argument(metavar="STUDY", help="A folder with a study.toml, or its name in studies/.")
+    str,
+    typer.Argument(metavar="STUDY", help="A folder with a study.toml, or its name in studies/."),
 ]
 Arm = Annotated[str | None, typer.Option(help="The arm; default: the first of the study file.")]
 Set = Annotated[

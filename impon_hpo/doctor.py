@@ -58,9 +58,9 @@ def _torch() -> Iterator[Finding]:
         memory = properties.total_memory / 2**30
         yield Finding(f"cuda:{index}", f"{properties.name}, {memory:.0f} GiB")
     if n_gpus == 0:
-        yield Finding("GPU", "none that torch can use: `device = \"auto\"` is the CPU")
+        yield Finding("GPU", 'none that torch can use: `device = "auto"` is the CPU')
     elif not torch.cuda.is_bf16_supported():
-        yield Finding("bfloat16", "not on this GPU: `autocast = \"auto\"` is off")
+        yield Finding("bfloat16", 'not on this GPU: `autocast = "auto"` is off')
 
 
 def _data(data_dir: str | None) -> Iterator[Finding]:
@@ -99,9 +99,7 @@ def _storages(address: str | None) -> Iterator[Finding]:
 
     runs = Path("runs")
     addresses = (
-        [address]
-        if address
-        else [f"sqlite:///{path}" for path in sorted(runs.glob("*/study.db"))]
+        [address] if address else [f"sqlite:///{path}" for path in sorted(runs.glob("*/study.db"))]
     )
     for one in addresses:
         try:

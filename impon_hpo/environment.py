@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("impon-hpo", "torch", "torchvision", "optuna", "optuna-dashboard", "numpy")
@@ -24,8 +25,10 @@ def versions() -> dict[str, str]:
 def cpu_name() -> str:
     """Return the processor's name as Linux gives it."""
     try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+        with Path("/proc/cpuinfo").open() as file:
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from impon_hpo.errors import ConfigError
@@ -30,8 +30,9 @@ def load_object(spec: str) -> Any:
     if not module_name or not attribute:
         raise ConfigError(f"Expected 'module:name', but got '{spec}'.")
     # A console script does not have the working directory on its path, but `python -m` does.
-    if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the module is the user's: anything can go wrong inside it

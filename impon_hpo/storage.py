@@ -60,11 +60,15 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
     path = _file_of(address)
     if path is not None and not path.exists():
         if not create:
-            raise StorageError(f"There is no storage '{address}' yet: nothing has been run into it.")
+            raise StorageError(
+                f"There is no storage '{address}' yet: nothing has been run into it."
+            )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StorageError(f"The folder of storage '{address}' cannot be made: {error}") from error
+            raise StorageError(
+                f"The folder of storage '{address}' cannot be made: {error}"
+            ) from error
     try:
         if "://" not in address:
             return JournalStorage(JournalFileBackend(address))
@@ -231,7 +235,9 @@ def read_study(study: optuna.Study) -> StudyRecord:
         optuna_study=study,
         identity=identity,
         question=study.user_attrs.get(QUESTION, ""),
-        command=study.user_attrs.get(COMMAND, {"study": identity["study"], "settings": [], "storage": None}),
+        command=study.user_attrs.get(
+            COMMAND, {"study": identity["study"], "settings": [], "storage": None}
+        ),
         environments=study.user_attrs.get(ENVIRONMENTS, []),
         trials=[read_trial(trial, horizon) for trial in study.get_trials(deepcopy=False)],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -54,5 +53,5 @@ def _write(path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> 
         writer = csv.DictWriter(file, fieldnames=columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.chmod(file.name, 0o644)  # a temporary file is readable by its owner only
-    os.replace(file.name, path)
+    Path(file.name).chmod(0o644)  # a temporary file is readable by its owner only
+    Path(file.name).replace(path)

@@ -59,7 +59,8 @@ def note(record: StudyRecord) -> str:
         f"**Pruner** {_call(identity['pruner'])}, **study sampler** "
         f"{_call(identity['study_sampler'])}, seed {identity['seed']}.",
         "",
-        f"{trials['complete']} trials complete, {trials['pruned']} pruned, {trials['fail']} failed. "
+        f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
+        f"{trials['fail']} failed. "
         f"Spent: {facts['epochs']} epochs of {facts['epochs_without_pruning']} without pruning, "
         f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}.",
         "",

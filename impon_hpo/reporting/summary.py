@@ -47,7 +47,9 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
 
 def train_command(record: StudyRecord, params: dict[str, Any]) -> str:
     """Return the command that trains a configuration of this arm again."""
-    settings = record.command["settings"] + [f"{key}={_toml(value)}" for key, value in params.items()]
+    settings = record.command["settings"] + [
+        f"{key}={_toml(value)}" for key, value in params.items()
+    ]
     return _command("train", record, settings, storage=None)
 
 
@@ -101,7 +103,9 @@ def summary_table(facts: dict[str, Any]) -> Table:
     if best is None:
         table.add_row("best", "no trial is complete yet")
     else:
-        table.add_row("best validation accuracy", f"{best['val_accuracy']:.4f} (trial {best['trial']})")
+        table.add_row(
+            "best validation accuracy", f"{best['val_accuracy']:.4f} (trial {best['trial']})"
+        )
         for key, value in best["params"].items():
             shown = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.add_row(f"  {key}", shown)

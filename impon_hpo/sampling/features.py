@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,12 +76,7 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     if isinstance(features, str) and features in FEATURES:
         read = FEATURES[features](rows)
     else:
-        user = find(FEATURES, features, "features") if isinstance(features, str) else features
-        if not callable(user):
-            raise ConfigError(f"Features must be a name or a function, but got {features!r}.")
-
-        def read(picked: Tensor) -> Tensor:
-            return user(rows.read(picked)).to(torch.float32)
+        read = _own_features(features, rows)
 
     sample = read(torch.zeros(1, dtype=torch.int64, device=rows.device))
     if sample.dim() != 2 or sample.shape[0] != 1:
@@ -89,3 +85,20 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
             f"{tuple(sample.shape)} for one row."
         )
     return read, sample.shape[1]
+
+
+def _own_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> Features:
+    function: Any = find(FEATURES, features, "features") if isinstance(features, str) else features
+    if not callable(function):
+        raise ConfigError(f"Features must be a name or a function, but got {features!r}.")
+
+    def read(picked: Tensor) -> Tensor:
+        result = function(rows.read(picked))
+        if not isinstance(result, Tensor):
+            raise ConfigError(
+                f"Features must be a tensor (rows, d), but '{features}' returned "
+                f"{type(result).__name__}."
+            )
+        return result.to(torch.float32)
+
+    return read

@@ -35,7 +35,7 @@ def sampler_class(name: str) -> type[BatchSampler]:
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """Return the options that a batch sampler takes beside those that all have, with their types."""
+    """Return the options that a batch sampler takes beside those of all, with their types."""
     common = inspect.signature(BatchSampler.__init__).parameters
     constructor = sampler_class(name).__init__
     types = get_type_hints(constructor)

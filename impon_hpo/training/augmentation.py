@@ -44,6 +44,4 @@ class Augmentation:
         return self._padded[rows[:, None, None], down[:, :, None], across[:, None, :]]
 
     def _random(self, high: int, count: int) -> Tensor:
-        return torch.randint(
-            high, (count,), generator=self.generator, device=self.generator.device
-        )
+        return torch.randint(high, (count,), generator=self.generator, device=self.generator.device)

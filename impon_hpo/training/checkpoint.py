@@ -43,7 +43,7 @@ class Checkpoint:
                 torch.save({"format": FORMAT} | state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            Path(temporary).replace(self.path)
         except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
             if temporary is not None:
                 Path(temporary).unlink(missing_ok=True)
@@ -59,7 +59,13 @@ class Checkpoint:
             return None
         try:
             state = torch.load(self.path, map_location=device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
             raise CheckpointError(
                 f"Checkpoint '{self.path}' cannot be read: {str(error).splitlines()[0]} "
                 "Delete it to train from the start."

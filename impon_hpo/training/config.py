@@ -39,9 +39,9 @@ class TrainingConfig(BaseModel):
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         None, description="side in pixels to which images are resized; default as they come"
     )
-    validation_size: (
-        Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)]
-    ) = Field(0.1, description="rows (int) or share (float) of the training data set aside")
+    validation_size: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1, description="rows (int) or share (float) of the training data set aside"
+    )
     augment: Literal["auto", "none", "crop", "flip", "crop+flip"] = Field(
         "auto", description="random crop and flip per image; auto: what suits the data set"
     )

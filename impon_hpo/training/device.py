@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import torch
 
@@ -41,14 +42,14 @@ def autocast_pays(config: TrainingConfig, device: torch.device) -> bool:
     if config.autocast != "auto":
         return config.autocast
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     has_bfloat16 = "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
     return has_bfloat16 and (config.model != "resnet18" or config.width >= 32)
 
 
 def _cpu_flags() -> set[str]:
     # torch has no public question for this in all versions from 2.9 on; Linux lists the flags.
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
         for line in file:
             if line.startswith("flags"):
                 return set(line.split())

@@ -150,6 +150,6 @@ def _write(path: Path, images: NDArray[np.uint8]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             np.save(file, images)
-        os.replace(file.name, path)
+        Path(file.name).replace(path)
     except OSError as error:
         Console(stderr=True).print(f"Decoded images are not cached: {error}", style="yellow")

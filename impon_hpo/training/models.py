@@ -62,11 +62,11 @@ def small_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
 
 
 def imagenet_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
-    """torchvision's resnet18, untrained; `width` is not its to choose."""
+    """Build torchvision's resnet18, untrained; `width` is not its to choose."""
     model = torchvision_resnet18(num_classes=n_classes)
     if in_channels != 3:
         model.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 MODELS = {"resnet18": small_resnet18, "resnet18-imagenet": imagenet_resnet18}

@@ -76,7 +76,7 @@ class TrainingRun:
         channels_last = config.channels_last is not False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = build_model(config, splits, weights_seed).to(device)
-        self.model = self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.model = self.model.to(memory_format=self.memory_format)
         self._forward = torch.compile(self.model) if config.compile else self.model
         self._autocast = autocast_pays(config, device)
         self.steps_per_epoch = max(
@@ -151,7 +151,7 @@ class TrainingRun:
             seconds_stepping=timer.seconds("stepping"),
             seconds_validating=timer.seconds("validating"),
             share_seen=diagnostics.pop("share_seen"),
-            diagnostics={key: value for key, value in diagnostics.items() if value == value},
+            diagnostics={key: value for key, value in diagnostics.items() if math.isfinite(value)},
         )
         self.results.append(result)
         return result
@@ -222,4 +222,3 @@ class TrainingRun:
         return cross_entropy(
             logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
         )
-

@@ -147,9 +147,7 @@ def _at_least_one_each(n_rows: int, n_classes: int) -> int:
     return max(n_rows, n_classes)
 
 
-def _split(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig
-) -> Split:
+def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig) -> Split:
     pixels = torch.from_numpy(np.array(images))  # a copy: a memory-mapped cache is read-only
     if config.image_size is not None and pixels.shape[1:3] != (config.image_size,) * 2:
         pixels = torch.cat([_resize(chunk, config.image_size) for chunk in pixels.split(4096)])

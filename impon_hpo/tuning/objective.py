@@ -7,7 +7,6 @@ import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import optuna
 from optuna.artifacts import upload_artifact

@@ -88,9 +88,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
     }
     if isinstance(rows, dict):
         facts["cost at most (forward-equivalents, without scoring)"] = (
-            n_trials
-            * config.epochs
-            * forward_equivalents(rows_trained, 0, len(splits.validation))
+            n_trials * config.epochs * forward_equivalents(rows_trained, 0, len(splits.validation))
         )
         facts["steps per epoch"] = run.steps_per_epoch
     facts |= {

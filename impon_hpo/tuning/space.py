@@ -72,7 +72,9 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
     if kind != "categorical":
         for name in ("low", "high"):
             if isinstance(given.get(name), bool) or not isinstance(given.get(name), int | float):
-                raise ConfigError(f"space.{key}.{name} must be a number, but got {given.get(name)!r}.")
+                raise ConfigError(
+                    f"space.{key}.{name} must be a number, but got {given.get(name)!r}."
+                )
     elif not isinstance(given.get("choices"), list):
         raise ConfigError(f"space.{key}.choices must be a list, but got {given.get('choices')!r}.")
     try:

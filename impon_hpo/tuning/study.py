@@ -53,7 +53,8 @@ def open_study(
         study.set_user_attr(IDENTITY, identity)
     elif found is None:
         raise StorageError(
-            f"The storage holds a study '{name}' that impon-hpo did not make. Use another --storage."
+            f"The storage holds a study '{name}' that impon-hpo did not make. "
+            "Use another --storage."
         )
     elif found != identity:
         listed = "; ".join(_differences(found, identity))

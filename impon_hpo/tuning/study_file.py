@@ -133,7 +133,9 @@ def _find_file(study: str) -> Path:
     known = sorted(file.parent.name for file in here.glob("*/study.toml")) if here.is_dir() else []
     listed = f" Studies here: {', '.join('studies/' + name for name in known)}." if known else ""
     close = suggestion(Path(study).name, known)
-    raise ConfigError(f"There is no study '{study}': no such folder with a study.toml.{close}{listed}")
+    raise ConfigError(
+        f"There is no study '{study}': no such folder with a study.toml.{close}{listed}"
+    )
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:

@@ -47,8 +47,8 @@ def tune(
             if failures >= FAILURES_IN_A_ROW:
                 raise ImponHpoError(
                     f"{failures} trials in a row failed, the last one with "
-                    f"{type(error).__name__}: {error}. {record.n_finished + 1} of {n_trials} trials are "
-                    "finished; mend the cause, then the same command continues."
+                    f"{type(error).__name__}: {error}. {record.n_finished + 1} of {n_trials} "
+                    "trials are finished; mend the cause, then the same command continues."
                 ) from error
         else:
             failures = 0

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import math
 import signal
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from impon_hpo.console import print_json, print_line, print_rows, say, talk
 from impon_hpo.errors import ImponHpoError
 
 if TYPE_CHECKING:
@@ -26,8 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data = Console(soft_wrap=False)  # standard output: what a program may read
-talk = Console(stderr=True)
 
 
 class Format(StrEnum):
@@ -67,7 +62,7 @@ def main() -> None:
 
 
 def _interrupted() -> typer.Exit:
-    talk.print("Interrupted. The same command continues.")
+    say("Interrupted. The same command continues.")
     return typer.Exit(130)
 
 
@@ -78,7 +73,7 @@ def _root(
     if version:
         from importlib.metadata import version as installed
 
-        data.print(f"impon-hpo {installed('impon-hpo')}", highlight=False)
+        print_line(f"impon-hpo {installed('impon-hpo')}")
         raise typer.Exit
 
 
@@ -99,11 +94,11 @@ def train(study: Study, arm: Arm = None, settings: Set = None) -> None:
             study_file.arms[arm],
             study_file.runs / "train",
             name=arm,
-            say=lambda line: talk.print(line, highlight=False, soft_wrap=True),
+            say=say,
         )
     except KeyboardInterrupt:
         raise _interrupted() from None
-    _print_json(result)
+    print_json(result)
 
 
 @app.command()
@@ -121,25 +116,30 @@ def tune(
     format: Formatted = Format.table,
 ) -> None:
     """Run the study until N trials are finished; the same command again continues it."""
+    from impon_hpo.reporting.summary import summarise
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study, settings or [])
     arm = study_file.arm(arm)
     n_trials = trials or study_file.n_trials
     address = storage or study_file.storage
-    if study_file.pruner["name"] == "HyperbandPruner" and len(study_file.arms) > 1:
-        talk.print(
-            "Warning: HyperbandPruner takes a trial's bracket from the study's name, so the arms "
-            "of this study are not pruned alike. To compare arms, use SuccessiveHalvingPruner.",
-            style="yellow",
-        )
+    for warning in study_file.warnings():
+        say(f"Warning: {warning}")
     if dry_run:
-        from impon_hpo.tuning.plan import plan
+        from impon_hpo.tuning.plan import plan, plan_rows
 
-        _print_facts(plan(study_file, arm, n_trials, address), format)
+        facts = plan(study_file, arm, n_trials, address)
+        if format is Format.json:
+            print_json(facts)
+        else:
+            print_rows(f"{study_file.name}, arm {arm}: nothing is run", plan_rows(facts))
         return
     command = {"study": study, "settings": settings or [], "storage": storage}
-    _print_summary(_run_study(study_file, arm, n_trials, address, command), format)
+    facts = summarise(_run_study(study_file, arm, n_trials, address, command))
+    if format is Format.json:
+        print_json(facts)
+    else:
+        _print_summary(facts)
 
 
 def _run_study(
@@ -151,7 +151,7 @@ def _run_study(
     from impon_hpo.reporting.csv_files import write_csv_files
     from impon_hpo.storage import artifact_store, open_storage, read_studies
     from impon_hpo.tuning.objective import Objective
-    from impon_hpo.tuning.plan import check_fit, write_resolved
+    from impon_hpo.tuning.plan import check_fit
     from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.tune import tune as run_trials
@@ -169,7 +169,6 @@ def _run_study(
     opened = open_storage(address, create=True)
     here = environment(str(objective.device))
     study = open_study(study_file, arm, opened, command=command, environment=here)
-    write_resolved(study_file, arm, here)
     try:
         with progress:
             return run_trials(study, objective, n_trials=n_trials, progress=progress)
@@ -179,23 +178,16 @@ def _run_study(
         write_csv_files(study_file.runs, read_studies(opened, study_file.name))
 
 
-def _print_summary(record: StudyRecord, format: Format) -> None:
-    from impon_hpo.reporting.summary import summarise, summary_table
+def _print_summary(facts: dict[str, Any]) -> None:
+    from impon_hpo.reporting.summary import summary_rows
 
-    facts = summarise(record)
-    if format is Format.json:
-        _print_json(facts)
-        return
-    data.print(summary_table(facts))
-    if facts["best"] is not None:
-        _print_line(f"Retrain the best:   {facts['best']['retrain']}")
-    _print_line(f"Open the dashboard: {facts['dashboard']}")
+    print_rows(f"{facts['study']}, arm {facts['arm']}", summary_rows(facts))
 
 
 @app.command()
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
     """What is in the storage: trials by state, best, cost."""
-    from impon_hpo.reporting.summary import summarise, summary_table
+    from impon_hpo.reporting.summary import summarise
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
@@ -203,10 +195,10 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     opened = open_storage(storage or study_file.storage, create=False)
     arms = [summarise(record) for record in _arms(opened, study_file)]
     if format is Format.json:
-        _print_json(arms)
+        print_json(arms)
         return
     for facts in arms:
-        data.print(summary_table(facts))
+        _print_summary(facts)
 
 
 @app.command()
@@ -225,8 +217,8 @@ def dashboard(
     opened = open_storage(storage or study_file.storage, create=False)
     for record in _arms(opened, study_file):
         write_note(record)
-    _print_line(f"http://{HOST}:{port}/dashboard")
-    talk.print("Ctrl-C stops it.")
+    print_line(f"http://{HOST}:{port}/dashboard")
+    say("Ctrl-C stops it.")
     sys.stdout.flush()
     serve(opened, study_file.runs / "artifacts", port)
 
@@ -244,14 +236,9 @@ def doctor(
 
     findings = list(examine(data_dir, storage))
     if format is Format.json:
-        _print_json([dataclasses.asdict(finding) for finding in findings])
+        print_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        table = Table("", "what", "found", box=None, show_header=False)
-        for finding in findings:
-            mark = "[green]ok[/green]" if finding.ok else "[red]wrong[/red]"
-            remedy = "" if finding.ok else f"\n{finding.remedy}"
-            table.add_row(mark, finding.what, finding.found + remedy)
-        data.print(table)
+        print_rows("impon-hpo doctor", [(finding.what, finding.said) for finding in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -267,30 +254,3 @@ def _arms(opened: Any, study_file: StudyFile) -> list[StudyRecord]:
             f"Run it: impon-hpo tune {study_file.folder}"
         )
     return records
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(_finite(value), indent=2, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """Replace what JSON has no number for by null."""
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print_line(line: str) -> None:
-    data.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _print_facts(facts: dict[str, Any], format: Format) -> None:
-    if format is Format.json:
-        _print_json(facts)
-        return
-    table = Table(box=None, show_header=False)
-    for key, value in facts.items():
-        table.add_row(key, value if isinstance(value, str) else json.dumps(value))
-    data.print(table)

@@ -20,6 +20,11 @@ class Finding:
     ok: bool = True
     remedy: str = ""
 
+    @property
+    def said(self) -> str:
+        """How it is and, where that is wrong, what mends it."""
+        return self.found if self.ok else f"WRONG: {self.found}\n    {self.remedy}"
+
 
 def examine(data_dir: str | None, storage: str | None) -> Iterator[Finding]:
     """Look at versions, device, threads, data folders and storage, one after the other.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from rich.table import Table
-
 from impon_hpo.storage import StudyRecord
 
 
@@ -81,40 +79,29 @@ def _toml(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def summary_table(facts: dict[str, Any]) -> Table:
-    """Draw the facts of one arm as a table for the terminal."""
-    table = Table(show_header=False, title=f"{facts['study']}, arm {facts['arm']}")
+def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts of one arm as (what, how much) for people."""
     trials = facts["trials"]
-    table.add_row(
-        "trials",
-        ", ".join(
-            f"{trials[state]} {word}"
-            for state, word in (
-                ("complete", "complete"),
-                ("pruned", "pruned"),
-                ("fail", "failed"),
-                ("running", "running"),
-                ("waiting", "waiting"),
-            )
-            if trials[state] or state in ("complete", "pruned", "fail")
-        ),
-    )
+    said = [f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed"]
+    said += [f"{trials[state]} {state}" for state in ("running", "waiting") if trials[state]]
+    rows = [("trials", ", ".join(said))]
     best = facts["best"]
     if best is None:
-        table.add_row("best", "no trial is complete yet")
+        rows.append(("best", "no trial is complete yet"))
     else:
-        table.add_row(
-            "best validation accuracy", f"{best['val_accuracy']:.4f} (trial {best['trial']})"
-        )
+        rows.append(("best validation accuracy", f"{best['val_accuracy']:.4f}"))
+        rows.append(("best trial", str(best["trial"])))
         for key, value in best["params"].items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            table.add_row(f"  {key}", shown)
-    table.add_row(
-        "epochs spent", f"{facts['epochs']} of {facts['epochs_without_pruning']} without pruning"
-    )
-    table.add_row(
-        "cost spent (forward-equivalents)",
-        f"{facts['cost']:,.0f} of {facts['cost_without_pruning']:,.0f} without pruning"
-        + (f" = {facts['cost_ratio']:.2f}" if facts["cost_ratio"] is not None else ""),
-    )
-    return table
+            rows.append((f"best {key}", f"{value:.4g}" if isinstance(value, float) else str(value)))
+    ratio = "" if facts["cost_ratio"] is None else f" ({facts['cost_ratio']:.0%})"
+    rows += [
+        ("epochs spent", f"{facts['epochs']} of {facts['epochs_without_pruning']} without pruning"),
+        (
+            "cost spent",
+            f"{facts['cost']:,.0f} of {facts['cost_without_pruning']:,.0f} forward-equivalents "
+            f"without pruning{ratio}",
+        ),
+    ]
+    if best is not None:
+        rows.append(("retrain the best", best["retrain"]))
+    return [*rows, ("open the dashboard", facts["dashboard"])]

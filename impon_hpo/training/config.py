@@ -95,8 +95,8 @@ def _name_of(function: Any) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def training_config(settings: dict[str, Any]) -> TrainingConfig:
-    """Make a `TrainingConfig` of a mapping.
+def training_config(settings: dict[str, Any], *, prefix: str = "") -> TrainingConfig:
+    """Make a `TrainingConfig` of a mapping; messages put `prefix` before a setting's name.
 
     Raises:
         ConfigError: A key is unknown or a value does not fit; the message has a line for each.
@@ -104,7 +104,9 @@ def training_config(settings: dict[str, Any]) -> TrainingConfig:
     try:
         return TrainingConfig(**settings)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, list(TrainingConfig.model_fields)))) from None
+        raise ConfigError(
+            "\n".join(explain(error, list(TrainingConfig.model_fields), prefix))
+        ) from None
 
 
 def explain(error: ValidationError, known: list[str], prefix: str = "") -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from impon_hpo.errors import DataError
+from impon_hpo.errors import DataError, ImponHpoError
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.image_data import ImageData
@@ -114,9 +114,17 @@ def load_dataset(config: TrainingConfig) -> ImageData:
             function of the user's returns something else than `ImageData`.
     """
     load = find(DATASETS, config.dataset, "data set")
-    data = load(
-        root=data_root(config.data_dir), download=config.download, image_size=config.image_size
-    )
+    try:
+        data = load(
+            root=data_root(config.data_dir), download=config.download, image_size=config.image_size
+        )
+    except Exception as error:
+        if isinstance(error, ImponHpoError) or config.dataset in DATASETS:
+            raise
+        raise DataError(  # a function of the user's: anything can go wrong inside it
+            f"Data set '{config.dataset}' must be a function (*, root, download, image_size) -> "
+            f"impon_hpo.ImageData, but calling it raised {type(error).__name__}: {error}"
+        ) from error
     if not isinstance(data, ImageData):
         raise DataError(
             f"Data set '{config.dataset}' must return impon_hpo.ImageData, but returned "

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataError, StorageError
 from impon_hpo.storage import open_storage, read_studies
@@ -101,31 +101,24 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "study sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, n_trials=0)
         ),
-        "space": {key: str(value) for key, value in study_file.space.items()},
+        "space": {key: _describe_space(value) for key, value in study_file.space.items()},
         "run": config.identity(),
         "missing here": missing,
     }
     return facts
 
 
-def write_resolved(study_file: StudyFile, arm: str, environment: Mapping[str, Any]) -> None:
-    """Keep in runs/<study>/<arm>.json the resolved configuration, versions and hardware.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    resolved = study_file.identity(arm) | {
-        "question": study_file.question,
-        "storage": study_file.storage,
-        "n_trials": study_file.n_trials,
-        "environment": dict(environment),
-    }
-    path = study_file.runs / f"{arm}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(resolved, indent=2) + "\n")
-    except OSError as error:
-        raise StorageError(f"'{path}' cannot be written: {error}") from error
+def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return a plan as (what, how) for people: a row for each entry of a table within it."""
+    rows = []
+    for key, value in facts.items():
+        if isinstance(value, dict):
+            rows += [(f"{key}: {name}", str(entry)) for name, entry in value.items()]
+        elif isinstance(value, list):
+            rows += [(key, str(entry)) for entry in value]
+        else:
+            rows.append((key, str(value)))
+    return rows
 
 
 def _n_finished(study_file: StudyFile, arm: str, address: str) -> int:
@@ -145,11 +138,20 @@ def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
     return split_data(ImageData(images, labels), whole, device)
 
 
+def _describe_space(distribution: BaseDistribution) -> str:
+    words = json.loads(distribution_to_json(distribution))
+    arguments = {
+        key: value for key, value in words["attributes"].items() if value not in (None, False)
+    }
+    kind = words["name"].removesuffix("Distribution").lower()
+    return f"{kind} " + ", ".join(f"{key} {value}" for key, value in arguments.items())
+
+
 def _describe(algorithm: object) -> dict[str, Any]:
     """Return class and plain-valued attributes of a pruner or study sampler."""
     plain = {
         name.lstrip("_"): value
         for name, value in vars(algorithm).items()
-        if isinstance(value, str | int | float | bool | None)
+        if isinstance(value, str | int | float | bool)
     }
     return {"name": type(algorithm).__name__} | plain

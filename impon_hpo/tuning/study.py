@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
 from impon_hpo.storage import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION, no_experimental_warnings
@@ -45,6 +47,12 @@ def open_study(
     study = optuna.create_study(
         study_name=name, storage=storage, direction="maximize", load_if_exists=True
     )
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        said = ", ".join(direction.name.lower() for direction in study.directions)
+        raise StorageError(
+            f"The storage holds a study '{name}' with direction {said}, which impon-hpo did not "
+            "make: it maximizes. Use another --storage."
+        )
     identity = study_file.identity(arm)
     found = study.user_attrs.get(IDENTITY)
     if found is None and not study.get_trials(deepcopy=False):
@@ -68,6 +76,7 @@ def open_study(
     environments = study.user_attrs.get(ENVIRONMENTS, [])
     if environment not in environments:
         study.set_user_attr(ENVIRONMENTS, [*environments, environment])
+    _write_resolved(study_file, arm, study.user_attrs)
     study.pruner = make_pruner(study_file.pruner, epochs=study_file.arms[arm].epochs)
     study.sampler = make_study_sampler(
         study_file.study_sampler,
@@ -75,6 +84,17 @@ def open_study(
         n_trials=len(study.get_trials(deepcopy=False)),
     )
     return study
+
+
+def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any]) -> None:
+    """Keep in runs/<study>/<arm>.json what was resolved, for those who have no storage at hand."""
+    resolved = {key.removeprefix("impon:"): value for key, value in attributes.items()}
+    path = study_file.runs / f"{arm}.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(resolved, indent=2) + "\n")
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error
 
 
 def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:

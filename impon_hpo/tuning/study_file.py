@@ -81,6 +81,15 @@ class StudyFile:
             )
         return name
 
+    def warnings(self) -> list[str]:
+        """Return what is allowed but rarely meant."""
+        if self.pruner.get("name") == "HyperbandPruner" and len(self.arms) > 1:
+            return [
+                "HyperbandPruner takes a trial's bracket from the study's name, so the arms of "
+                "this study are not pruned alike. To compare them, use SuccessiveHalvingPruner."
+            ]
+        return []
+
     def identity(self, arm: str) -> dict[str, Any]:
         """Return what must be the same when an arm is continued, as plain JSON values."""
         return {
@@ -148,7 +157,11 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    path = key.split(".") if "." in key else ["run", key]
+    if "." in key:
+        path = key.split(".")
+    else:
+        own = key in _Tables.model_fields and key not in TrainingConfig.model_fields
+        path = [key] if own else ["run", key]
     table = document
     for at, part in enumerate(path[:-1]):
         table = table.setdefault(part, {})
@@ -167,6 +180,7 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         if key in tables.run:
             raise ConfigError(f"run.{key} belongs into an arm: [arms.NAME] sampler = …")
     run = {"seed": tables.seed} | tables.run
+    training_config(run, prefix="run.")  # its mistakes are reported once, and not as every arm's
     arms = {}
     for name, arm in tables.arms.items():
         try:

@@ -1,0 +1,52 @@
+"""The console: data on standard output, talk on standard error, tables only in a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+data = Console()
+talk = Console(stderr=True)
+
+
+def say(line: str) -> None:
+    """Print one line of talk."""
+    talk.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print data as JSON; what JSON has no number for becomes null."""
+    print(json.dumps(_finite(value), indent=2, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_line(line: str) -> None:
+    """Print one line of data."""
+    data.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print a table in a terminal, and a plain line a row elsewhere."""
+    if data.is_terminal:
+        table = Table(title=title, show_header=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*(escape(cell) for cell in row))
+        data.print(table)
+        return
+    print_line(title)
+    for what, found in rows:
+        print_line(f"  {what}: {found}")

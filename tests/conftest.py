@@ -1,0 +1,37 @@
+"""Fixtures that all rooms share: small real data, and a folder of one's own to run in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.splits import Splits, load_splits
+
+STUDIES = Path(__file__).parent.parent / "studies"
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every test in an empty working directory with an empty cache and one thread."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("IMPON_HPO_DATA", raising=False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_config() -> TrainingConfig:
+    """A run of seconds on scikit-learn's digits, which are real and need no download."""
+    return training_config(
+        {"dataset": "digits", "subset": 320, "width": 4, "epochs": 3, "batch_size": 32, "lr": 0.05}
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_splits(tiny_config: TrainingConfig) -> Splits:
+    """The data of `tiny_config`, on the CPU."""
+    return load_splits(tiny_config, torch.device("cpu"))

@@ -1,0 +1,51 @@
+"""Study files small enough for a test, written where a test wants them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impon_hpo.tuning.study_file import StudyFile, read_study_file
+
+SMALL = """\
+question = "Does it run?"
+n_trials = 3
+seed = 1
+
+[pruner]
+name = "SuccessiveHalvingPruner"
+reduction_factor = 3
+
+[study_sampler]
+name = "RandomSampler"
+
+[run]
+dataset = "digits"
+subset = 240
+validation_size = 100
+width = 4
+epochs = 3
+batch_size = 32
+
+[space]
+lr = { type = "float", low = 1e-3, high = 0.3, log = true }
+batch_size = { type = "categorical", choices = [16, 32] }
+
+[arms.impon]
+sampler = "impon"
+
+[arms.uniform]
+sampler = "uniform"
+"""
+
+
+def write_study(text: str = SMALL, *, name: str = "small") -> Path:
+    """Write a study folder into the working directory and return it."""
+    folder = Path(name)
+    folder.mkdir(exist_ok=True)
+    (folder / "study.toml").write_text(text)
+    return folder
+
+
+def small_study(*settings: str, text: str = SMALL) -> StudyFile:
+    """Write the small study and read it, with some settings changed."""
+    return read_study_file(str(write_study(text)), settings)

@@ -1,0 +1,325 @@
+"""Tests of the command line: real commands on real data, and what a user's mistakes get."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from PIL import Image
+
+from impon_hpo.cli import main
+from tests.conftest import STUDIES
+from tests.studies import SMALL, write_study
+
+COMMAND = [sys.executable, "-m", "impon_hpo"]
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command line in this process and return its exit code."""
+    before = sys.argv
+    sys.argv = ["impon-hpo", *map(str, arguments)]
+    try:
+        main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    captured = capsys.readouterr()
+    return captured.out, captured.err
+
+
+def test_the_quickstart_runs_as_a_console_script_at_smoke_size(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("impon-hpo")
+    command = [script, "tune", STUDIES / "quickstart", "--trials", "4", "--set", "epochs=3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"trials: \d complete, \d pruned, 0 failed", done.stdout)
+    assert "impon-hpo dashboard" in done.stdout
+    assert re.search(r"trial 0  epoch 1/3  val accuracy 0\.\d{4}  best -", done.stderr)
+    assert {path.name for path in Path("runs/quickstart").iterdir()} >= {
+        "study.db",
+        "epochs.csv",
+        "trials.csv",
+        "impon.json",
+        "artifacts",
+    }
+    resolved = json.loads(Path("runs/quickstart/impon.json").read_text())
+    assert resolved["identity"]["run"]["epochs"] == 3
+    assert resolved["environments"][0]["versions"]["torch"]
+
+
+def test_the_printed_commands_do_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_study()
+    assert run("tune", folder, "--format", "json", "--set", "width=6") == 0
+    facts = json.loads(said(capsys)[0])
+    assert facts["finished"] == 3
+
+    retrain = shlex.split(facts["best"]["retrain"])
+    assert run(*retrain[1:]) == 0
+    result = json.loads(said(capsys)[0])
+    assert result["val_accuracy"] == facts["best"]["val_accuracy"]
+    assert 0 <= result["test_accuracy"] <= 1
+    assert len(result["epochs"]) == 3
+    assert Path(result["checkpoint"]).is_file()
+
+    again = shlex.split(facts["continue"])
+    assert run(*again[1:], "--format", "json") == 0
+    assert json.loads(said(capsys)[0]) == facts
+
+
+def test_both_arms_live_in_one_storage_and_one_pair_of_tables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_study()
+    for arm in ("impon", "uniform"):
+        assert run("tune", folder, "--arm", arm, "--trials", "1") == 0
+    said(capsys)
+    assert run("status", folder, "--format", "json") == 0
+    arms = json.loads(said(capsys)[0])
+    assert [facts["arm"] for facts in arms] == ["impon", "uniform"]
+    trials = Path("runs/small/trials.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in trials] == ["arm", "impon", "uniform"]
+    assert run("status", folder) == 0
+    assert "small, arm uniform\n  trials: 1 complete, 0 pruned, 0 failed" in said(capsys)[0]
+
+
+def test_a_dry_run_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tune", write_study(), "--dry-run", "--format", "json") == 0
+    assert json.loads(said(capsys)[0])["epochs at most"] == 9
+    assert not Path("runs").exists()
+
+
+def _folder_of_images(*, per_class: int = 12, broken: bool = False) -> None:
+    for name, shade in (("cat", 60), ("dog", 180)):
+        Path("images/train", name).mkdir(parents=True)
+        for i in range(per_class):
+            image = Image.new("RGB", (8, 8), (shade, i * 5, 0))
+            image.save(Path("images/train", name, f"{i}.png"))
+    if broken:
+        Path("images/train/cat/3.png").write_bytes(b"no image")
+
+
+FOLDER = ("--set", "dataset=folder", "--set", "data_dir=images", "--set", "subset=8")
+SMALLER = ("--set", "batch_size=4", "--set", "validation_size=4", "--arm", "uniform")
+NO_SEARCH = ("--set", "space.batch_size.choices=[4]")
+
+
+def test_a_folder_of_images_is_tuned_on(capsys: pytest.CaptureFixture[str]) -> None:
+    _folder_of_images()
+    assert run("tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH, "--trials", "1") == 0
+    assert "1 complete" in said(capsys)[0]
+
+
+MISTAKES: list[tuple[list[str], str]] = [
+    (["tune", "smal"], "no study 'smal'"),
+    (["tune", "small", "--arm", "imponn"], "Did you mean 'impon'?"),
+    (["tune", "small", "--set", "lrr=1"], "Did you mean 'lr'?"),
+    (["tune", "small", "--set", "arms.impon.sampler=impno"], "Unknown batch sampler 'impno'"),
+    (["tune", "small", "--set", "pruner.name=MedianPrunr"], "Did you mean 'MedianPruner'?"),
+    (["tune", "small", "--set", "arms.impon.bank_size=8"], "but got bank_size=8"),
+    (["tune", "small", "--set", "arms.impon.bank_size=9999"], "training rows (240)"),
+    (["tune", "small", "--set", "subset=0"], "run.subset = 0"),
+    (["tune", "small", "--set", "subset=99999"], "after validation_size = 100"),
+    (["tune", "small", "--set", "epochs=-1"], "run.epochs = -1"),
+    (["tune", "small", "--set", "lr=0"], "run.lr = 0"),
+    (["tune", "small", "--set", "arms.impon.estimator_lr=-1e-6"], "estimator_lr"),
+    (["tune", "small", "--set", "dataset=cifar10"], "download=true"),
+    (["tune", "small", "--set", "dataset=svhn"], "SVHN is not in"),
+    (["tune", "small", "--set", "dataset=folder", "--set", "data_dir=none"], "no folder 'none'"),
+    (["tune", "small", "--set", "device=cuda:77"], "is not there"),
+    (["tune", "small", "--set", "device=abacus"], "abacus"),
+    (["tune", "small", "--set", "model=no_module:net"], "cannot be imported"),
+    (["tune", "small", "--set", "model=os:getcwd"], "os:getcwd"),
+    (["tune", "small", "--set", "model=os:no_such"], "has no 'no_such'"),
+    (["tune", "small", "--set", "dataset=os.path:join"], "os.path:join"),
+    (["tune", "small", "--storage", "nonsense://x"], "cannot be opened"),
+    (["tune", "small", "--storage", "sqlite:///letter.db"], "cannot be opened"),
+    (["tune", "small", "--set", "width=9"], "run.width is 4 there, but 9 was asked for"),
+    (["train", "small", "--set", "device=cuda:77"], "is not there"),
+    (["status", "small", "--storage", "sqlite:///none.db"], "no storage"),
+    (["dashboard", "small", "--storage", "sqlite:///none.db"], "no storage"),
+    (["dashboard", "small", "--port", "99999"], "--port"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "expected"), MISTAKES, ids=lambda v: " ".join(v)[:60])
+def test_a_users_mistake_exits_with_2_says_what_to_do_and_loses_nothing(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study()
+    Path("letter.db").write_text("no database\n" * 100)
+    storage = optuna.storages.RDBStorage(_storage_with_one_trial())
+    before = [trial.number for trial in storage.get_all_trials(1)]
+    files = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
+    assert run(*arguments) == 2
+    out, error = said(capsys)
+    assert expected in error
+    assert "Traceback" not in error
+    assert out == ""
+    assert [trial.number for trial in storage.get_all_trials(1)] == before
+    changed = {
+        str(path)
+        for path in Path().rglob("*")
+        if path.is_file() and files.get(path) != path.stat().st_mtime_ns
+    }
+    assert not {path for path in changed if not path.startswith("runs/small/artifacts")}
+
+
+def _storage_with_one_trial() -> str:
+    """Make the small study's own storage, holding a finished trial, without training one."""
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study import open_study
+    from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file("small")
+    opened = open_storage(study_file.storage, create=True)
+    command = {"study": "small", "settings": [], "storage": None}
+    study = open_study(study_file, "impon", opened, command=command, environment={})
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    return study_file.storage
+
+
+def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _folder_of_images(broken=True)
+    assert run("tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH) == 2
+    assert "images/train/cat/3.png" in said(capsys)[1]
+
+
+def test_a_class_with_one_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    _folder_of_images(per_class=1)
+    assert run("tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH) == 2
+    assert "class 'cat' has 1" in said(capsys)[1]
+
+
+def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tune", write_study(), "--trails", "3") == 2
+    assert "--trails" in said(capsys)[1]
+
+
+def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    write_study()
+    _storage_with_one_trial()
+    said(capsys)
+    assert run("doctor", "--format", "json") == 0
+    findings = {entry["what"]: entry for entry in json.loads(said(capsys)[0])}
+    assert findings["torch"]["ok"]
+    assert "opens" in findings["storage sqlite:///runs/small/study.db"]["found"]
+    assert "digits" in findings
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", "--storage", "nonsense://x", "--data-dir", "nowhere") == 1
+    out, _ = said(capsys)
+    assert re.search(r"storage nonsense://x: WRONG: .*cannot be opened", out)
+    assert "data in nowhere: WRONG: no such folder\n    Give the folder" in out
+
+
+def test_help_is_there_without_torch_and_optuna() -> None:
+    code = (
+        "import sys; sys.argv = ['impon-hpo', '--help']\n"
+        "from impon_hpo.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'optuna', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("train", "tune", "status", "dashboard", "doctor"):
+        assert command in done.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _dashboard(port: int) -> Iterator[str]:
+    process = subprocess.Popen(
+        [*COMMAND, "dashboard", "small", "--port", str(port)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def _get(url: str) -> Any:
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                return answer.read()
+        except (ConnectionError, urllib.error.URLError):
+            time.sleep(0.1)
+    raise AssertionError(f"no answer from {url}")
+
+
+def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
+    assert run("tune", write_study(), "--trials", "1") == 0
+    port = _free_port()
+    with _dashboard(port) as address:
+        assert address == f"http://127.0.0.1:{port}/dashboard"
+        assert b"Optuna Dashboard" in _get(address)
+        base = f"http://127.0.0.1:{port}"
+        (summary,) = json.loads(_get(f"{base}/api/studies"))["study_summaries"]
+        assert summary["study_name"] == "small-impon"
+        study = json.loads(_get(f"{base}/api/studies/{summary['study_id']}"))
+        assert "# small: arm `impon`" in study["note"]["body"]
+        assert "impon-hpo train small --arm impon" in study["note"]["body"]
+        trial = study["trials"][0]
+        assert [value["step"] for value in trial["intermediate_values"]] == [1, 2, 3]
+        (artifact,) = trial["artifacts"]
+        curve = _get(
+            f"{base}/artifacts/{summary['study_id']}/{trial['trial_id']}/{artifact['artifact_id']}"
+        )
+        assert curve.decode().startswith("epoch,train_loss,val_accuracy")
+
+
+def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    write_study()
+    _storage_with_one_trial()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert run("dashboard", "small", "--port", str(taken.getsockname()[1])) == 2
+    assert "--port" in said(capsys)[1]
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_continues() -> None:
+    write_study(SMALL.replace("epochs = 3", "epochs = 40").replace("subset = 240", "subset = 900"))
+    command = [*COMMAND, "tune", "small", "--trials", "1", "--arm", "uniform"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    while "epoch 1/" not in process.stderr.readline():
+        assert process.poll() is None
+    os.kill(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command continues" in error
+    assert "Traceback" not in error
+    assert Path("runs/small/trials.csv").is_file()
+    study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "WAITING"]

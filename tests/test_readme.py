@@ -1,0 +1,58 @@
+"""Tests of the README: its code runs, its tables are true, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from impon_hpo.training.config import TrainingConfig
+from tests.conftest import STUDIES
+from tests.studies import small_study
+
+ROOT = STUDIES.parent
+README = (ROOT / "README.md").read_text()
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop"])
+def test_the_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    assert capsys.readouterr().out
+
+
+def test_the_example_study_file_is_valid() -> None:
+    (text,) = _blocks("toml")
+    assert tomllib.loads(text)
+    study = small_study(text=text)
+    assert study.arms["impon"].sampler_options == {"bank_size": 200}
+    assert study.arms["impon"].epochs == 27
+
+
+def test_the_table_of_settings_is_the_one_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", README, flags=re.MULTILINE)
+    fields = {
+        name: (str(field.default), field.description)
+        for name, field in TrainingConfig.model_fields.items()
+        if name not in ("sampler", "sampler_options")
+    }
+    assert {name: (default, said) for name, default, said in rows} == fields
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(STUDIES.glob("*/README.md"))], ids=lambda p: p.parent.name
+)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert all(link.startswith("http") or (page.parent / link).exists() for link in links)
+
+
+def test_every_study_has_a_page_and_is_in_the_table() -> None:
+    for study in STUDIES.glob("*/study.toml"):
+        assert (study.parent / "README.md").is_file()
+        assert f"studies/{study.parent.name}/README.md" in README

@@ -1,0 +1,85 @@
+"""Tests of the storage: what opens, what does not, and what a trial record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.trial import TrialState, create_trial
+
+from impon_hpo.errors import StorageError
+from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, open_storage, read_trial
+
+
+@pytest.mark.parametrize("address", ["sqlite:///a/b/study.db", "a/b/study.journal"])
+def test_a_storage_is_made_with_its_folder_and_opens_again(address: str) -> None:
+    storage = open_storage(address, create=True)
+    optuna.create_study(study_name="one", storage=storage)
+    assert Path("a/b").is_dir()
+    again = open_storage(address, create=False)
+    assert optuna.get_all_study_names(again) == ["one"]
+
+
+@pytest.mark.parametrize("address", ["sqlite:///none.db", "none.journal"])
+def test_a_storage_that_is_not_there_is_not_made_by_looking(address: str) -> None:
+    with pytest.raises(StorageError, match=r"none\.\w+' yet"):
+        open_storage(address, create=False)
+    assert not list(Path().iterdir())
+
+
+def test_a_file_that_is_no_database_is_refused_and_kept() -> None:
+    Path("letter.db").write_text("Dear reader, this is no database at all.\n" * 50)
+    before = Path("letter.db").read_bytes()
+    with pytest.raises(StorageError, match="cannot be opened"):
+        open_storage("sqlite:///letter.db", create=True)
+    assert Path("letter.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nonsense://x", "nonsense"),
+        ("postgresql+nodriver://localhost/x", "nodriver"),
+        ("sqlite:////proc/none/study.db", "cannot be made"),
+    ],
+)
+def test_a_bad_address_is_named(address: str, said: str) -> None:
+    with pytest.raises(StorageError, match=said):
+        open_storage(address, create=True)
+
+
+def _epoch(cost: int) -> dict[str, Any]:
+    return {"cost": cost, "diagnostics": {}}
+
+
+def _trial(state: TrialState, *, value: float | None, **attrs: Any) -> optuna.trial.FrozenTrial:
+    return create_trial(state=state, value=value, user_attrs=attrs)
+
+
+def test_a_pruned_trial_would_have_cost_its_epochs_up_to_the_horizon() -> None:
+    attrs = {EPOCHS: [_epoch(10), _epoch(10)], COST: 20, REASON: "pruned after epoch 2"}
+    record = read_trial(_trial(TrialState.PRUNED, value=0.5, **attrs), horizon=9)
+    assert (record.unpruned_epochs, record.unpruned_cost) == (9, 90)
+    assert record.finished
+
+
+def test_a_diverged_trial_would_have_ended_where_it_did() -> None:
+    # Two epochs have results; the third was paid for, and its loss was no number.
+    attrs = {EPOCHS: [_epoch(10), _epoch(10)], COST: 29, REASON: "loss is nan"}
+    record = read_trial(_trial(TrialState.PRUNED, value=0.1, **attrs), horizon=9)
+    assert (record.unpruned_epochs, record.unpruned_cost) == (2, 29)
+
+
+def test_a_complete_trial_saves_nothing() -> None:
+    attrs = {EPOCHS: [_epoch(10)] * 9, COST: 90}
+    record = read_trial(_trial(TrialState.COMPLETE, value=0.5, **attrs), horizon=9)
+    assert (record.unpruned_epochs, record.unpruned_cost) == (9, 90)
+
+
+def test_an_interrupted_trial_does_not_count_and_a_failed_one_does() -> None:
+    interrupted = _trial(TrialState.FAIL, value=None, **{REASON: INTERRUPTED})
+    failed = _trial(TrialState.FAIL, value=None, **{REASON: "RuntimeError: out of memory"})
+    assert not read_trial(interrupted, horizon=9).finished
+    assert read_trial(failed, horizon=9).finished

@@ -1,0 +1,123 @@
+"""Tests of pruners and study samplers by Optuna's own names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+
+PRUNERS: list[dict[str, Any]] = [
+    {"name": "NopPruner"},
+    {"name": "MedianPruner", "n_startup_trials": 3, "n_min_trials": 2},
+    {"name": "PercentilePruner", "percentile": 25.0},
+    {"name": "SuccessiveHalvingPruner", "reduction_factor": 3},
+    {"name": "HyperbandPruner"},
+    {"name": "ThresholdPruner", "lower": 0.2},
+    {"name": "WilcoxonPruner", "p_threshold": 0.2},
+    {"name": "PatientPruner", "wrapped_pruner": {"name": "MedianPruner"}, "patience": 2},
+]
+SAMPLERS: list[dict[str, Any]] = [
+    {"name": "RandomSampler"},
+    {"name": "TPESampler", "n_startup_trials": 5, "multivariate": True},
+    {"name": "CmaEsSampler"},
+    {"name": "GPSampler"},
+    {"name": "QMCSampler"},
+    {"name": "NSGAIISampler"},
+    {"name": "NSGAIIISampler"},
+    {"name": "BruteForceSampler"},
+    {"name": "GridSampler", "search_space": {"lr": [0.1, 0.2]}},
+    {
+        "name": "PartialFixedSampler",
+        "fixed_params": {"lr": 0.1},
+        "base_sampler": {"name": "RandomSampler"},
+    },
+]
+
+
+@pytest.mark.parametrize("table", PRUNERS, ids=lambda table: table["name"])
+def test_every_pruner_of_optuna_is_made_by_name(table: dict[str, Any]) -> None:
+    assert type(make_pruner(table, epochs=9)).__name__ == table["name"]
+
+
+def test_no_pruner_of_optuna_is_left_out() -> None:
+    classes = {name for name in optuna.pruners.__all__ if name.endswith("Pruner")}
+    assert classes - {"BasePruner"} == {table["name"] for table in PRUNERS}
+
+
+@pytest.mark.parametrize("table", SAMPLERS, ids=lambda table: table["name"])
+def test_every_study_sampler_of_optuna_is_made_by_name(table: dict[str, Any]) -> None:
+    made = make_study_sampler(table, seed=0, n_trials=0)
+    assert type(made).__name__ == table["name"]
+
+
+def test_no_study_sampler_of_optuna_is_left_out() -> None:
+    classes = {name for name in optuna.samplers.__all__ if name.endswith("Sampler")}
+    assert classes - {"BaseSampler", "BaseGASampler"} == {table["name"] for table in SAMPLERS}
+
+
+def test_resources_are_set_and_never_guessed_from_the_first_trials() -> None:
+    halving = make_pruner({"name": "SuccessiveHalvingPruner"}, epochs=9)
+    assert vars(halving)["_min_resource"] == 1
+    hyperband = make_pruner({"name": "HyperbandPruner"}, epochs=27)
+    assert vars(hyperband)["_min_resource"] == 1
+    assert vars(hyperband)["_max_resource"] == 27
+    given = make_pruner({"name": "HyperbandPruner", "max_resource": 9}, epochs=27)
+    assert vars(given)["_max_resource"] == 9
+
+
+def _first_values(table: dict[str, Any], *, seed: int, n_trials: int) -> list[float]:
+    sampler = make_study_sampler(table, seed=seed, n_trials=n_trials)
+    study = optuna.create_study(sampler=sampler)
+    return [study.ask().suggest_float("x", 0, 1) for _ in range(4)]
+
+
+@pytest.mark.parametrize("name", ["RandomSampler", "TPESampler"])
+def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name: str) -> None:
+    first = _first_values({"name": name}, seed=7, n_trials=0)
+    assert first == _first_values({"name": name}, seed=7, n_trials=0)
+    assert not set(first) & set(_first_values({"name": name}, seed=7, n_trials=4))
+    assert not set(first) & set(_first_values({"name": name}, seed=8, n_trials=0))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ({}, r"\[pruner\] must have a name"),
+        ({"name": "MedianPrunner"}, "Did you mean 'MedianPruner'"),
+        ({"name": "MedianPruner", "n_startup": 1}, "Did you mean 'n_startup_trials'"),
+        ({"name": "PercentilePruner", "percentile": 101.0}, "between 0 and 100"),
+        ({"name": "PercentilePruner"}, "PercentilePruner: "),
+        ({"name": "SuccessiveHalvingPruner", "reduction_factor": 1}, "reduction_factor"),
+        ({"name": "no_such_module:Pruner"}, "cannot be imported"),
+    ],
+)
+def test_a_mistake_in_a_pruner_is_named(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_pruner(table, epochs=9)
+
+
+def test_a_seed_belongs_to_the_study() -> None:
+    with pytest.raises(ConfigError, match="set the study's `seed`"):
+        make_study_sampler({"name": "TPESampler", "seed": 3}, seed=0, n_trials=0)
+
+
+def test_a_pruner_of_ones_own_is_used_and_anything_else_refused() -> None:
+    Path("my_pruner.py").write_text(
+        "import optuna\n"
+        "class LastPlace(optuna.pruners.BasePruner):\n"
+        "    def __init__(self, margin=0.1):\n"
+        "        self.margin = margin\n"
+        "    def prune(self, study, trial):\n"
+        "        return True\n"
+        "class NoPruner:\n"
+        "    pass\n"
+    )
+    made = make_pruner({"name": "my_pruner:LastPlace", "margin": 0.5}, epochs=9)
+    assert vars(made) == {"margin": 0.5}
+    with pytest.raises(ConfigError, match="must be an optuna BasePruner"):
+        make_pruner({"name": "my_pruner:NoPruner"}, epochs=9)

@@ -1,0 +1,165 @@
+"""Tests of the objective: what it reports, when it prunes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.artifacts import download_artifact, get_all_artifact_meta
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.testing.pruners import DeterministicPruner
+from optuna.trial import TrialState
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, artifact_store, open_storage
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.run import train_epochs
+from impon_hpo.training.splits import Splits
+from impon_hpo.tuning.objective import Objective
+
+SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
+
+
+def _study(pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
+    # On disk, since only a real storage refuses what is no JSON.
+    return optuna.create_study(
+        storage=open_storage("sqlite:///study.db", create=True),
+        direction="maximize",
+        sampler=optuna.samplers.RandomSampler(seed=0),
+        pruner=pruner or optuna.pruners.NopPruner(),
+    )
+
+
+def test_every_epoch_is_reported_from_one_and_the_last_is_returned(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = _study()
+    study.optimize(Objective(tiny_config, SPACE, splits=tiny_splits), n_trials=1)
+    trial = study.trials[0]
+    config = tiny_config.model_copy(update=trial.params)
+    expected = [result.val_accuracy for result in train_epochs(config, tiny_splits)]
+    assert trial.intermediate_values == {1: expected[0], 2: expected[1], 3: expected[2]}
+    assert trial.value == expected[-1]
+
+
+def test_a_trial_records_what_it_cost(tiny_config: TrainingConfig, tiny_splits: Splits) -> None:
+    study = _study()
+    impon = tiny_config.model_copy(update={"sampler": "impon"})
+    study.optimize(Objective(impon, SPACE, splits=tiny_splits), n_trials=1)
+    attrs = study.trials[0].user_attrs
+    assert [EpochResult(**epoch).epoch for epoch in attrs[EPOCHS]] == [1, 2, 3]
+    rows = 10 * 32  # floor(320 / 32) steps of 32
+    assert attrs[COST] == 3 * (3 * rows + len(tiny_splits.validation))
+    assert attrs["impon:share_seen"] == attrs[EPOCHS][-1]["share_seen"]
+    assert -1 <= attrs["impon:rank_correlation"] <= 1
+    assert REASON not in attrs
+    json.dumps(attrs, allow_nan=False)
+
+
+def test_the_pruner_is_asked_after_the_first_epoch(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = _study(DeterministicPruner(True))
+    study.optimize(Objective(tiny_config, SPACE, splits=tiny_splits), n_trials=1)
+    trial = study.trials[0]
+    assert trial.state == TrialState.PRUNED
+    assert list(trial.intermediate_values) == [1]
+    assert trial.user_attrs[REASON] == "pruned after epoch 1"
+    assert len(trial.user_attrs[EPOCHS]) == 1
+
+
+def test_a_trial_that_reached_its_last_epoch_is_never_pruned(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = _study(DeterministicPruner(True))
+    one_epoch = tiny_config.model_copy(update={"epochs": 1})
+    study.optimize(Objective(one_epoch, SPACE, splits=tiny_splits), n_trials=1)
+    assert study.trials[0].state == TrialState.COMPLETE
+
+
+def test_a_diverged_run_is_pruned_with_its_reason_and_its_cost(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = _study()
+    space = {"lr": CategoricalDistribution([1e30])}
+    study.optimize(Objective(tiny_config, space, splits=tiny_splits), n_trials=1)
+    trial = study.trials[0]
+    assert trial.state == TrialState.PRUNED
+    assert "training loss of epoch" in trial.user_attrs[REASON]
+    finished_epochs = sum(epoch["cost"] for epoch in trial.user_attrs.get(EPOCHS, []))
+    assert trial.user_attrs[COST] == finished_epochs + 3 * 320
+    assert all(math.isfinite(value) for value in trial.intermediate_values.values())
+
+
+def test_a_failing_run_is_recorded_with_its_reason(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    def fail(trial: optuna.Trial, result: EpochResult) -> None:
+        raise RuntimeError("out of memory")
+
+    study = _study()
+    objective = Objective(tiny_config, SPACE, splits=tiny_splits, on_epoch=fail)
+    with pytest.raises(RuntimeError):
+        study.optimize(objective, n_trials=1)
+    assert study.trials[0].state == TrialState.FAIL
+    assert study.trials[0].user_attrs[REASON] == "RuntimeError: out of memory"
+
+
+def test_an_interrupted_run_says_so(tiny_config: TrainingConfig, tiny_splits: Splits) -> None:
+    def interrupt(trial: optuna.Trial, result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+    study = _study()
+    objective = Objective(tiny_config, SPACE, splits=tiny_splits, on_epoch=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        study.optimize(objective, n_trials=1)
+    assert study.trials[0].user_attrs[REASON] == INTERRUPTED
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_the_learning_curve_is_attached(
+    tiny_config: TrainingConfig, tiny_splits: Splits, prune: bool
+) -> None:
+    study = _study(DeterministicPruner(prune))
+    store = artifact_store(Path("artifacts"))
+    objective = Objective(tiny_config, SPACE, splits=tiny_splits, artifact_store=store)
+    study.optimize(objective, n_trials=1)
+    trial = study.trials[0]
+    (meta,) = get_all_artifact_meta(trial, storage=study._storage)
+    assert (meta.filename, meta.mimetype) == ("learning_curve.csv", "text/csv")
+    download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path="curve.csv")
+    with Path("curve.csv").open(newline="") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    assert [float(row["val_accuracy"]) for row in rows] == list(trial.intermediate_values.values())
+    assert "class_balance" in rows[0]
+
+
+def test_a_space_that_does_not_fit_is_refused_before_anything_runs(
+    tiny_config: TrainingConfig,
+) -> None:
+    with pytest.raises(ConfigError, match=r"space\.learning_rate"):
+        Objective(tiny_config, {"learning_rate": FloatDistribution(0.1, 1)})
+
+
+def test_data_are_loaded_once_for_all_trials(
+    tiny_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import impon_hpo.tuning.objective as module
+
+    loads = []
+    real = module.load_splits
+
+    def counted(*args: Any) -> Splits:
+        loads.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(module, "load_splits", counted)
+    objective = Objective(tiny_config.model_copy(update={"epochs": 1}), SPACE)
+    _study().optimize(objective, n_trials=2)
+    assert len(loads) == 1

@@ -1,0 +1,76 @@
+"""Tests of the plan: what it promises, and what it finds before anything is spent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.plan import plan, plan_rows
+from impon_hpo.tuning.study_file import read_study_file
+from tests.conftest import STUDIES
+from tests.studies import small_study
+
+ADDRESS = "sqlite:///runs/small/study.db"
+
+
+def test_a_plan_counts_epochs_and_cost_and_runs_nothing() -> None:
+    facts = plan(small_study(), "impon", 3, ADDRESS)
+    assert facts["epochs at most"] == 9
+    assert facts["rows"]["train"] == 240
+    assert facts["steps per epoch"] == 7  # floor(240 / 32)
+    assert facts["cost at most (forward-equivalents, without scoring)"] == 9 * (3 * 7 * 32 + 100)
+    assert facts["pruner"]["min_resource"] == 1
+    assert facts["missing here"] == []
+    assert not Path("runs").exists()
+
+
+def test_a_plan_knows_what_is_finished_already() -> None:
+    study_file = small_study()
+    assert plan(study_file, "impon", 3, ADDRESS)["finished already"] == 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_the_full_size_study_is_checked_without_gpu_and_without_data() -> None:
+    study_file = read_study_file(str(STUDIES / "cifar10"))
+    facts = plan(study_file, "impon", study_file.n_trials, study_file.storage)
+    assert facts["parameters"] == 11_173_962
+    assert facts["epochs at most"] == 900
+    assert len(facts["missing here"]) == 2
+    assert "device 'cuda' is not there" in facts["missing here"][0]
+    assert "CIFAR-10 is not in" in facts["missing here"][1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("arms.impon.bank_size=24", r"bank_size must be between batch_size \(32\)"),
+        ("arms.impon.bank_size=241", r"number of training rows \(240\)"),
+        ("model=nowhere:net", "cannot be imported"),
+    ],
+)
+def test_a_plan_finds_what_does_not_fit_the_data(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(small_study(setting), "impon", 3, ADDRESS)
+
+
+def test_every_choice_of_the_space_is_checked_and_not_only_the_default() -> None:
+    # batch_size = 32 fits a bank of 40, but the space allows 64, too.
+    study_file = small_study("arms.impon.bank_size=40", "space.batch_size.choices=[32, 64]")
+    with pytest.raises(ConfigError, match=r"bank_size must be between batch_size \(64\)"):
+        plan(study_file, "impon", 3, ADDRESS)
+
+
+def test_rows_of_a_plan_are_flat() -> None:
+    rows = dict(plan_rows(plan(small_study(), "uniform", 3, ADDRESS)))
+    assert rows["run: width"] == "4"
+    assert rows["space: lr"] == "float low 0.001, high 0.3, log True"
+
+
+def test_optuna_still_has_what_a_plan_describes() -> None:
+    assert {"_min_resource", "_reduction_factor"} <= set(
+        vars(optuna.pruners.SuccessiveHalvingPruner())
+    )

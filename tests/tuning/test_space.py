@@ -1,0 +1,90 @@
+"""Tests of the search space."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.tuning.space import FIXED, check_space, corners, parse_space, suggest
+
+TABLE = {
+    "lr": {"type": "float", "low": 1e-3, "high": 0.3, "log": True},
+    "momentum": {"type": "float", "low": 0.0, "high": 0.9, "step": 0.3},
+    "width": {"type": "int", "low": 4, "high": 16, "step": 4},
+    "optimizer": {"type": "categorical", "choices": ["sgd", "adam"]},
+}
+
+
+def test_a_table_becomes_optunas_distributions() -> None:
+    assert parse_space(TABLE) == {
+        "lr": FloatDistribution(1e-3, 0.3, log=True),
+        "momentum": FloatDistribution(0.0, 0.9, step=0.3),
+        "width": IntDistribution(4, 16, step=4),
+        "optimizer": CategoricalDistribution(["sgd", "adam"]),
+    }
+
+
+def test_a_trial_gets_a_value_of_each_setting_within_its_bounds() -> None:
+    space = parse_space(TABLE)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(20):
+        trial = study.ask()
+        params = suggest(trial, space)
+        assert params == trial.params
+        assert trial.distributions == space
+        training_config(params)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (3, "space.lr must be a table"),
+        ({"low": 1, "high": 2}, "space.lr must be a table"),
+        ({"type": "flaot", "low": 1, "high": 2}, "'float', 'int' or 'categorical'"),
+        ({"type": "float", "low": 1, "hi": 2}, "Did you mean 'high'"),
+        ({"type": "float", "low": 1}, "space.lr.high must be a number, but got None"),
+        ({"type": "float", "low": 2.0, "high": 1.0}, "low"),
+        ({"type": "float", "low": 0.0, "high": 1.0, "log": True}, "low"),
+        ({"type": "categorical", "choices": []}, "space.lr"),
+        ({"type": "categorical", "choices": 3}, "must be a list"),
+        ({"type": "float", "low": True, "high": 2}, "must be a number, but got True"),
+    ],
+)
+def test_a_mistake_in_an_entry_is_named(entry: object, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_space({"lr": entry})
+
+
+def test_corners_are_each_bound_alone_and_all_together() -> None:
+    space = parse_space({key: TABLE[key] for key in ("lr", "optimizer")})
+    assert list(corners(space)) == [
+        {"lr": 1e-3},
+        {"lr": 0.3},
+        {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"lr": 1e-3, "optimizer": "sgd"},
+        {"lr": 0.3, "optimizer": "adam"},
+    ]
+
+
+def test_a_bound_that_makes_no_valid_run_is_refused() -> None:
+    space = {"lr": FloatDistribution(-0.1, 0.3)}
+    with pytest.raises(ConfigError, match=r"space allows \{'lr': -0.1\}.*greater than 0"):
+        check_space(training_config({}), space)
+    with pytest.raises(ConfigError, match=r"batch_size = 1\.5: Input should be a valid integer"):
+        check_space(training_config({}), {"batch_size": FloatDistribution(1.5, 8.0)})
+
+
+@pytest.mark.parametrize("key", sorted(FIXED))
+def test_a_setting_that_would_make_trials_incomparable_is_refused_with_the_reason(key: str) -> None:
+    assert key in TrainingConfig.model_fields
+    with pytest.raises(ConfigError, match=f"space.{key} cannot be searched over"):
+        check_space(training_config({}), {key: IntDistribution(1, 3)})
+
+
+def test_an_unknown_setting_is_refused_with_a_suggestion() -> None:
+    with pytest.raises(ConfigError, match=r"space\.lrr'\. Did you mean 'lr'"):
+        check_space(training_config({}), {"lrr": FloatDistribution(0.1, 1)})

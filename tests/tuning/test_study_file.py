@@ -1,0 +1,145 @@
+"""Tests of the study file: what it says, how settings change it, and how its mistakes are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.study_file import read_study_file
+from tests.conftest import STUDIES
+from tests.studies import SMALL, small_study, write_study
+
+
+def test_a_study_file_is_read_whole() -> None:
+    study = small_study()
+    assert (study.name, study.question, study.n_trials, study.seed) == (
+        "small",
+        "Does it run?",
+        3,
+        1,
+    )
+    assert study.storage == "sqlite:///runs/small/study.db"
+    assert list(study.arms) == ["impon", "uniform"]
+    assert study.arms["impon"].sampler == "impon"
+    assert study.arms["impon"].seed == 1, "the study's seed, since [run] is silent"
+    assert study.space == {
+        "lr": FloatDistribution(1e-3, 0.3, log=True),
+        "batch_size": CategoricalDistribution([16, 32]),
+    }
+    assert study.arm(None) == "impon"
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cifar10-cpu", "cifar10"])
+def test_every_study_of_the_project_is_valid(name: str) -> None:
+    assert read_study_file(str(STUDIES / name)).name == name
+
+
+def test_a_study_is_found_by_folder_by_file_and_by_name(tmp_path: Path) -> None:
+    write_study(name="other")
+    Path("studies").mkdir()
+    write_study(name="studies/mine")
+    for given in ("other", "other/study.toml", "mine", str(Path("other").resolve())):
+        assert read_study_file(given).question == "Does it run?"
+
+
+def test_settings_change_run_tables_and_top_level_keys() -> None:
+    study = small_study(
+        "lr=0.25",
+        "optimizer=adam",
+        "nesterov=false",
+        "arms.impon.bank_size=64",
+        "pruner.min_resource=2",
+        "n_trials=7",
+        'question="Another?"',
+        "space.lr.high=0.1",
+    )
+    assert study.arms["uniform"].lr == 0.25
+    assert study.arms["impon"].optimizer == "adam"
+    assert study.arms["impon"].sampler_options == {"bank_size": 64}
+    assert study.pruner["min_resource"] == 2
+    assert study.n_trials == 7
+    assert study.question == "Another?"
+    assert study.space["lr"] == FloatDistribution(1e-3, 0.1, log=True)
+
+
+def test_an_arm_can_change_the_run() -> None:
+    study = small_study(text=SMALL + "\n[arms.uniform.run]\nepoch_fraction = 0.5\n")
+    assert study.arms["uniform"].epoch_fraction == 0.5
+    assert study.arms["impon"].epoch_fraction == 1.0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("n_trials = 3", "n_trails = 3", "Unknown key 'n_trails'. Did you mean 'n_trials'?"),
+        ("n_trials = 3", "n_trials = 0", "n_trials = 0: Input should be greater than"),
+        ("n_trials = 3", "", "'n_trials' is missing"),
+        ("epochs = 3", "epoch = 3", "Unknown key 'run.epoch'. Did you mean 'epochs'?"),
+        ("epochs = 3", "epochs = -3", "run.epochs = -3: Input should be greater than"),
+        ("epochs = 3", "sampler = 'impon'", "run.sampler belongs into an arm"),
+        ("width = 4", "width = 0", "run.width = 0"),
+        ("batch_size = 32", "batch_size = 0", "run.batch_size = 0"),
+        ('"impon"', '"impno"', "arms.impon: Unknown batch sampler 'impno'. Did you mean 'impon'"),
+        ('sampler = "impon"', "bank_size = 9", "arms.impon: sampler must name a batch sampler"),
+        ('"impon"', '"impon"\nbank = 9', "arms.impon: Batch sampler 'impon' has no option 'bank'"),
+        ('"impon"', '"impon"\nbank_size = "9"', "Option 'bank_size' of batch sampler 'impon'"),
+        ("SuccessiveHalvingPruner", "HalvingPruner", "Unknown pruner 'HalvingPruner'"),
+        ("RandomSampler", "RandmSampler", "Did you mean 'RandomSampler'"),
+        ("low = 1e-3", "low = 0", "space.lr"),
+        ("lr = {", "lrate = {", "Unknown key 'space.lrate'"),
+        ("epochs = 3", "epochs = = 3", "Invalid value"),
+        ("[arms.impon]", "[armz.impon]", "Unknown key 'armz'. Did you mean 'arms'?"),
+    ],
+)
+def test_a_mistake_names_file_key_and_what_would_be_right(old: str, new: str, said: str) -> None:
+    assert old in SMALL
+    folder = write_study(SMALL.replace(old, new, 1))
+    with pytest.raises(ConfigError) as caught:
+        read_study_file(str(folder))
+    assert said in str(caught.value)
+    assert "small/study.toml" in str(caught.value)
+
+
+def test_a_mistake_in_run_is_told_once_and_not_for_every_arm() -> None:
+    with pytest.raises(ConfigError) as caught:
+        small_study("lr=-1")
+    assert len(str(caught.value).splitlines()) == 1
+    assert "with --set lr=-1" in str(caught.value)
+
+
+@pytest.mark.parametrize("setting", ["lr", "=3", "run.lr.low=3"])
+def test_a_malformed_setting_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="set"):
+        small_study(setting)
+
+
+def test_an_unknown_study_lists_those_that_are_here() -> None:
+    Path("studies").mkdir()
+    write_study(name="studies/mine")
+    with pytest.raises(ConfigError, match=r"no study 'studies/mime'.*'mine'.*studies/mine"):
+        read_study_file("studies/mime")
+
+
+def test_an_unknown_arm_lists_the_arms() -> None:
+    with pytest.raises(ConfigError, match=r"no arm 'unifrom'. Did you mean 'uniform'\?"):
+        small_study().arm("unifrom")
+
+
+def test_modules_beside_the_study_file_are_found() -> None:
+    folder = write_study(name="with-module")
+    (folder / "nets_beside_the_study.py").write_text(
+        "import torch\n"
+        "def linear(n):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, n))\n"
+    )
+    study = read_study_file(str(folder), ["model=nets_beside_the_study:linear"])
+    assert study.arms["impon"].model == "nets_beside_the_study:linear"
+
+
+def test_hyperband_over_several_arms_is_warned_of() -> None:
+    assert small_study().warnings() == []
+    hyperband = SMALL.replace("SuccessiveHalvingPruner", "HyperbandPruner")
+    assert "not pruned alike" in small_study(text=hyperband).warnings()[0]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impon_hpo.console import print_json, print_line, print_rows, say, talk
+from impon_hpo.console import loading, print_json, print_line, print_rows, say, talk
 from impon_hpo.errors import ImponHpoError
 
 if TYPE_CHECKING:
-    from impon_hpo.storage import StudyRecord
+    from impon_hpo.record import StudyRecord
     from impon_hpo.tuning.study_file import StudyFile
 
 app = typer.Typer(
@@ -84,8 +84,9 @@ def train(study: Study, arm: Arm = None, settings: Set = None) -> None:
     The same command again continues a run that was stopped. The test split is looked at once, after
     the last epoch.
     """
-    from impon_hpo.training.train import train as train_run
-    from impon_hpo.tuning.study_file import read_study_file
+    with loading():
+        from impon_hpo.training.train import train as train_run
+        from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study, settings or [])
     arm = study_file.arm(arm)
@@ -116,8 +117,9 @@ def tune(
     format: Formatted = Format.table,
 ) -> None:
     """Run the study until N trials are finished; the same command again continues it."""
-    from impon_hpo.reporting.summary import summarise
-    from impon_hpo.tuning.study_file import read_study_file
+    with loading():
+        from impon_hpo.reporting.summary import summarise
+        from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study, settings or [])
     arm = study_file.arm(arm)
@@ -148,8 +150,9 @@ def _run_study(
     import optuna
 
     from impon_hpo.environment import environment
+    from impon_hpo.record import read_studies
     from impon_hpo.reporting.csv_files import write_csv_files
-    from impon_hpo.storage import artifact_store, open_storage, read_studies
+    from impon_hpo.storage import artifact_store, open_storage
     from impon_hpo.tuning.objective import Objective
     from impon_hpo.tuning.plan import check_fit
     from impon_hpo.tuning.progress import Progress
@@ -179,21 +182,24 @@ def _run_study(
 
 
 def _print_summary(facts: dict[str, Any]) -> None:
-    from impon_hpo.reporting.summary import summary_rows
+    from impon_hpo.reporting.summary import summary_commands, summary_rows
 
     print_rows(f"{facts['study']}, arm {facts['arm']}", summary_rows(facts))
+    for command in summary_commands(facts):
+        print_line(command)
 
 
 @app.command()
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
     """What is in the storage: trials by state, best, cost."""
+    from impon_hpo.record import read_studies
     from impon_hpo.reporting.summary import summarise
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
     opened = open_storage(storage or study_file.storage, create=False)
-    arms = [summarise(record) for record in _arms(opened, study_file)]
+    arms = [summarise(record) for record in read_studies(opened, study_file.name)]
     if format is Format.json:
         print_json(arms)
         return
@@ -208,6 +214,7 @@ def dashboard(
     storage: Storage = None,
 ) -> None:
     """Open optuna-dashboard on the study's storage and artifacts, with a note on each arm."""
+    from impon_hpo.record import read_studies
     from impon_hpo.reporting.dashboard import HOST, check_port, serve, write_note
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
@@ -215,7 +222,7 @@ def dashboard(
     study_file = read_study_file(study)
     check_port(port)
     opened = open_storage(storage or study_file.storage, create=False)
-    for record in _arms(opened, study_file):
+    for record in read_studies(opened, study_file.name):
         write_note(record)
     print_line(f"http://{HOST}:{port}/dashboard")
     say("Ctrl-C stops it.")
@@ -241,16 +248,3 @@ def doctor(
         print_rows("impon-hpo doctor", [(finding.what, finding.said) for finding in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _arms(opened: Any, study_file: StudyFile) -> list[StudyRecord]:
-    from impon_hpo.errors import StorageError
-    from impon_hpo.storage import read_studies
-
-    records = read_studies(opened, study_file.name)
-    if not records:
-        raise StorageError(
-            f"The storage holds nothing of study '{study_file.name}' yet. "
-            f"Run it: impon-hpo tune {study_file.folder}"
-        )
-    return records

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 data = Console()
@@ -17,6 +18,11 @@ talk = Console(stderr=True)
 def say(line: str) -> None:
     """Print one line of talk."""
     talk.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def loading() -> Status:
+    """Show, while what is inside runs, that torch is being loaded; in a terminal only."""
+    return talk.status("loading torch")
 
 
 def print_json(value: Any) -> None:

@@ -4,6 +4,7 @@ ImponHpoError
 ├── ConfigError          a study file, an option or an argument is wrong (also a ValueError)
 ├── DataError            a data set is missing, broken or too small
 ├── StorageError         a storage cannot be opened, or holds something else
+│   └── NothingYetError  … or nothing has been run into it yet
 ├── CheckpointError      a checkpoint is cut short, or belongs to another run
 └── NonFiniteLossError   training diverged: the loss is no longer a number
 
@@ -25,6 +26,10 @@ class DataError(ImponHpoError):
 
 class StorageError(ImponHpoError):
     """A storage cannot be opened, or holds something other than what is asked for."""
+
+
+class NothingYetError(StorageError):
+    """A storage is not there yet, or holds nothing of the study yet."""
 
 
 class CheckpointError(ImponHpoError):

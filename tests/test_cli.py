@@ -48,7 +48,15 @@ def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
 
 def test_the_quickstart_runs_as_a_console_script_at_smoke_size(tmp_path: Path) -> None:
     script = Path(sys.executable).with_name("impon-hpo")
-    command = [script, "tune", STUDIES / "quickstart", "--trials", "4", "--set", "epochs=3"]
+    command = [
+        str(script),
+        "tune",
+        str(STUDIES / "quickstart"),
+        "--trials",
+        "4",
+        "--set",
+        "epochs=3",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"trials: \d complete, \d pruned, 0 failed", done.stdout)
@@ -191,7 +199,7 @@ def _storage_with_one_trial() -> str:
 
     study_file = read_study_file("small")
     opened = open_storage(study_file.storage, create=True)
-    command = {"study": "small", "settings": [], "storage": None}
+    command: dict[str, Any] = {"study": "small", "settings": [], "storage": None}
     study = open_study(study_file, "impon", opened, command=command, environment={})
     study.add_trial(optuna.trial.create_trial(value=0.5))
     return study_file.storage

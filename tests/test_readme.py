@@ -22,7 +22,7 @@ def _blocks(language: str) -> list[str]:
 
 @pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop"])
 def test_the_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(code, "README.md", "exec"), {})  # noqa: S102
+    exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out
 
 

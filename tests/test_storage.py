@@ -10,7 +10,8 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import StorageError
-from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, open_storage, read_trial
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, read_trial
+from impon_hpo.storage import open_storage
 
 
 @pytest.mark.parametrize("address", ["sqlite:///a/b/study.db", "a/b/study.journal"])

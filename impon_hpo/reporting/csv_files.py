@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.errors import StorageError
-from impon_hpo.storage import StudyRecord, TrialRecord, flat_epoch
+from impon_hpo.record import StudyRecord, TrialRecord, flat_epoch
 
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:

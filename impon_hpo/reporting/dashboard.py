@@ -11,8 +11,9 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import run_server, save_note
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.record import StudyRecord
 from impon_hpo.reporting.summary import summarise
-from impon_hpo.storage import StudyRecord, artifact_store
+from impon_hpo.storage import artifact_store
 
 HOST = "127.0.0.1"  # the dashboard has no log-in, and can delete studies
 

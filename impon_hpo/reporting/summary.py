@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from impon_hpo.storage import StudyRecord
+from impon_hpo.record import StudyRecord
 
 
 def summarise(record: StudyRecord) -> dict[str, Any]:
@@ -102,6 +102,11 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"without pruning{ratio}",
         ),
     ]
-    if best is not None:
-        rows.append(("retrain the best", best["retrain"]))
-    return [*rows, ("open the dashboard", facts["dashboard"])]
+    return rows
+
+
+def summary_commands(facts: dict[str, Any]) -> list[str]:
+    """Return the commands that follow from the facts of one arm, each with what it does."""
+    best = facts["best"]
+    retrain = [] if best is None else [f"retrain the best: {best['retrain']}"]
+    return [*retrain, f"open the dashboard: {facts['dashboard']}"]

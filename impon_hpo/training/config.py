@@ -25,52 +25,66 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dataset: str = Field(
-        "digits",
+        default="digits",
         description="digits, cifar10, cifar100, svhn, fashion-mnist, mnist, folder or "
         "'module:function'",
     )
     data_dir: str | None = Field(
-        None, description="folder of the data; default $IMPON_HPO_DATA or ~/.cache/impon-hpo/data"
+        default=None,
+        description="folder of the data; default $IMPON_HPO_DATA or ~/.cache/impon-hpo/data",
     )
-    download: bool = Field(False, description="fetch a missing data set of torchvision's")
+    download: bool = Field(default=False, description="fetch a missing data set of torchvision's")
     subset: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="rows to train on, drawn by seed, classes in proportion; default all"
+        default=None,
+        description="rows to train on, drawn by seed, classes in proportion; default all",
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
-        None, description="side in pixels to which images are resized; default as they come"
+        default=None, description="side in pixels to which images are resized; default as they come"
     )
     validation_size: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.1, description="rows (int) or share (float) of the training data set aside"
+        default=0.1, description="rows (int) or share (float) of the training data set aside"
     )
     augment: Literal["auto", "none", "crop", "flip", "crop+flip"] = Field(
-        "auto", description="random crop and flip per image; auto: what suits the data set"
+        default="auto", description="random crop and flip per image; auto: what suits the data set"
     )
-    model: str = Field("resnet18", description="resnet18, resnet18-imagenet or 'module:function'")
-    width: int = Field(64, ge=1, le=1024, description="channels of resnet18's first stage")
-    optimizer: Literal["sgd", "adam", "adamw"] = Field("sgd", description="sgd, adam or adamw")
-    lr: float = Field(0.1, gt=0, allow_inf_nan=False, description="(peak) learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam(w)")
-    nesterov: bool = Field(False, description="Nesterov momentum (sgd)")
-    weight_decay: float = Field(5e-4, ge=0, allow_inf_nan=False, description="weight decay")
+    model: str = Field(
+        default="resnet18", description="resnet18, resnet18-imagenet or 'module:function'"
+    )
+    width: int = Field(default=64, ge=1, le=1024, description="channels of resnet18's first stage")
+    optimizer: Literal["sgd", "adam", "adamw"] = Field(
+        default="sgd", description="sgd, adam or adamw"
+    )
+    lr: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="(peak) learning rate")
+    momentum: float = Field(
+        default=0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam(w)"
+    )
+    nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
+    weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="weight decay")
     schedule: Literal["constant", "cosine", "one-cycle"] = Field(
-        "cosine", description="learning rate over the run: constant, cosine or one-cycle"
+        default="cosine", description="learning rate over the run: constant, cosine or one-cycle"
     )
     warmup_epochs: float = Field(
-        0.0, ge=0, description="epochs of linear warm-up; of rise for one-cycle (0: 30 %)"
+        default=0.0, ge=0, description="epochs of linear warm-up; of rise for one-cycle (0: 30 %)"
     )
-    epochs: int = Field(30, ge=1, description="epochs, the horizon of the schedule")
+    epochs: int = Field(default=30, ge=1, description="epochs, the horizon of the schedule")
     epoch_fraction: float = Field(
-        1.0, gt=0, le=1, description="share of a full epoch's steps that an epoch has"
+        default=1.0, gt=0, le=1, description="share of a full epoch's steps that an epoch has"
     )
-    batch_size: int = Field(128, ge=2, description="rows a step")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="label smoothing")
-    autocast: bool | Auto = Field("auto", description="bfloat16 autocast; auto: where it pays")
-    channels_last: bool | Auto = Field("auto", description="channels_last; auto: always")
-    compile: bool = Field(False, description="torch.compile the model")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of split, initial weights and order")
-    sampler: str = Field("uniform", description="the batch sampler (in a study file: the arm's)")
-    sampler_options: dict[str, Any] = Field({}, description="its options (likewise)")
+    batch_size: int = Field(default=128, ge=2, description="rows a step")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="label smoothing")
+    autocast: bool | Auto = Field(
+        default="auto", description="bfloat16 autocast; auto: where it pays"
+    )
+    channels_last: bool | Auto = Field(default="auto", description="channels_last; auto: always")
+    compile: bool = Field(default=False, description="torch.compile the model")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="seed of split, initial weights and order"
+    )
+    sampler: str = Field(
+        default="uniform", description="the batch sampler (in a study file: the arm's)"
+    )
+    sampler_options: dict[str, Any] = Field(default={}, description="its options (likewise)")
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values: all but where the data

@@ -13,7 +13,8 @@ from optuna.artifacts import upload_artifact
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.errors import NonFiniteLossError
-from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, ArtifactStore, flat_epoch
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, flat_epoch
+from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult

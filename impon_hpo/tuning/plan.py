@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from optuna.distributions import BaseDistribution, distribution_to_json
 
-from impon_hpo.errors import ConfigError, DataError, StorageError
-from impon_hpo.storage import open_storage, read_studies
+from impon_hpo.errors import ConfigError, DataError, NothingYetError
+from impon_hpo.record import read_studies
+from impon_hpo.storage import open_storage
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
@@ -123,10 +124,9 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _n_finished(study_file: StudyFile, arm: str, address: str) -> int:
     try:
-        storage = open_storage(address, create=False)
-    except StorageError:
+        records = read_studies(open_storage(address, create=False), study_file.name)
+    except NothingYetError:
         return 0
-    records = read_studies(storage, study_file.name)
     return sum(record.n_finished for record in records if record.identity["arm"] == arm)
 
 

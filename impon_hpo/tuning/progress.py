@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from impon_hpo.storage import StudyRecord
+from impon_hpo.record import StudyRecord
 from impon_hpo.training.epoch_result import EpochResult
 
 

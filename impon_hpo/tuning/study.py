@@ -10,7 +10,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
-from impon_hpo.storage import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION, no_experimental_warnings
+from impon_hpo.record import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION
+from impon_hpo.storage import no_experimental_warnings
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.study_file import StudyFile
 

@@ -25,7 +25,7 @@ class _Tables(BaseModel):
     question: str = Field(min_length=1)
     storage: str | None = None
     n_trials: int = Field(ge=1)
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
     pruner: dict[str, Any] = {"name": "NopPruner"}
     study_sampler: dict[str, Any] = {"name": "TPESampler"}
     run: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import optuna
 
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage import REASON, StudyRecord, read_study
+from impon_hpo.record import REASON, StudyRecord, read_study
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.progress import Progress
 

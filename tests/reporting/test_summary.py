@@ -12,10 +12,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import StorageError
-from impon_hpo.reporting.csv_files import write_csv_files
-from impon_hpo.reporting.dashboard import note
-from impon_hpo.reporting.summary import summarise, summary_rows
-from impon_hpo.storage import (
+from impon_hpo.record import (
     COMMAND,
     COST,
     ENVIRONMENTS,
@@ -26,6 +23,9 @@ from impon_hpo.storage import (
     StudyRecord,
     read_study,
 )
+from impon_hpo.reporting.csv_files import write_csv_files
+from impon_hpo.reporting.dashboard import note
+from impon_hpo.reporting.summary import summarise, summary_rows
 
 LR = optuna.distributions.FloatDistribution(1e-3, 1.0)
 OPTIMIZER = optuna.distributions.CategoricalDistribution(["sgd", "it's adam"])

@@ -16,11 +16,12 @@ from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.storage import COST, EPOCHS, INTERRUPTED, REASON, artifact_store, open_storage
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON
+from impon_hpo.storage import artifact_store, open_storage
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.run import train_epochs
-from impon_hpo.training.splits import Splits
+from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.objective import Objective
 
 SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
@@ -153,11 +154,10 @@ def test_data_are_loaded_once_for_all_trials(
     import impon_hpo.tuning.objective as module
 
     loads = []
-    real = module.load_splits
 
     def counted(*args: Any) -> Splits:
         loads.append(args)
-        return real(*args)
+        return load_splits(*args)
 
     monkeypatch.setattr(module, "load_splits", counted)
     objective = Objective(tiny_config.model_copy(update={"epochs": 1}), SPACE)

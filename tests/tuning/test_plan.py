@@ -8,7 +8,7 @@ import optuna
 import pytest
 import torch
 
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.tuning.plan import plan, plan_rows
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
@@ -62,6 +62,11 @@ def test_every_choice_of_the_space_is_checked_and_not_only_the_default() -> None
     study_file = small_study("arms.impon.bank_size=40", "space.batch_size.choices=[32, 64]")
     with pytest.raises(ConfigError, match=r"bank_size must be between batch_size \(64\)"):
         plan(study_file, "impon", 3, ADDRESS)
+
+
+def test_a_plan_finds_that_the_storage_cannot_be_opened() -> None:
+    with pytest.raises(StorageError, match="nonsense"):
+        plan(small_study(), "impon", 3, "nonsense://x")
 
 
 def test_rows_of_a_plan_are_flat() -> None:

@@ -1,0 +1,172 @@
+"""What tuning leaves and reporting reads: a study's identity, and the record of each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from impon_hpo.errors import NothingYetError
+
+# User attributes of a study.
+IDENTITY = "impon:identity"  # what must be the same when a study is continued
+QUESTION = "impon:question"
+COMMAND = "impon:command"  # study, settings and storage as the user last gave them
+ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
+# User attributes of a trial.
+EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
+COST = "impon:cost"  # forward-equivalents spent
+REASON = "impon:reason"  # why a trial was pruned or failed
+
+INTERRUPTED = "interrupted"
+"""The reason of a trial that was stopped from outside: it does not count as finished."""
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What one trial was and came to.
+
+    Args:
+        number: Optuna's number.
+        state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
+        params: The configuration that was tried.
+        value: Validation accuracy after the last epoch, or None.
+        epochs: One mapping an epoch, with the fields of `EpochResult`.
+        cost: Forward-equivalents spent.
+        horizon: Epochs that it would have had without pruning.
+        reason: Why it was pruned or failed, or "".
+        seconds: From start to end, or None while it runs.
+    """
+
+    number: int
+    state: str
+    params: dict[str, Any]
+    value: float | None
+    epochs: list[dict[str, Any]]
+    cost: float
+    horizon: int
+    reason: str
+    seconds: float | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it counts towards the number of trials asked for."""
+        return self.state in ("COMPLETE", "PRUNED") or (
+            self.state == "FAIL" and self.reason != INTERRUPTED
+        )
+
+    @property
+    def unpruned_epochs(self) -> int:
+        """Epochs that it would have had without a pruner; diverged and failed trials would have
+        ended where they did."""
+        return self.horizon if self._stopped_by_pruner else len(self.epochs)
+
+    @property
+    def _stopped_by_pruner(self) -> bool:
+        # The epoch in which a loss diverges has a cost, but no result.
+        costs = sum(epoch["cost"] for epoch in self.epochs)
+        return self.state == "PRUNED" and bool(self.epochs) and costs == self.cost
+
+    @property
+    def unpruned_cost(self) -> float:
+        """Forward-equivalents that it would have cost without a pruner."""
+        if not self._stopped_by_pruner:
+            return self.cost
+        return self.cost / len(self.epochs) * self.horizon
+
+
+def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an epoch's fields as one row of a table: each diagnostic in a column of its own."""
+    return {key: value for key, value in epoch.items() if key != "diagnostics"} | dict(
+        epoch["diagnostics"]
+    )
+
+
+def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
+    """Read one trial of a study whose trials have `horizon` epochs."""
+    finished_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    return TrialRecord(
+        number=trial.number,
+        state=trial.state.name,
+        params=trial.params,
+        value=trial.value if finished_value else None,
+        epochs=trial.user_attrs.get(EPOCHS, []),
+        cost=trial.user_attrs.get(COST, 0),
+        horizon=horizon,
+        reason=trial.user_attrs.get(REASON, ""),
+        seconds=None if trial.duration is None else trial.duration.total_seconds(),
+    )
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """What one study (one arm) in a storage was and came to.
+
+    Args:
+        optuna_study: Optuna's study.
+        identity: What was asked for: study, arm, seed, pruner, study sampler, run and space.
+        question: What the study is to answer.
+        command: `study`, `settings` (of --set) and `storage` (or None) as last given to `tune`.
+        environments: Versions and hardware of those who took part.
+        trials: Its trials in the order of their numbers.
+    """
+
+    optuna_study: optuna.Study
+    identity: dict[str, Any]
+    question: str
+    command: dict[str, Any]
+    environments: list[dict[str, Any]]
+    trials: list[TrialRecord]
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial with the highest validation accuracy, or None."""
+        complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
+        return max(complete, key=lambda trial: trial.value or 0, default=None)
+
+    @property
+    def n_finished(self) -> int:
+        """How many trials count towards the number asked for."""
+        return sum(trial.finished for trial in self.trials)
+
+    def count(self, state: str) -> int:
+        """Return how many trials are in a state."""
+        return sum(trial.state == state for trial in self.trials)
+
+
+def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
+    """Read every arm of study `study` that the storage holds.
+
+    Raises:
+        NothingYetError: It holds none.
+    """
+    records = []
+    for name in optuna.get_all_study_names(storage):
+        found = optuna.load_study(study_name=name, storage=storage)
+        if found.user_attrs.get(IDENTITY, {}).get("study") == study:
+            records.append(read_study(found))
+    if not records:
+        raise NothingYetError(
+            f"The storage holds nothing of study '{study}' yet: run `impon-hpo tune` first."
+        )
+    return records
+
+
+def read_study(study: optuna.Study) -> StudyRecord:
+    """Read one study that impon-hpo made."""
+    identity = study.user_attrs[IDENTITY]
+    horizon = identity["run"]["epochs"]
+    return StudyRecord(
+        optuna_study=study,
+        identity=identity,
+        question=study.user_attrs.get(QUESTION, ""),
+        command=study.user_attrs.get(
+            COMMAND, {"study": identity["study"], "settings": [], "storage": None}
+        ),
+        environments=study.user_attrs.get(ENVIRONMENTS, []),
+        trials=[read_trial(trial, horizon) for trial in study.get_trials(deepcopy=False)],
+    )

@@ -1,0 +1,68 @@
+"""The environment that is recorded with every figure: versions, hardware, threads."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from impon_hpo import environment as environment_module
+from impon_hpo.environment import PACKAGES, cpu_name, environment, versions
+
+
+def test_versions_are_those_installed() -> None:
+    found = versions()
+    assert list(found) == ["python", *PACKAGES]
+    assert found["python"] == platform.python_version()
+    assert found["torch"] == version("torch")
+    assert found["impon-hpo"] == version("impon-hpo")
+
+
+def test_package_that_is_missing_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment_module, "PACKAGES", ("no-such-package", "numpy"))
+    found = versions()
+    assert found["no-such-package"] == "not installed"
+    assert found["numpy"] == version("numpy")
+
+
+def test_processor_is_read_from_linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listing = tmp_path / "cpuinfo"
+    listing.write_text(
+        "processor\t: 0\nmodel name\t: Acme 9000: the fast one\nflags\t: a b\n\n"
+        "processor\t: 1\nmodel name\t: Other\n"
+    )
+    monkeypatch.setattr(environment_module, "Path", lambda path: listing)
+    assert cpu_name() == "Acme 9000: the fast one"
+
+
+def test_processor_has_a_name_without_linux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment_module, "Path", lambda path: tmp_path / "none")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert cpu_name() == "riscv64"
+
+
+def test_environment_is_plain_json_and_says_threads_and_device() -> None:
+    torch.set_num_threads(1)
+    found: dict[str, Any] = environment("cpu")
+    assert json.loads(json.dumps(found)) == found
+    assert found["device"] == "cpu"
+    assert found["threads"] == 1
+    assert found["cpu"] == f"{cpu_name()} ({os.cpu_count()} logical cores)"
+    assert found["versions"] == versions()
+    assert "gpu" not in found
+
+
+def test_gpu_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Acme GPU at {device}")
+    found = environment("cuda:1")
+    assert found["gpu"] == "Acme GPU at cuda:1"
+    assert found["cuda"] == torch.version.cuda

@@ -1,0 +1,73 @@
+"""Looking things up: names, "module:function", and what a mistake is told."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import find, load_object, suggestion
+
+KNOWN = {"uniform": 1, "impon": 2, "impon-low": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("unifrom", "uniform"), ("impom", "impon"), ("imponlow", "impon-low")]
+)
+def test_near_miss_gets_a_suggestion(given: str, meant: str) -> None:
+    assert f"'{meant}'" in suggestion(given, KNOWN)
+
+
+def test_far_miss_gets_none() -> None:
+    assert suggestion("zzz", KNOWN) == ""
+
+
+def test_name_of_the_table_is_found() -> None:
+    assert find(KNOWN, "impon", "batch sampler") == 2
+
+
+def test_unknown_name_lists_all_that_are_known() -> None:
+    with pytest.raises(ConfigError, match=r"Unknown batch sampler 'impom'.*'impon'") as caught:
+        find(KNOWN, "impom", "batch sampler")
+    assert all(name in str(caught.value) for name in KNOWN)
+
+
+def test_name_with_a_colon_is_imported() -> None:
+    assert find(KNOWN, "math:hypot", "batch sampler") is math.hypot
+    assert load_object("math:hypot") is math.hypot
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("no_such_module:f", "no_such_module"),
+        ("math:hypo", "hypot"),
+        (":f", "module:"),
+        ("math:", "module:"),
+    ],
+)
+def test_path_that_leads_nowhere_says_where_it_ends(path: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        load_object(path)
+
+
+def test_error_inside_the_module_is_told_and_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_module.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="division by zero"):
+        load_object("broken_module:f")
+    assert "broken_module" not in sys.modules
+
+
+def test_module_in_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "module_beside_me.py").write_text("def f():\n    return 7\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert load_object("module_beside_me:f")() == 7

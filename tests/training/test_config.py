@@ -1,0 +1,378 @@
+"""The training configuration: names, bounds, strict types, readable mistakes, identity."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.table import SAMPLERS
+from impon_hpo.training.config import TrainingConfig, training_config
+
+NAMES = [
+    "dataset",
+    "data_dir",
+    "download",
+    "subset",
+    "image_size",
+    "validation_size",
+    "augment",
+    "model",
+    "width",
+    "optimizer",
+    "lr",
+    "momentum",
+    "nesterov",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "epochs",
+    "epoch_fraction",
+    "batch_size",
+    "label_smoothing",
+    "autocast",
+    "channels_last",
+    "compile",
+    "device",
+    "seed",
+    "sampler",
+    "sampler_options",
+]
+
+ACCEPTED: list[tuple[str, Any]] = [
+    ("dataset", "cifar10"),
+    ("data_dir", "/data"),
+    ("data_dir", None),
+    ("download", True),
+    ("subset", 2),
+    ("subset", None),
+    ("image_size", 4),
+    ("image_size", 1024),
+    ("image_size", None),
+    ("validation_size", 1),
+    ("validation_size", 5000),
+    ("validation_size", 0.001),
+    ("validation_size", 0.999),
+    *(("augment", value) for value in ("auto", "none", "crop", "flip", "crop+flip")),
+    ("model", "my_nets:wide"),
+    ("width", 1),
+    ("width", 1024),
+    *(("optimizer", value) for value in ("sgd", "adam", "adamw")),
+    ("lr", 1e-9),
+    ("lr", 100.0),
+    ("momentum", 0.0),
+    ("momentum", 0.999),
+    ("nesterov", True),
+    ("weight_decay", 0.0),
+    ("weight_decay", 3.0),
+    *(("schedule", value) for value in ("constant", "cosine", "one-cycle")),
+    ("warmup_epochs", 0.0),
+    ("warmup_epochs", 29.99),
+    ("epochs", 1),
+    ("epoch_fraction", 1.0),
+    ("epoch_fraction", 0.01),
+    ("batch_size", 2),
+    ("label_smoothing", 0.0),
+    ("label_smoothing", 0.99),
+    *((name, value) for name in ("autocast", "channels_last") for value in (True, False, "auto")),
+    ("compile", True),
+    ("device", "cuda:1"),
+    ("seed", 0),
+    ("seed", 2**31 - 1),
+    *(("sampler", name) for name in sorted(SAMPLERS)),
+    ("sampler_options", {}),
+]
+
+REFUSED: list[tuple[str, Any]] = [
+    ("subset", 1),
+    ("subset", -5),
+    ("image_size", 3),
+    ("image_size", 1025),
+    ("validation_size", 0),
+    ("validation_size", -1),
+    ("validation_size", 0.0),
+    ("validation_size", 1.0),
+    ("augment", "rotate"),
+    ("width", 0),
+    ("width", 1025),
+    ("optimizer", "rmsprop"),
+    ("lr", 0.0),
+    ("lr", -0.1),
+    ("lr", math.inf),
+    ("lr", math.nan),
+    ("momentum", -0.1),
+    ("momentum", 1.0),
+    ("momentum", math.nan),
+    ("weight_decay", -1e-9),
+    ("weight_decay", math.inf),
+    ("weight_decay", math.nan),
+    ("schedule", "step"),
+    ("warmup_epochs", -0.5),
+    ("warmup_epochs", math.nan),
+    ("epochs", 0),
+    ("epoch_fraction", 0.0),
+    ("epoch_fraction", 1.01),
+    ("epoch_fraction", math.nan),
+    ("batch_size", 1),
+    ("label_smoothing", -0.1),
+    ("label_smoothing", 1.0),
+    ("autocast", "yes"),
+    ("channels_last", "never"),
+    ("seed", -1),
+    ("seed", 2**31),
+]
+
+STRINGS = ("dataset", "model", "device", "sampler", "augment", "optimizer", "schedule")
+INTEGERS = ("subset", "image_size", "width", "epochs", "batch_size", "seed")
+NUMBERS = (
+    "lr",
+    "momentum",
+    "weight_decay",
+    "warmup_epochs",
+    "epoch_fraction",
+    "label_smoothing",
+    "validation_size",
+)
+SWITCHES = ("download", "nesterov", "compile", "autocast", "channels_last")
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    *((name, value) for name in STRINGS for value in (3, True, None)),
+    *((name, value) for name in INTEGERS for value in ("3", True, 3.0)),
+    *((name, value) for name in NUMBERS for value in ("0.5", True, None)),
+    *((name, value) for name in SWITCHES for value in (1, "true", None)),
+    ("data_dir", 3),
+    ("sampler_options", [1]),
+    ("sampler_options", None),
+]
+
+
+def double_features(images: Tensor) -> Tensor:
+    """A user's features, to be named in a configuration."""
+    return images.flatten(1) * 2
+
+
+def test_settings_have_exactly_the_names_that_users_know() -> None:
+    assert list(TrainingConfig.model_fields) == NAMES
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert all(field.description for field in TrainingConfig.model_fields.values())
+
+
+def test_defaults_make_a_valid_configuration() -> None:
+    assert training_config({}) == TrainingConfig()
+
+
+@pytest.mark.parametrize(("key", "value"), ACCEPTED)
+def test_value_within_bounds_is_kept(key: str, value: Any) -> None:
+    assert getattr(training_config({key: value}), key) == value
+
+
+@pytest.mark.parametrize(("key", "value"), REFUSED)
+def test_value_out_of_bounds_is_refused_with_key_and_value(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({key: value})
+    assert str(caught.value).startswith(f"{key} = {value!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG_TYPES)
+def test_value_of_a_wrong_type_is_refused_with_key_and_value(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({key: value})
+    assert str(caught.value).startswith(f"{key} = {value!r}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_whole_number_will_do_for_a_float() -> None:
+    config = training_config({"lr": 1, "weight_decay": 0})
+    assert (config.lr, config.weight_decay) == (1.0, 0.0)
+    assert isinstance(config.lr, float)
+
+
+def test_validation_size_keeps_rows_and_share_apart() -> None:
+    assert isinstance(training_config({"validation_size": 1}).validation_size, int)
+    assert isinstance(training_config({"validation_size": 0.5}).validation_size, float)
+
+
+def test_message_says_which_bound_was_passed() -> None:
+    with pytest.raises(ConfigError, match=r"^epochs = 0: .*greater than or equal to 1\.$"):
+        training_config({"epochs": 0})
+
+
+def test_message_lists_the_choices() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer = 'sdg': .*'sgd', 'adam' or 'adamw'\.$"):
+        training_config({"optimizer": "sdg"})
+
+
+def test_both_readings_of_a_union_are_named_in_one_line() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"validation_size": 0})
+    assert str(caught.value) == (
+        "validation_size = 0: Input should be greater than or equal to 1, "
+        "or: Input should be greater than 0."
+    )
+
+
+def test_unknown_key_gets_a_suggestion() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"wdith": 3})
+    assert str(caught.value) == "Unknown key 'wdith'. Did you mean 'width'?"
+
+
+def test_unknown_key_like_no_other_gets_no_suggestion() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"zzzzz": 3})
+    assert str(caught.value) == "Unknown key 'zzzzz'."
+
+
+def test_several_mistakes_give_a_line_each() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"lr": -1.0, "epochs": "many", "wdith": 3, "validation_size": 0})
+    lines = str(caught.value).splitlines()
+    assert [line.split()[0] for line in lines] == ["validation_size", "lr", "epochs", "Unknown"]
+
+
+def test_prefix_stands_before_the_name_of_a_setting() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"lr": -1.0, "wdith": 3}, prefix="run.")
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("run.lr = -1.0: ")
+    assert second == "Unknown key 'run.wdith'. Did you mean 'width'?"
+
+
+def test_error_is_a_value_error_too() -> None:
+    with pytest.raises(ValueError, match="epochs = 0"):
+        training_config({"epochs": 0})
+
+
+@pytest.mark.parametrize(
+    "given", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"momentum": 0.0}]
+)
+def test_nesterov_needs_sgd_with_momentum(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="nesterov = true needs optimizer = 'sgd'"):
+        training_config({"nesterov": True} | given)
+    assert training_config(given).nesterov is False
+
+
+@pytest.mark.parametrize(("warmup", "epochs"), [(5.0, 5), (6.0, 5), (1.0, 1), (math.inf, 5)])
+def test_warm_up_as_long_as_the_run_is_refused(warmup: float, epochs: int) -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"warmup_epochs": warmup, "epochs": epochs})
+    assert str(caught.value) == (
+        f"warmup_epochs must be below epochs ({epochs}), but got {warmup:g}."
+    )
+
+
+def test_unknown_sampler_gets_a_suggestion_and_the_list() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"sampler": "unifrom"})
+    message = str(caught.value)
+    assert message.startswith("Unknown batch sampler 'unifrom'. Did you mean 'uniform'? Known: ")
+    assert all(name in message for name in SAMPLERS)
+
+
+def test_sampler_that_is_no_batch_sampler_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'os:getcwd' must be a subclass of BatchSampler"):
+        training_config({"sampler": "os:getcwd"})
+
+
+def test_unknown_option_gets_a_suggestion_and_the_list() -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"sampler": "impon", "sampler_options": {"bank_sise": 100}})
+    message = str(caught.value)
+    assert message.startswith(
+        "Batch sampler 'impon' has no option 'bank_sise'. Did you mean 'bank_size'?"
+    )
+    assert "estimator_lr" in message
+
+
+def test_option_of_another_sampler_is_refused() -> None:
+    with pytest.raises(ConfigError, match="'uniform' has no option 'bank_size'"):
+        training_config({"sampler_options": {"bank_size": 100}})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("bank_size", "100"),
+        ("bank_size", True),
+        ("bank_size", 100.0),
+        ("estimator_lr", "1e-6"),
+        ("estimator_init", "ones"),
+        ("features", 3),
+    ],
+)
+def test_option_of_a_wrong_type_is_refused_with_name_and_value(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        training_config({"sampler": "impon", "sampler_options": {option: value}})
+    assert str(caught.value).startswith(
+        f"Option '{option}' of batch sampler 'impon' = {value!r}: Input should be "
+    )
+
+
+def test_options_that_fit_are_kept() -> None:
+    options = {"bank_size": 100, "estimator_lr": 1, "estimator_init": "zeros"}
+    config = training_config({"sampler": "impon", "sampler_options": options})
+    assert config.sampler_options == options
+
+
+def test_configuration_cannot_be_changed() -> None:
+    config = TrainingConfig()
+    with pytest.raises(ValidationError):
+        config.lr = 0.5
+
+
+def test_default_options_are_not_shared_between_configurations() -> None:
+    TrainingConfig().sampler_options["bank_size"] = 3
+    assert TrainingConfig().sampler_options == {}
+
+
+def test_identity_leaves_out_where_the_data_lie_and_the_device() -> None:
+    identity = TrainingConfig().identity()
+    assert sorted(identity) == sorted(set(NAMES) - {"data_dir", "download", "device"})
+
+
+def test_identity_is_the_same_wherever_the_data_lie() -> None:
+    moved = training_config({"data_dir": "/elsewhere", "download": True, "device": "cpu"})
+    assert moved.identity() == TrainingConfig().identity()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    lr=st.floats(1e-6, 10),
+    validation_size=st.one_of(st.integers(1, 10**6), st.floats(0.01, 0.99)),
+    seed=st.integers(0, 2**31 - 1),
+    autocast=st.sampled_from([True, False, "auto"]),
+)
+def test_identity_is_plain_json_and_makes_the_same_configuration(
+    lr: float, validation_size: int | float, seed: int, autocast: bool | str
+) -> None:
+    config = training_config(
+        {
+            "lr": lr,
+            "validation_size": validation_size,
+            "seed": seed,
+            "autocast": autocast,
+            "sampler": "impon",
+            "sampler_options": {"bank_size": 150},
+        }
+    )
+    identity = config.identity()
+    assert json.loads(json.dumps(identity)) == identity
+    assert training_config(identity) == config
+
+
+def test_identity_names_a_function_among_the_options() -> None:
+    config = training_config({"sampler": "impon", "sampler_options": {"features": double_features}})
+    assert config.sampler_options["features"] is double_features
+    assert config.identity()["sampler_options"] == {"features": f"{__name__}:double_features"}

@@ -1,0 +1,328 @@
+"""A folder of images: layout, labels, conversion to RGB, the cache, and what goes wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from impon_hpo.errors import DataError
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.image_folder import EXTENSIONS, load_folder
+
+
+def load(root: Path, image_size: int | None = None) -> ImageData:
+    return load_folder(root=root, download=False, image_size=image_size)
+
+
+def draw(path: Path, *, seed: int = 0, size: tuple[int, int] = (6, 5)) -> NDArray[np.uint8]:
+    """Write a random RGB image of a (width, height) and return its pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return pixels
+
+
+def draw_class(folder: Path, count: int, *, seed: int = 0) -> list[NDArray[np.uint8]]:
+    return [draw(folder / f"{at}.png", seed=100 * seed + at) for at in range(count)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder with `train/` (cat 3, dog 4) and `test/` (cat 1, dog 2)."""
+    root = tmp_path / "pets"
+    draw_class(root / "train" / "dog", 4, seed=1)
+    draw_class(root / "train" / "cat", 3, seed=2)
+    draw_class(root / "test" / "dog", 2, seed=3)
+    draw_class(root / "test" / "cat", 1, seed=4)
+    return root
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """Note the name of every image file that is opened."""
+    names: list[str] = []
+    real = Image.open
+
+    def noting(file: Path, *args: Any, **kwargs: Any) -> Image.Image:
+        names.append(Path(file).name)
+        return real(file, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image, "open", noting)
+        yield names
+
+
+def assert_equals_torchvision(
+    images: NDArray[np.uint8], labels: NDArray[np.int64], folder: Path
+) -> None:
+    reference = ImageFolder(str(folder))
+    assert labels.tolist() == reference.targets
+    assert len(images) == len(reference)
+    for image, (expected, _) in zip(images, reference, strict=True):
+        assert np.array_equal(image, np.asarray(expected))
+
+
+def test_train_and_test_are_read_as_torchvision_reads_them(root: Path) -> None:
+    data = load(root)
+    assert data.test_images is not None
+    assert data.test_labels is not None
+    assert data.class_names == ("cat", "dog")
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert data.test_labels.tolist() == [0, 1, 1]
+    assert_equals_torchvision(data.images, data.labels, root / "train")
+    assert_equals_torchvision(data.test_images, data.test_labels, root / "test")
+    assert data.augment == "crop+flip"
+
+
+def test_without_test_folder_there_is_no_test_split(root: Path, tmp_path: Path) -> None:
+    (root / "test").rename(tmp_path / "away")
+    data = load(root)
+    assert data.test_images is None
+    assert data.test_labels is None
+    assert_equals_torchvision(data.images, data.labels, root / "train")
+
+
+def test_without_train_folder_the_classes_lie_in_the_root(tmp_path: Path) -> None:
+    for at, name in enumerate(("ant", "test", "bee")):  # a class may well be called "test"
+        draw_class(tmp_path / "insects" / name, 3, seed=at)
+    data = load(tmp_path / "insects")
+    assert data.class_names == ("ant", "bee", "test")
+    assert data.test_images is None
+    assert_equals_torchvision(data.images, data.labels, tmp_path / "insects")
+
+
+def test_images_in_folders_below_a_class_count(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        draw_class(tmp_path / "x" / name, 2)
+        draw_class(tmp_path / "x" / name / "more" / "still", 3)
+    data = load(tmp_path / "x")
+    assert data.labels.tolist() == ImageFolder(str(tmp_path / "x")).targets == [0] * 5 + [1] * 5
+
+
+def test_all_extensions_of_torchvision_are_read(tmp_path: Path) -> None:
+    for at, name in enumerate(("a", "b")):
+        for extension in EXTENSIONS:
+            draw(tmp_path / "x" / name / f"1{extension}", seed=at)
+        draw(tmp_path / "x" / name / "2.PNG", seed=at)
+    assert load(tmp_path / "x").images.shape == (2 * (len(EXTENSIONS) + 1), 5, 6, 3)
+
+
+def test_files_that_are_no_images_are_ignored(root: Path) -> None:
+    (root / "train" / "cat" / "notes.txt").write_text("three cats")
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"\x00")
+    (root / "train" / "README.md").write_text("cats and dogs")
+    assert load(root).labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+
+
+def test_gray_transparent_and_palette_images_become_rgb(tmp_path: Path) -> None:
+    folder = tmp_path / "x" / "odd"
+    draw_class(tmp_path / "x" / "plain", 3)
+    folder.mkdir()
+    Image.new("L", (6, 5), 77).save(folder / "1.png")
+    Image.new("RGBA", (6, 5), (10, 20, 30, 40)).save(folder / "2.png")
+    palette = Image.new("P", (6, 5), 1)
+    palette.putpalette([0, 0, 0, 200, 100, 50])
+    palette.save(folder / "3.png")
+    Image.new("1", (6, 5), 1).save(folder / "4.png")
+    Image.new("LA", (6, 5), (9, 0)).save(folder / "5.png")
+    data = load(tmp_path / "x")
+    odd = data.images[data.labels == 0]
+    assert odd.shape == (5, 5, 6, 3)
+    colours = [(77, 77, 77), (10, 20, 30), (200, 100, 50), (255, 255, 255), (9, 9, 9)]
+    for image, colour in zip(odd, colours, strict=True):
+        assert (image == colour).all()
+
+
+def test_image_size_averages_the_centre_square(tmp_path: Path) -> None:
+    wide = np.zeros((8, 16, 3), dtype=np.uint8)
+    wide[:, :4] = 255  # left and right of the centre: never seen
+    wide[:, 12:] = 255
+    wide[0:2, 4:6] = [[[10, 0, 0], [20, 0, 0]], [[30, 0, 0], [40, 4, 0]]]
+    for name in ("a", "b"):
+        for at in range(3):
+            path = tmp_path / "x" / name / f"{at}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(wide if at == 0 else wide.transpose(1, 0, 2)).save(path)
+    images = load(tmp_path / "x", image_size=4).images
+    assert images.shape == (6, 4, 4, 3)
+    expected = np.zeros((4, 4, 3), dtype=np.uint8)
+    expected[0, 0] = [25, 1, 0]  # means of 10, 20, 30, 40 and of 0, 0, 0, 4
+    for image in images:
+        assert np.array_equal(image, expected)
+
+
+def test_small_images_are_enlarged_to_image_size(root: Path) -> None:
+    assert load(root, image_size=16).images.shape == (7, 16, 16, 3)
+
+
+def test_images_of_image_size_are_left_alone(tmp_path: Path) -> None:
+    pixels = [draw(tmp_path / "x" / c / f"{i}.png", size=(8, 8)) for c in "ab" for i in range(3)]
+    assert np.array_equal(load(tmp_path / "x", image_size=8).images, np.stack(pixels))
+
+
+def test_second_load_decodes_nothing(root: Path) -> None:
+    with opened() as names:
+        first = load(root)
+    assert set(names) == {"0.png", "1.png", "2.png", "3.png"}
+    with opened() as names:
+        second = load(root)
+    assert names == []
+    assert first.test_images is not None
+    assert second.test_images is not None
+    assert np.array_equal(first.images, second.images)
+    assert np.array_equal(first.test_images, second.test_images)
+    assert np.array_equal(first.labels, second.labels)
+
+
+def test_changed_file_is_decoded_again(root: Path) -> None:
+    load(root)
+    changed = root / "train" / "dog" / "0.png"
+    before = changed.stat().st_mtime_ns
+    pixels = draw(changed, seed=999)
+    os.utime(changed, ns=(before + 1000, before + 1000))
+    with opened() as names:
+        data = load(root)
+    assert names
+    assert np.array_equal(data.images[3], pixels)
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "renamed"])
+def test_other_files_are_decoded_again(change: str, root: Path) -> None:
+    load(root)
+    folder = root / "train" / "dog"
+    if change == "added":
+        draw(folder / "new.png", seed=9)
+    elif change == "removed":
+        (folder / "1.png").unlink()
+    else:
+        (folder / "0.png").rename(folder / "9.png")
+    data = load(root)
+    assert_equals_torchvision(data.images, data.labels, root / "train")
+
+
+def test_another_image_size_is_decoded_again(root: Path) -> None:
+    assert load(root, image_size=4).images.shape == (7, 4, 4, 3)
+    assert load(root, image_size=5).images.shape == (7, 5, 5, 3)
+    with opened() as names:
+        assert load(root, image_size=4).images.shape == (7, 4, 4, 3)
+    assert names == []
+
+
+def test_cache_that_cannot_be_written_only_warns(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    data = load(root)
+    assert_equals_torchvision(data.images, data.labels, root / "train")
+    assert "Decoded images are not cached" in capsys.readouterr().err
+
+
+def test_nothing_is_printed_to_standard_output(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(root)
+    assert capsys.readouterr().out == ""
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"There is no folder '{tmp_path / 'none'}'"):
+        load(tmp_path / "none")
+
+
+def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "x" / "0.png")
+    with pytest.raises(DataError, match="must hold one folder of images per class"):
+        load(tmp_path / "x")
+
+
+def test_empty_class_folder_is_named(root: Path) -> None:
+    (root / "train" / "eel").mkdir()
+    (root / "train" / "eel" / "notes.txt").write_text("no picture yet")
+    with pytest.raises(DataError, match=r"Class folder '.*eel' holds no image .*\.png"):
+        load(root)
+
+
+def test_class_with_one_image_is_named(root: Path) -> None:
+    draw_class(root / "train" / "eel", 1)
+    with pytest.raises(DataError, match=r"class 'eel' has 1\."):
+        load(root)
+
+
+def test_class_that_only_test_has_is_named(root: Path) -> None:
+    draw_class(root / "test" / "eel", 1)
+    with pytest.raises(DataError, match=r"classes that '.*train' has not: \['eel'\]"):
+        load(root)
+
+
+def test_class_that_test_has_not_keeps_its_label(root: Path) -> None:
+    (root / "test" / "cat" / "0.png").unlink()
+    (root / "test" / "cat").rmdir()
+    data = load(root)
+    assert data.test_labels is not None
+    assert data.test_labels.tolist() == [1, 1]
+    assert data.class_names == ("cat", "dog")
+
+
+def test_sizes_that_differ_are_listed_with_the_file(root: Path) -> None:
+    draw(root / "train" / "dog" / "2.png", size=(9, 5))
+    with pytest.raises(DataError, match=r"dog.2\.png: 9x5 pixels, but the first has 6x5; .*size"):
+        load(root)
+    assert load(root, image_size=4).images.shape == (7, 4, 4, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+@pytest.mark.parametrize("name", ["cat/0.png", "dog/3.png"])
+def test_broken_image_is_named(content: bytes, name: str, root: Path) -> None:
+    (root / "train" / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        load(root)
+
+
+def test_image_cut_short_is_named_wherever_the_cut(root: Path) -> None:
+    path = root / "train" / "dog" / "3.png"
+    whole = path.read_bytes()
+    for length in range(0, len(whole) - 20, 7):
+        path.write_bytes(whole[:length])
+        with pytest.raises(DataError, match=r"dog.3\.png"):
+            load(root)
+
+
+def test_several_broken_images_are_listed_together(root: Path) -> None:
+    for name in ("cat/1", "dog/0", "dog/2"):
+        (root / "train" / f"{name}.png").write_text("broken")
+    with pytest.raises(DataError) as caught:
+        load(root)
+    message = str(caught.value)
+    assert message.startswith("At least 3 image(s) cannot be used:\n")
+    assert [line.split(":")[0].rsplit("train/")[1] for line in message.splitlines()[1:]] == [
+        "cat/1.png",
+        "dog/0.png",
+        "dog/2.png",
+    ]
+
+
+def test_no_more_than_five_broken_images_are_listed(tmp_path: Path) -> None:
+    draw_class(tmp_path / "x" / "a", 10)
+    draw_class(tmp_path / "x" / "b", 10)
+    for broken in list((tmp_path / "x" / "b").iterdir()):
+        broken.write_text("broken")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path / "x")
+    assert len(str(caught.value).splitlines()) == 6
+
+
+def test_broken_folder_leaves_no_cache_behind(root: Path, tmp_path: Path) -> None:
+    (root / "train" / "dog" / "3.png").write_text("broken")
+    with pytest.raises(DataError):
+        load(root)
+    assert list((tmp_path / "cache").rglob("*.npy")) == []

@@ -11,7 +11,7 @@ import pytest
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find, load_object, suggestion
 
-KNOWN = {"uniform": 1, "impon": 2, "impon-low": 3}
+KNOWN: dict[str, object] = {"uniform": 1, "impon": 2, "impon-low": 3}
 
 
 @pytest.mark.parametrize(

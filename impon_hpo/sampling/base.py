@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.choice import random_order
 from impon_hpo.sampling.rows import Rows
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -35,6 +37,15 @@ class Draw:
     context: Tensor | None = None
 
 
+class Common(TypedDict):
+    """What every batch sampler is made with beside the rows; `BatchSampler` says what each is."""
+
+    batch_size: int
+    model: nn.Module
+    seed: NotRequired[int]
+    total_steps: NotRequired[int | None]
+
+
 class BatchSampler(ABC):
     """Decides the next batch: call `start_epoch`, then `draw` and `observe` at every step.
 
@@ -46,26 +57,45 @@ class BatchSampler(ABC):
         batch_size: Rows a batch, B.
         model: The deep model that is trained; only its weights are read, never changed.
         seed: Seed of the sampler's generator.
+        total_steps: Steps that the whole run will have; methods that change over a run need it.
 
     Raises:
         ConfigError: An argument is out of its range.
     """
 
+    card: ClassVar[Card]
+    """The method in one line."""
     repeats_rows: ClassVar[bool] = False
     """Whether a row can stand twice in one batch."""
     needs_forward: ClassVar[bool] = False
     """Whether `draw` calls `forward`, and so pays for scoring."""
+    needs_reference: ClassVar[bool] = False
+    """Whether `rows.reference` must be there."""
 
-    def __init__(self, rows: Rows, *, batch_size: int, model: nn.Module, seed: int = 0) -> None:
+    def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
+        batch_size = common["batch_size"]
+        total_steps = common.get("total_steps")
         if not 1 <= batch_size <= len(rows):
             raise ConfigError(
                 f"batch_size must be between 1 and the number of training rows ({len(rows)}), "
                 f"but got batch_size={batch_size}."
             )
+        if total_steps is not None and total_steps < 1:
+            raise ConfigError(f"total_steps must be at least 1, but got total_steps={total_steps}.")
+        if self.needs_reference and rows.reference is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs to know what earlier training learnt about the rows: "
+                "give Rows a reference."
+            )
         self.rows = rows
+        self.total_steps = total_steps
+        self.steps = 0
+        """Batches drawn so far."""
+        self.blind = False
+        """Whether scores are permuted among their rows: the placebo of a method."""
         self.batch_size = batch_size
-        self.model = model
-        self.generator = torch.Generator(device=rows.device).manual_seed(seed)
+        self.model = common["model"]
+        self.generator = torch.Generator(device=rows.device).manual_seed(common.get("seed", 0))
         self._visits = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
         self._epoch_rows: list[Tensor] = []
 
@@ -83,6 +113,7 @@ class BatchSampler(ABC):
             forward: Gives losses and logits of any rows; needed where `needs_forward` is true.
         """
         draw = self._draw(forward)
+        self.steps += 1
         self._epoch_rows.append(draw.rows)
         return draw
 
@@ -102,6 +133,24 @@ class BatchSampler(ABC):
                 f"{tuple(losses.shape)}{given}."
             )
         self._observe(draw, losses.detach(), None if logits is None else logits.detach())
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is behind, 0 at the first draw, at most 1.
+
+        Raises:
+            ConfigError: The sampler was made without `total_steps`.
+        """
+        if self.total_steps is None:
+            raise ConfigError(
+                f"{type(self).__name__} changes over a run: give it total_steps, the number of "
+                "steps that the run will have."
+            )
+        return min(1.0, self.steps / self.total_steps)
+
+    def _seen(self, scores: Tensor) -> Tensor:
+        """Return `scores` (m,) as the choice is to see them; every method passes its own here."""
+        return scores[random_order(len(scores), self.generator)] if self.blind else scores
 
     @abstractmethod
     def _draw(self, forward: Forward | None) -> Draw: ...
@@ -133,7 +182,11 @@ class BatchSampler(ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint must keep, as tensors and plain values."""
-        return {"generator": self.generator.get_state(), "visits": self.visits()}
+        return {
+            "generator": self.generator.get_state(),
+            "visits": self.visits(),
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict()` of a sampler that was made with the same arguments.
@@ -147,6 +200,7 @@ class BatchSampler(ABC):
             )
         self.generator.set_state(state["generator"].cpu())
         self._visits = state["visits"].to(self.rows.device)
+        self.steps = state["steps"]
         self._epoch_rows = []
 
     def _epoch_visits(self) -> Tensor:

@@ -47,6 +47,13 @@ class LinearEstimator:
             self.weight.uniform_(-bound, bound, generator=self.generator)
             self.bias.uniform_(-bound, bound, generator=self.generator)
 
+    def shrink(self, factor: float) -> None:
+        """Forget: draw new initial weights, and keep `factor` (0 … 1) of the old ones beside."""
+        weight, bias = self.weight.clone(), self.bias.clone()
+        self.reset()
+        self.weight.mul_(1 - factor).add_(weight, alpha=factor)
+        self.bias.mul_(1 - factor).add_(bias, alpha=factor)
+
     def predict(self, context: Tensor) -> Tensor:
         """Return the predicted losses (k,) float32 of context vectors (k, d) float32."""
         return torch.addmv(self.bias, context, self.weight)

@@ -12,6 +12,9 @@ Hurts: ‖w‖_F is the same for the whole bank and so cannot change the ranking
 learns one to three directions of brightness before it is reset; rows with a low score are never
 seen, so the share of rows ever trained on grows slowly (`share_seen`).
 
+The paper's open ends, each an option: banks that grow or shrink over the run, no reset or a gradual
+one, rows picked in proportion to the prediction, recursive least squares for SGD.
+
 Departures from the paper, each where it is silent:
 1. The features are not named: flattened normalised pixels, without augmentation.
 2. Nor are the initial linear weights: those of `torch.nn.Linear`.
@@ -22,18 +25,22 @@ Departures from the paper, each where it is silent:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Draw, Forward
+from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.checks import check_choice, check_positive, check_share
+from impon_hpo.sampling.choice import choose_distinct
 from impon_hpo.sampling.estimator import Init, LinearEstimator
 from impon_hpo.sampling.features import make_features
 from impon_hpo.sampling.fit import EstimatorFit
+from impon_hpo.sampling.rls import RecursiveLeastSquares
 from impon_hpo.sampling.rows import Rows
 
 
@@ -42,67 +49,110 @@ class Impon(BatchSampler):
 
     Args:
         rows: The training rows.
-        batch_size: Rows a batch, at most `bank_size`.
-        model: The deep model, whose weights' norm enters the context vector.
-        seed: Seed of the banks and of the linear weights.
-        bank_size: Rows of a bank (N in the paper), at most the number of training rows.
-        estimator_lr: Learning rate of the linear model, positive.
+        bank_size: Rows of a bank (N in the paper), from a batch to all training rows.
+        bank_schedule: "constant"; "growing" from a batch to `bank_size` over the run; "shrinking"
+            the other way. The latter two need `total_steps`.
         features: "pixels", "pooled" (averages over a 4 × 4 grid), "pca" (32 components), or a
             function from prepared inputs (k, ...) to (k, d), also as "module:function".
-        estimator_init: "uniform" (as `torch.nn.Linear`) or "zeros".
+        estimator: "sgd", the paper's, or "rls", recursive least squares (features of d < 500).
+        estimator_lr: Learning rate of "sgd", positive.
+        estimator_init: Initial weights of "sgd": "uniform" (as `torch.nn.Linear`) or "zeros".
+        forgetting: Factor a batch of "rls", above 0, at most 1.
+        ridge: Ridge penalty of "rls", positive.
+        reset: At each new epoch: "epoch" begins with new weights, "never" keeps them, "decay"
+            halves what was learnt.
+        pick: "top" takes the rows with the highest predictions, "proportional" draws them in
+            proportion to their prediction.
+        common: As for every `BatchSampler`.
 
     Raises:
         ConfigError: An argument is out of its range.
     """
 
-    _sign: ClassVar[float] = 1.0
+    card = Card(
+        source="Ganapathiraman et al. 2022",
+        forward="0",
+        state="none",
+        weights="none",
+        use="the paper's rule; behind uniform at an equal learning rate",
+    )
+    _highest: ClassVar[bool] = True
 
     def __init__(
         self,
         rows: Rows,
         *,
-        batch_size: int,
-        model: nn.Module,
-        seed: int = 0,
         bank_size: int = 200,
-        estimator_lr: float = 1e-6,
+        bank_schedule: Literal["constant", "growing", "shrinking"] = "constant",
         features: str | Callable[[Tensor], Tensor] = "pixels",
+        estimator: Literal["sgd", "rls"] = "sgd",
+        estimator_lr: float = 1e-6,
         estimator_init: Init = "uniform",
+        forgetting: float = 0.999,
+        ridge: float = 1.0,
+        reset: Literal["epoch", "never", "decay"] = "epoch",
+        pick: Literal["top", "proportional"] = "top",
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(rows, batch_size=batch_size, model=model, seed=seed)
-        if not batch_size <= bank_size <= len(rows):
+        super().__init__(rows, **common)
+        if not self.batch_size <= bank_size <= len(rows):
             raise ConfigError(
-                f"bank_size must be between batch_size ({batch_size}) and the number of training "
-                f"rows ({len(rows)}), but got bank_size={bank_size}."
+                f"bank_size must be between batch_size ({self.batch_size}) and the number of "
+                f"training rows ({len(rows)}), but got bank_size={bank_size}."
             )
-        if not 0 < estimator_lr < float("inf"):
-            raise ConfigError(
-                f"estimator_lr must be positive and finite, but got estimator_lr={estimator_lr}."
-            )
-        if estimator_init not in ("uniform", "zeros"):
-            raise ConfigError(
-                f"estimator_init must be 'uniform' or 'zeros', but got '{estimator_init}'."
-            )
+        check_choice("bank_schedule", bank_schedule, ("constant", "growing", "shrinking"))
+        check_choice("estimator", estimator, ("sgd", "rls"))
+        check_choice("estimator_init", estimator_init, ("uniform", "zeros"))
+        check_choice("reset", reset, ("epoch", "never", "decay"))
+        check_choice("pick", pick, ("top", "proportional"))
+        check_positive("estimator_lr", estimator_lr)
+        check_share("forgetting", forgetting)
+        check_positive("ridge", ridge)
+        if bank_schedule != "constant" and self.total_steps is None:
+            raise ConfigError(f"bank_schedule='{bank_schedule}' needs total_steps.")
         self.bank_size = bank_size
+        self.bank_schedule = bank_schedule
+        self.reset = reset
+        self.pick = pick
         self._features, n_features = make_features(features, rows)
-        self.estimator = LinearEstimator(
-            n_features + 1, lr=estimator_lr, init=estimator_init, generator=self.generator
-        )
+        self.estimator: LinearEstimator | RecursiveLeastSquares
+        if estimator == "sgd":
+            self.estimator = LinearEstimator(
+                n_features + 1, lr=estimator_lr, init=estimator_init, generator=self.generator
+            )
+        else:
+            self.estimator = RecursiveLeastSquares(
+                n_features + 1, forgetting=forgetting, ridge=ridge, device=rows.device
+            )
         self._fit = EstimatorFit()
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._fit.clear()
-        if epoch > 1:
-            self.estimator.reset()
+        if epoch > 1 and self.reset != "never":
+            self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
-        bank = draw_bank(len(self.rows), self.bank_size, self.generator)
+        bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
         norm = get_total_norm([p.detach() for p in self.model.parameters() if p.requires_grad])
         context = torch.cat([self._features(bank), norm.float().expand(len(bank), 1)], dim=1)
         scores = self.estimator.predict(context)
-        picked = torch.topk(self._sign * scores, self.batch_size).indices
+        picked = self._pick(self._seen(scores))
         return Draw(bank[picked], scores=scores[picked], context=context[picked])
+
+    def _current_bank_size(self) -> int:
+        if self.bank_schedule == "constant":
+            return self.bank_size
+        share = self.progress if self.bank_schedule == "growing" else 1 - self.progress
+        return round(self.batch_size + share * (self.bank_size - self.batch_size))
+
+    def _pick(self, scores: Tensor) -> Tensor:
+        scores = scores if self._highest else -scores
+        if self.pick == "top":
+            return torch.topk(scores, self.batch_size).indices
+        # Lowest scores: in proportion to the prediction mirrored within the bank.
+        importance = scores if self._highest else scores - scores.min() - scores.max()
+        return choose_distinct(importance.clamp_min(1e-6), self.batch_size, self.generator)
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if draw.scores is None or draw.context is None:
@@ -125,4 +175,11 @@ class Impon(BatchSampler):
 class ImponLow(Impon):
     """The paper's ablation: train on the rows whose predicted loss is lowest; else as `Impon`."""
 
-    _sign = -1.0
+    card = Card(
+        source="Ganapathiraman et al. 2022",
+        forward="0",
+        state="none",
+        weights="none",
+        use="the paper's ablation: the lowest scores",
+    )
+    _highest = False

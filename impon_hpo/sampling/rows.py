@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.reference import Reference
 
 
 def as_float(inputs: Tensor) -> Tensor:
@@ -26,6 +27,7 @@ class Rows:
         n_classes: Number of classes.
         prepare: Turns `inputs[rows]` into what the deep model would see, float32 of shape
             (k, ...): for images (k, C, H, W), normalised and not augmented.
+        reference: What earlier training learnt about each row, where there is something.
 
     Raises:
         ConfigError: The lengths differ, there is no row, or the labels are not int64.
@@ -35,6 +37,7 @@ class Rows:
     labels: Tensor
     n_classes: int
     prepare: Callable[[Tensor], Tensor] = as_float
+    reference: Reference | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.shape[:1] != self.labels.shape or len(self.labels) == 0:
@@ -44,6 +47,15 @@ class Rows:
             )
         if self.labels.dtype != torch.int64:
             raise ConfigError(f"Labels must be int64, but got {self.labels.dtype}.")
+        if self.reference is not None and self.reference.probabilities.shape != (
+            len(self.labels),
+            self.n_classes,
+        ):
+            raise ConfigError(
+                f"The reference is of {len(self.reference)} rows and "
+                f"{self.reference.probabilities.shape[1]} classes, but the data have "
+                f"{len(self.labels)} rows and {self.n_classes} classes."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from typing import Any, get_type_hints
-
-from torch import nn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Unpack, get_type_hints
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find, suggestion
-from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.base import BatchSampler, Common
+from impon_hpo.sampling.fraction import UniformFraction
 from impon_hpo.sampling.impon import Impon, ImponLow
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.uniform import Uniform
 
 SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform": Uniform,
+    "uniform-fraction": UniformFraction,
     "impon": Impon,
     "impon-low": ImponLow,
 }
@@ -36,11 +36,15 @@ def sampler_class(name: str) -> type[BatchSampler]:
 
 def option_types(name: str) -> dict[str, Any]:
     """Return the options that a batch sampler takes beside those of all, with their types."""
-    common = inspect.signature(BatchSampler.__init__).parameters
+    common = {"self", "rows", *Common.__annotations__}
     constructor = sampler_class(name).__init__
     types = get_type_hints(constructor)
     own = inspect.signature(constructor).parameters
-    return {key: types.get(key, Any) for key in own if key not in common}
+    return {
+        name: types.get(name, Any)
+        for name, parameter in own.items()
+        if name not in common and parameter.kind is not parameter.VAR_KEYWORD
+    }
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
@@ -56,18 +60,13 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def make_sampler(
-    name: str,
-    rows: Rows,
-    *,
-    batch_size: int,
-    model: nn.Module,
-    seed: int = 0,
-    **options: Any,
+    name: str, rows: Rows, options: Mapping[str, Any], **common: Unpack[Common]
 ) -> BatchSampler:
-    """Make the batch sampler `name` with its options.
+    """Make the batch sampler `name` with its `options`; `common` is what all samplers take.
 
     Raises:
         ConfigError: The name or an option is unknown, or an option is out of its range.
     """
     check_options(name, options)
-    return sampler_class(name)(rows, batch_size=batch_size, model=model, seed=seed, **options)
+    constructor: Callable[..., BatchSampler] = sampler_class(name)
+    return constructor(rows, **common, **options)

@@ -88,10 +88,11 @@ class TrainingRun:
         self.sampler = make_sampler(
             config.sampler,
             splits.rows(),
+            config.sampler_options,
             batch_size=config.batch_size,
             model=self.model,
             seed=sampler_seed,
-            **config.sampler_options,
+            total_steps=config.epochs * self.steps_per_epoch,
         )
 
     @property

@@ -1,0 +1,73 @@
+"""Recursive least squares: a linear loss estimator that needs no learning rate."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RecursiveLeastSquares:
+    """Predict from context vectors by exponentially weighted ridge regression with an intercept.
+
+    Source: Haykin, Adaptive Filter Theory (2002), ch. 10, in information form, a batch at a time.
+    With c̃ = (c, 1), after each batch A ← λ A + Σ c̃ c̃ᵀ, v ← λ v + Σ l c̃, and the weights solve
+    (A + R) w = v; R is `ridge` on the diagonal, 0 for the intercept. The ridge is not forgotten, so
+    A + R stays invertible however long nothing new is seen. Rows with a loss or context that is
+    not finite do not count. Cost: d³/3 multiplications a step, so d should not pass some hundreds.
+
+    Args:
+        n_features: Length d of a context vector.
+        forgetting: Factor λ a batch, above 0, at most 1 (1: nothing is forgotten).
+        ridge: Penalty of a weight's square, positive.
+        device: Where it lives.
+    """
+
+    def __init__(
+        self, n_features: int, *, forgetting: float, ridge: float, device: torch.device
+    ) -> None:
+        self.forgetting = forgetting
+        size = n_features + 1
+        self.moments = torch.zeros(size, size, dtype=torch.float64, device=device)
+        self.products = torch.zeros(size, dtype=torch.float64, device=device)
+        self.weight = torch.zeros(size, dtype=torch.float64, device=device)
+        penalty = torch.full((size,), ridge, dtype=torch.float64, device=device)
+        # Almost nothing, and not nothing, so that the first solution exists before any batch.
+        penalty[-1] = 1e-9
+        self._penalty = torch.diag(penalty)
+
+    def predict(self, context: Tensor) -> Tensor:
+        """Return the predicted losses (k,) float32 of context vectors (k, d) float32."""
+        return (context.double() @ self.weight[:-1] + self.weight[-1]).float()
+
+    def update(self, context: Tensor, losses: Tensor) -> None:
+        """Learn from context vectors (B, d) and observed losses (B,)."""
+        finite = torch.isfinite(losses) & torch.isfinite(context).all(dim=1)
+        context = torch.where(finite[:, None], context, 0.0).double()
+        context = torch.cat([context, finite[:, None].double()], dim=1)
+        targets = torch.where(finite, losses, 0.0).double()
+        self.moments.mul_(self.forgetting).addmm_(context.T, context)
+        self.products.mul_(self.forgetting).addmv_(context.T, targets)
+        self._solve()
+
+    def shrink(self, factor: float) -> None:
+        """Forget at once: what was seen counts `factor` (0 … 1) times what it did."""
+        self.moments *= factor
+        self.products *= factor
+        self._solve()
+
+    def _solve(self) -> None:
+        # The checking variants of these functions wait for the device.
+        factor, _ = torch.linalg.cholesky_ex(self.moments + self._penalty)
+        self.weight = torch.cholesky_solve(self.products[:, None], factor)[:, 0]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {
+            "moments": self.moments.clone(),
+            "products": self.products.clone(),
+            "weight": self.weight.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.moments.copy_(state["moments"])
+        self.products.copy_(state["products"])
+        self.weight = state["weight"].to(self.weight.device)

@@ -56,3 +56,18 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
     print_line(title)
     for what, found in rows:
         print_line(f"  {what}: {found}")
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows with the same keys: a table in a terminal, tab-separated lines elsewhere."""
+    if not rows:
+        return
+    if data.is_terminal:
+        table = Table(*rows[0], title=title)
+        for row in rows:
+            table.add_row(*(escape(str(cell)) for cell in row.values()))
+        data.print(table)
+        return
+    print_line("\t".join(rows[0]))
+    for row in rows:
+        print_line("\t".join(str(cell) for cell in row.values()))

@@ -53,3 +53,8 @@ def environment(device: str) -> dict[str, Any]:
         found["gpu"] = torch.cuda.get_device_name(device)
         found["cuda"] = torch.version.cuda
     return found
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: impon-hpo in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "impon-hpo"

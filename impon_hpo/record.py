@@ -16,11 +16,13 @@ from impon_hpo.errors import NothingYetError
 IDENTITY = "impon:identity"  # what must be the same when a study is continued
 QUESTION = "impon:question"
 COMMAND = "impon:command"  # study, settings and storage as the user last gave them
+REFERENCE = "impon:reference:"  # followed by its key: what a reference is and cost
 ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
 # User attributes of a trial.
 EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
 COST = "impon:cost"  # forward-equivalents spent
 REASON = "impon:reason"  # why a trial was pruned or failed
+USED = "impon:reference"  # key of the reference that a trial used
 
 INTERRUPTED = "interrupted"
 """The reason of a trial that was stopped from outside: it does not count as finished."""
@@ -39,6 +41,7 @@ class TrialRecord:
         cost: Forward-equivalents spent.
         horizon: Epochs that it would have had without pruning.
         reason: Why it was pruned or failed, or "".
+        reference: Key of the reference that it used, or "".
         seconds: From start to end, or None while it runs.
     """
 
@@ -50,6 +53,7 @@ class TrialRecord:
     cost: float
     horizon: int
     reason: str
+    reference: str
     seconds: float | None
 
     @property
@@ -98,6 +102,7 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         cost=trial.user_attrs.get(COST, 0),
         horizon=horizon,
         reason=trial.user_attrs.get(REASON, ""),
+        reference=trial.user_attrs.get(USED, ""),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
     )
 
@@ -112,6 +117,7 @@ class StudyRecord:
         question: What the study is to answer.
         command: `study`, `settings` (of --set) and `storage` (or None) as last given to `tune`.
         environments: Versions and hardware of those who took part.
+        references: What earlier training learnt about the rows, by key: maker, cost, settings.
         trials: Its trials in the order of their numbers.
     """
 
@@ -120,6 +126,7 @@ class StudyRecord:
     question: str
     command: dict[str, Any]
     environments: list[dict[str, Any]]
+    references: dict[str, dict[str, Any]]
     trials: list[TrialRecord]
 
     @property
@@ -168,5 +175,10 @@ def read_study(study: optuna.Study) -> StudyRecord:
             COMMAND, {"study": identity["study"], "settings": [], "storage": None}
         ),
         environments=study.user_attrs.get(ENVIRONMENTS, []),
+        references={
+            key.removeprefix(REFERENCE): value
+            for key, value in study.user_attrs.items()
+            if key.startswith(REFERENCE)
+        },
         trials=[read_trial(trial, horizon) for trial in study.get_trials(deepcopy=False)],
     )

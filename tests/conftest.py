@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.splits import Splits, load_splits
 
@@ -33,5 +35,11 @@ def tiny_config() -> TrainingConfig:
 
 @pytest.fixture(scope="session")
 def tiny_splits(tiny_config: TrainingConfig) -> Splits:
-    """The data of `tiny_config`, on the CPU."""
-    return load_splits(tiny_config, torch.device("cpu"))
+    """The data of `tiny_config`, on the CPU, with a reference as if something had been learnt."""
+    splits = load_splits(tiny_config, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    trajectory = torch.rand(3, len(splits.train), generator=generator)
+    probabilities = torch.rand(len(splits.train), 10, generator=generator).softmax(1)
+    return dataclasses.replace(
+        splits, reference=Reference(trajectory.mean(0), probabilities, trajectory)
+    )

@@ -12,8 +12,10 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
     """Return the plain facts of one arm, ready for JSON."""
     done = [trial for trial in record.trials if trial.state in ("COMPLETE", "PRUNED", "FAIL")]
     epochs = sum(len(trial.epochs) for trial in done)
-    cost = sum(trial.cost for trial in done)
-    unpruned = sum(trial.unpruned_cost for trial in done)
+    # A reference is paid once, with pruning and without.
+    references = sum(reference["cost"] for reference in record.references.values())
+    cost = references + sum(trial.cost for trial in done)
+    unpruned = references + sum(trial.unpruned_cost for trial in done)
     best = record.best
     facts: dict[str, Any] = {
         "study": record.identity["study"],
@@ -29,6 +31,16 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
         "cost": cost,
         "cost_without_pruning": unpruned,
         "cost_ratio": cost / unpruned if unpruned else None,
+        "references": [
+            {
+                "key": key,
+                "maker": reference["maker"],
+                "cost": reference["cost"],
+                "settings": reference["settings"],
+                "trials": [trial.number for trial in record.trials if trial.reference == key],
+            }
+            for key, reference in record.references.items()
+        ],
         "best": None,
         "continue": tune_command(record),
         "dashboard": dashboard_command(record),
@@ -102,6 +114,16 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             f"without pruning{ratio}",
         ),
     ]
+    for reference in facts["references"]:
+        settings = ", ".join(f"{key} {value}" for key, value in reference["settings"].items())
+        how = f" ({settings})" if settings else ""
+        rows.append(
+            (
+                f"reference {reference['key'][:8]}",
+                f"{reference['maker']}{how}, cost {reference['cost']:,} included above, used by "
+                f"{len(reference['trials'])} trials",
+            )
+        )
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.choice import random_order
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -70,7 +71,12 @@ class BatchSampler(ABC):
     needs_forward: ClassVar[bool] = False
     """Whether `draw` calls `forward`, and so pays for scoring."""
     needs_reference: ClassVar[bool] = False
-    """Whether `rows.reference` must be there."""
+    """Whether `rows` must have a reference."""
+
+    @classmethod
+    def wants_reference(cls, options: Mapping[str, Any]) -> bool:
+        """Return whether a sampler made with these options makes use of a reference."""
+        return cls.needs_reference
 
     def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
         batch_size = common["batch_size"]
@@ -82,11 +88,6 @@ class BatchSampler(ABC):
             )
         if total_steps is not None and total_steps < 1:
             raise ConfigError(f"total_steps must be at least 1, but got total_steps={total_steps}.")
-        if self.needs_reference and rows.reference is None:
-            raise ConfigError(
-                f"{type(self).__name__} needs to know what earlier training learnt about the rows: "
-                "give Rows a reference."
-            )
         self.rows = rows
         self.total_steps = total_steps
         self.steps = 0
@@ -112,6 +113,10 @@ class BatchSampler(ABC):
         Args:
             forward: Gives losses and logits of any rows; needed where `needs_forward` is true.
         """
+        if self.needs_forward and forward is None:
+            raise ConfigError(
+                f"{type(self).__name__} scores rows by a forward pass: call draw(forward)."
+            )
         draw = self._draw(forward)
         self.steps += 1
         self._epoch_rows.append(draw.rows)
@@ -148,9 +153,30 @@ class BatchSampler(ABC):
             )
         return min(1.0, self.steps / self.total_steps)
 
+    @property
+    def _reference(self) -> Reference:
+        if self.rows.reference is None:
+            raise ConfigError(
+                f"{type(self).__name__} needs to know what earlier training learnt about the rows: "
+                "give Rows a reference."
+            )
+        return self.rows.reference
+
+    def _bank_size(self, given: int | None, *, default: int) -> int:
+        """Return the size of a bank, checked; the default is cut to the number of rows."""
+        bank_size = min(default, len(self.rows)) if given is None else given
+        if not self.batch_size <= bank_size <= len(self.rows):
+            raise ConfigError(
+                f"bank_size must be between batch_size ({self.batch_size}) and the number of "
+                f"training rows ({len(self.rows)}), but got bank_size={bank_size}."
+            )
+        return bank_size
+
     def _seen(self, scores: Tensor) -> Tensor:
         """Return `scores` (m,) as the choice is to see them; every method passes its own here."""
-        return scores[random_order(len(scores), self.generator)] if self.blind else scores
+        if not self.blind:
+            return scores
+        return scores[random_order(len(scores), self.generator)]
 
     @abstractmethod
     def _draw(self, forward: Forward | None) -> Draw: ...

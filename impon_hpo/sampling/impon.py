@@ -95,11 +95,6 @@ class Impon(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        if not self.batch_size <= bank_size <= len(rows):
-            raise ConfigError(
-                f"bank_size must be between batch_size ({self.batch_size}) and the number of "
-                f"training rows ({len(rows)}), but got bank_size={bank_size}."
-            )
         check_choice("bank_schedule", bank_schedule, ("constant", "growing", "shrinking"))
         check_choice("estimator", estimator, ("sgd", "rls"))
         check_choice("estimator_init", estimator_init, ("uniform", "zeros"))
@@ -110,7 +105,7 @@ class Impon(BatchSampler):
         check_positive("ridge", ridge)
         if bank_schedule != "constant" and self.total_steps is None:
             raise ConfigError(f"bank_schedule='{bank_schedule}' needs total_steps.")
-        self.bank_size = bank_size
+        self.bank_size = self._bank_size(bank_size, default=bank_size)
         self.bank_schedule = bank_schedule
         self.reset = reset
         self.pick = pick

@@ -8,9 +8,18 @@ from typing import Any, Unpack, get_type_hints
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find, suggestion
+from impon_hpo.sampling.autoassist import AutoAssist
 from impon_hpo.sampling.base import BatchSampler, Common
+from impon_hpo.sampling.class_loss import ClassLoss
+from impon_hpo.sampling.curriculum import Curriculum
 from impon_hpo.sampling.fraction import UniformFraction
 from impon_hpo.sampling.impon import Impon, ImponLow
+from impon_hpo.sampling.impon_memory import ImponMemory
+from impon_hpo.sampling.impon_paced import ImponPaced
+from impon_hpo.sampling.lstm_loss import LstmLoss
+from impon_hpo.sampling.placebo import Placebo
+from impon_hpo.sampling.proxy_filter import ProxyFilter
+from impon_hpo.sampling.rho_loss import RhoLoss
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.uniform import Uniform
 
@@ -19,7 +28,17 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform-fraction": UniformFraction,
     "impon": Impon,
     "impon-low": ImponLow,
+    "placebo": Placebo,
+    "lstm-loss": LstmLoss,
+    "autoassist": AutoAssist,
+    "class-loss": ClassLoss,
+    "curriculum": Curriculum,
+    "rho-loss": RhoLoss,
+    "proxy-filter": ProxyFilter,
+    "impon-paced": ImponPaced,
+    "impon-memory": ImponMemory,
 }
+Placebo.known = SAMPLERS
 
 
 def sampler_class(name: str) -> type[BatchSampler]:

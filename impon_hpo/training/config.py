@@ -81,6 +81,15 @@ class TrainingConfig(BaseModel):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of split, initial weights and order"
     )
+    reference: str = Field(
+        default="crossfit",
+        description="what samplers that use one learn of the rows beforehand: crossfit, "
+        "prequential or a file",
+    )
+    reference_options: dict[str, Any] = Field(
+        default={},
+        description="of crossfit: folds, width, image_size, epochs, batch_size, lr",
+    )
     sampler: str = Field(
         default="uniform", description="the batch sampler (in a study file: the arm's)"
     )

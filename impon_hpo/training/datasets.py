@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError, ImponHpoError
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
@@ -26,8 +27,7 @@ def data_root(data_dir: str | None) -> Path:
         return Path(data_dir).expanduser()
     if "IMPON_HPO_DATA" in os.environ:
         return Path(os.environ["IMPON_HPO_DATA"]).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(cache).expanduser() / "impon-hpo" / "data"
+    return cache_folder() / "data"
 
 
 def load_digits(*, root: Path, download: bool, image_size: int | None) -> ImageData:

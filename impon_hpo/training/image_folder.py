@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
 from impon_hpo.training.image_data import ImageData
 
@@ -87,8 +88,7 @@ def _cache_path(root: Path, files: Iterable[Path], image_size: int | None) -> Pa
     for file in files:
         stat = file.stat()
         digest.update(f"\n{file.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}".encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return cache / "impon-hpo" / "folders" / f"{digest.hexdigest()[:32]}.npy"
+    return cache_folder() / "folders" / f"{digest.hexdigest()[:32]}.npy"
 
 
 def _decode(files: list[Path], image_size: int | None) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import autocast_pays
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
+from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.models import build_model
 from impon_hpo.training.optimization import make_optimizer, make_schedule
 from impon_hpo.training.splits import Split, Splits
@@ -28,7 +29,10 @@ VALIDATION_BATCH = 1000
 
 
 def train_epochs(
-    config: TrainingConfig, splits: Splits, checkpoint: Checkpoint | None = None
+    config: TrainingConfig,
+    splits: Splits,
+    checkpoint: Checkpoint | None = None,
+    memory: RowMemory | None = None,
 ) -> Iterator[EpochResult]:
     """Train as `config` says and yield the result of each epoch as it ends.
 
@@ -36,13 +40,14 @@ def train_epochs(
         config: The settings.
         splits: The data, from `load_splits(config, device)`; training runs on their device.
         checkpoint: Where to continue from, if something is there, and to save after each epoch.
+        memory: Takes in what the run observes of each row; kept in the checkpoint, too.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data.
         CheckpointError: The checkpoint is broken or of another run.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
-    run = TrainingRun(config, splits)
+    run = TrainingRun(config, splits, memory)
     if checkpoint is not None:
         run.continue_from(checkpoint)
     while run.epoch < config.epochs:
@@ -58,13 +63,17 @@ class TrainingRun:
     Args:
         config: The settings.
         splits: The data; their device is where everything happens.
+        memory: Takes in what the run observes of each row.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data.
     """
 
-    def __init__(self, config: TrainingConfig, splits: Splits) -> None:
+    def __init__(
+        self, config: TrainingConfig, splits: Splits, memory: RowMemory | None = None
+    ) -> None:
         self.config = config
+        self.memory = memory
         self.splits = splits
         self.results: list[EpochResult] = []
         device = splits.train.labels.device
@@ -107,29 +116,9 @@ class TrainingRun:
             NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
         """
         timer = PhaseTimer(self.device)
-        rows_scored = 0
-
-        def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-            nonlocal rows_scored
-            rows_scored += len(rows)
-            logits = self.predict(self.splits.train.images[rows])
-            self.model.train()
-            return self._row_losses(logits, self.splits.train.labels[rows]), logits
-
         epoch = self.epoch + 1
-        self.model.train()
-        self.sampler.start_epoch(epoch)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for _ in range(self.steps_per_epoch):
-            with timer.phase("drawing"):
-                draw = self.sampler.draw(score)
-            with timer.phase("stepping"):
-                losses, logits = self._step(draw.rows, draw.weights)
-                total += losses.double().sum()
-            with timer.phase("drawing"):
-                self.sampler.observe(draw, losses, logits)
+        train_loss, rows_scored = self.train_rows(epoch, timer)
         rows_trained = self.steps_per_epoch * self.config.batch_size
-        train_loss = float(total) / rows_trained
         if not math.isfinite(train_loss):
             raise NonFiniteLossError(
                 f"The training loss of epoch {epoch} is {train_loss}.",
@@ -156,6 +145,32 @@ class TrainingRun:
         )
         self.results.append(result)
         return result
+
+    def train_rows(self, epoch: int, timer: PhaseTimer) -> tuple[float, int]:
+        """Take the steps of an epoch; return the mean loss of their rows and the rows scored."""
+        rows_scored = 0
+
+        def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+            nonlocal rows_scored
+            rows_scored += len(rows)
+            logits = self.predict(self.splits.train.images[rows])
+            self.model.train()
+            return self._row_losses(logits, self.splits.train.labels[rows]), logits
+
+        self.model.train()
+        self.sampler.start_epoch(epoch)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for _ in range(self.steps_per_epoch):
+            with timer.phase("drawing"):
+                draw = self.sampler.draw(score)
+            with timer.phase("stepping"):
+                losses, logits = self._step(draw.rows, draw.weights)
+                total += losses.double().sum()
+            with timer.phase("drawing"):
+                self.sampler.observe(draw, losses, logits)
+                if self.memory is not None:
+                    self.memory.add(draw.rows, logits)
+        return float(total) / (self.steps_per_epoch * self.config.batch_size), rows_scored
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return accuracy (0 … 1) and mean cross-entropy of the model on a split."""
@@ -186,6 +201,7 @@ class TrainingRun:
             "schedule": self.schedule.state_dict(),
             "sampler": self.sampler.state_dict(),
             "augmentation": self.augmentation.generator.get_state(),
+            "memory": None if self.memory is None else self.memory.state_dict(),
         }
 
     def continue_from(self, checkpoint: Checkpoint) -> None:
@@ -203,6 +219,8 @@ class TrainingRun:
         self.schedule.load_state_dict(state["schedule"])
         self.sampler.load_state_dict(state["sampler"])
         self.augmentation.generator.set_state(state["augmentation"].cpu())
+        if self.memory is not None and state.get("memory") is not None:
+            self.memory.load_state_dict(state["memory"])
 
     def _step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
         logits = self._logits(self.augmentation.read(rows))

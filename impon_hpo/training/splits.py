@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from impon_hpo.errors import DataError
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.datasets import load_dataset
@@ -42,6 +45,7 @@ class Splits:
         test: Rows that training, pruner and choice never see.
         class_names: Names of the classes.
         augment: What random change of an image keeps its class.
+        reference: What earlier training learnt about the rows of `train`, where there is something.
     """
 
     train: Split
@@ -49,10 +53,22 @@ class Splits:
     test: Split
     class_names: tuple[str, ...]
     augment: Augment
+    reference: Reference | None = None
 
     @property
     def n_classes(self) -> int:
         return len(self.class_names)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Number and shape of the training rows and the hashes of their images and labels."""
+        return {
+            "rows": len(self.train),
+            "classes": self.n_classes,
+            "image": "×".join(map(str, self.train.images.shape[1:])),
+            "images": _hash(self.train.images),
+            "labels": _hash(self.train.labels),
+        }
 
     @cached_property
     def mean(self) -> Tensor:
@@ -82,7 +98,9 @@ class Splits:
 
     def rows(self) -> Rows:
         """Return the training rows as a batch sampler reads them."""
-        return Rows(self.train.images, self.train.labels, self.n_classes, self.normalise)
+        return Rows(
+            self.train.images, self.train.labels, self.n_classes, self.normalise, self.reference
+        )
 
 
 def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
@@ -150,11 +168,19 @@ def _at_least_one_each(n_rows: int, n_classes: int) -> int:
 def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig) -> Split:
     pixels = torch.from_numpy(np.array(images))  # a copy: a memory-mapped cache is read-only
     if config.image_size is not None and pixels.shape[1:3] != (config.image_size,) * 2:
-        pixels = torch.cat([_resize(chunk, config.image_size) for chunk in pixels.split(4096)])
+        pixels = torch.cat([resize(chunk, config.image_size) for chunk in pixels.split(4096)])
     return Split(pixels, torch.from_numpy(np.array(labels, dtype=np.int64)))
 
 
-def _resize(images: Tensor, size: int) -> Tensor:
+def _hash(values: Tensor) -> str:
+    digest = hashlib.sha256()
+    for chunk in values.split(8192):
+        digest.update(chunk.cpu().contiguous().numpy())
+    return digest.hexdigest()[:16]
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize images (k, H, W, C) uint8 to `size` × `size` pixels."""
     planes = images.permute(0, 3, 1, 2).to(torch.float32)
     # Averages over areas when it shrinks; when it enlarges, that would only repeat pixels.
     shrinks = min(planes.shape[2:]) >= size

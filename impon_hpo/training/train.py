@@ -14,6 +14,12 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
+from impon_hpo.training.references import (
+    References,
+    wants_reference,
+    with_reference,
+    without_reference,
+)
 from impon_hpo.training.run import TrainingRun, train_epochs
 from impon_hpo.training.splits import load_splits
 
@@ -28,7 +34,7 @@ def train(
 
     Args:
         config: The settings.
-        folder: Where runs are kept.
+        folder: Where runs are kept; references lie beside it.
         name: A name for this one.
         say: Gets a line an epoch.
 
@@ -44,6 +50,13 @@ def train(
     """
     device = find_device(config.device)
     splits = load_splits(config, device)
+    kept = None
+    if wants_reference(config):
+        kept = References(folder.parent / "references", say=say).find(config, splits)
+        splits = with_reference(splits, kept)
+        if kept is None:
+            config = without_reference(config)
+            say("There is no prequential reference yet: this run is trained without one.")
     identity = config.identity()
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
@@ -66,6 +79,9 @@ def train(
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
         "cost": sum(result.cost for result in run.results),
+        "reference": None
+        if kept is None
+        else {"maker": kept.maker, "cost": kept.cost, "settings": kept.settings},
         "epochs": [dataclasses.asdict(result) for result in run.results],
         "settings": identity,
         "environment": environment(str(device)),

@@ -12,15 +12,25 @@ import optuna
 from optuna.artifacts import upload_artifact
 from optuna.distributions import BaseDistribution
 
+from impon_hpo.environment import cache_folder
 from impon_hpo.errors import NonFiniteLossError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, flat_epoch
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, USED, flat_epoch
 from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.references import (
+    References,
+    check_reference,
+    wants_reference,
+    with_reference,
+    without_reference,
+)
 from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.space import check_space, suggest, with_settings
+from impon_hpo.tuning.study_references import StudyReferences
 
 OnEpoch = Callable[[optuna.Trial, EpochResult], None]
 
@@ -38,7 +48,8 @@ class Objective:
         config: The settings of every trial.
         space: Settings that each trial draws, by name.
         splits: The data; default: loaded from `config` at the first trial.
-        artifact_store: Where the learning curve goes; default: nowhere.
+        artifact_store: Where learning curves and references go; default: nowhere.
+        references: Where references are kept; default: in the user's cache folder.
         on_epoch: Called after every epoch, before the pruner is asked.
 
     Raises:
@@ -52,6 +63,7 @@ class Objective:
         *,
         splits: Splits | None = None,
         artifact_store: ArtifactStore | None = None,
+        references: References | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
         check_space(config, space)
@@ -60,6 +72,10 @@ class Objective:
         self.device = find_device(config.device)
         self._splits = splits
         self._artifact_store = artifact_store
+        references = references or References(cache_folder() / "references", say=lambda line: None)
+        self._references = StudyReferences(references, artifact_store)
+        if wants_reference(config):
+            check_reference(config)
         self._on_epoch = on_epoch
 
     @property
@@ -78,7 +94,8 @@ class Objective:
         config = with_settings(self.config, suggest(trial, self.space))
         results: list[EpochResult] = []
         try:
-            for result in train_epochs(config, self.splits):
+            config, splits, memory = self._with_reference(trial, config)
+            for result in train_epochs(config, splits, memory=memory):
                 results.append(result)
                 self._record(trial, results)
                 if self._on_epoch is not None:
@@ -104,7 +121,22 @@ class Objective:
         finally:
             if results:
                 self._describe(trial, results)
+        if memory is not None:
+            self._references.learn(trial.study, self.config, splits, memory)
         return results[-1].val_accuracy
+
+    def _with_reference(
+        self, trial: optuna.Trial, config: TrainingConfig
+    ) -> tuple[TrainingConfig, Splits, RowMemory | None]:
+        """Return settings and data of a trial, and a memory where it is to learn a reference."""
+        if not wants_reference(config):
+            return config, self.splits, None
+        kept = self._references.find(trial.study, self.config, self.splits)
+        if kept is None:
+            memory = RowMemory(self.splits.train.labels, self.splits.n_classes)
+            return without_reference(config), self.splits, memory
+        trial.set_user_attr(USED, self._references.key(self.config, self.splits))
+        return config, with_reference(self.splits, kept), None
 
     def _record(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
         trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])

@@ -1,0 +1,1 @@
+"""The commands: one function each; what takes long to import is imported inside."""

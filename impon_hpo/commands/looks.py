@@ -1,0 +1,93 @@
+"""The commands that only look: `status`, `samplers`, `dashboard` and `doctor`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from impon_hpo.commands.options import Format, Formatted, Storage, Study
+from impon_hpo.console import print_json, print_line, print_rows, print_table, say
+
+
+def print_summary(facts: dict[str, Any]) -> None:
+    """Print what came of one arm, and the commands that follow from it."""
+    from impon_hpo.reporting.summary import summary_commands, summary_rows
+
+    print_rows(f"{facts['study']}, arm {facts['arm']}", summary_rows(facts))
+    for command in summary_commands(facts):
+        print_line(command)
+
+
+def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
+    """What is in the storage: trials by state, best, cost."""
+    from impon_hpo.record import read_studies
+    from impon_hpo.reporting.summary import summarise
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file(study)
+    opened = open_storage(storage or study_file.storage, create=False)
+    arms = [summarise(record) for record in read_studies(opened, study_file.name)]
+    if format is Format.json:
+        print_json(arms)
+        return
+    for facts in arms:
+        print_summary(facts)
+
+
+def dashboard(
+    study: Study,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    storage: Storage = None,
+) -> None:
+    """Open optuna-dashboard on the study's storage and artifacts, with a note on each arm."""
+    from impon_hpo.record import read_studies
+    from impon_hpo.reporting.dashboard import HOST, check_port, serve, write_note
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file(study)
+    check_port(port)
+    opened = open_storage(storage or study_file.storage, create=False)
+    for record in read_studies(opened, study_file.name):
+        write_note(record)
+    print_line(f"http://{HOST}:{port}/dashboard")
+    say("Ctrl-C stops it.")
+    sys.stdout.flush()
+    serve(opened, study_file.runs / "artifacts", port)
+
+
+def doctor(
+    data_dir: Annotated[str | None, typer.Option(help="A folder of data to look into.")] = None,
+    storage: Storage = None,
+    format: Formatted = Format.table,
+) -> None:
+    """Say what this machine has, what is wrong and how to mend it; exit code 1 if anything is."""
+    import dataclasses
+
+    from impon_hpo.doctor import examine
+
+    findings = list(examine(data_dir, storage))
+    if format is Format.json:
+        print_json([dataclasses.asdict(finding) for finding in findings])
+    else:
+        print_rows("impon-hpo doctor", [(finding.what, finding.said) for finding in findings])
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def samplers(format: Formatted = Format.table) -> None:
+    """The batch samplers: source, extra forward passes, state a row, weights, what each is for."""
+    import dataclasses
+
+    from impon_hpo.sampling.table import SAMPLERS
+
+    cards = [
+        {"name": name} | dataclasses.asdict(sampler.card) for name, sampler in SAMPLERS.items()
+    ]
+    if format is Format.json:
+        print_json(cards)
+    else:
+        print_table("batch samplers", cards)

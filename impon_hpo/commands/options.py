@@ -1,0 +1,42 @@
+"""The options that several commands share, and how an interrupted command ends."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from impon_hpo.console import say
+
+
+class Format(StrEnum):
+    """How a command prints what it lists."""
+
+    table = "table"
+    json = "json"
+
+
+Study = Annotated[
+    str,
+    typer.Argument(metavar="STUDY", help="A folder with a study.toml, or its name in studies/."),
+]
+Arm = Annotated[str | None, typer.Option(help="The arm; default: the first of the study file.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of [run], or table.key of any other table; may be repeated.",
+    ),
+]
+Storage = Annotated[
+    str | None, typer.Option(metavar="URL", help="Storage instead of the study file's.")
+]
+Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
+
+
+def interrupted() -> typer.Exit:
+    """Return what to raise after Ctrl-C."""
+    say("Interrupted. The same command continues.")
+    return typer.Exit(130)

@@ -1,0 +1,213 @@
+"""`impon-memory`: the paper's linear loss estimator with a memory across the trials of a study.
+
+Source: this project; the estimator of Ganapathiraman et al. (2022) with the context it deserved,
+the reducible loss of Mindermann et al. (2022) as what it regresses.
+Rule: of a bank taken from shuffled epochs, predict each row's reducible loss (loss under the model
+that is trained - loss of the reference) by recursive least squares from {reference loss and class
+probabilities; label; last seen loss, whether there is one, and its age; progress; products of
+these}; draw the batch without replacement with probability ∝ exp(T · rank / N), rank 0 for the
+lowest prediction, N - 1 for the highest. T, the temperature, runs linearly from `temperature` to
+`temperature_end` over the run: below 0 the lowest predictions are favoured, at 0 the run is exactly
+that of `uniform`, and with T → ∞ the batch is the top of the bank. A share `explore` of each batch
+comes from the stream whatever its prediction.
+Cost a step: none but a linear model on the bank; the reference is made once a study and charged.
+State: 8 bytes a row, and (d + 1)² floats, d = 2 · classes + 11. Weights: none.
+Helps: see studies/samplers, which also says where not. Hurts: with a reference of other data.
+
+Without a reference it draws as `uniform` or as the paper's `impon`, as told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, Unpack
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
+from impon_hpo.sampling.choice import gumbel
+from impon_hpo.sampling.fit import EstimatorFit
+from impon_hpo.sampling.history import LossHistory
+from impon_hpo.sampling.impon import Impon
+from impon_hpo.sampling.rls import RecursiveLeastSquares
+from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.stream import Stream
+
+
+class ImponMemory(BatchSampler):
+    """Train on rows by their predicted reducible loss, from what earlier trials learnt about them.
+
+    Args:
+        rows: The training rows, with a reference.
+        bank_size: Rows of a bank, from a batch to all training rows; default three batches.
+        temperature: T at the beginning; any number, inf for the top of the bank.
+        temperature_end: T at the end; default the same.
+        target: What is regressed: "reducible" (loss - reference loss) or "loss".
+        explore: Share of a batch taken without looking, 0 … 1.
+        forgetting: Factor a batch of the least squares, above 0, at most 1.
+        ridge: Ridge penalty of the least squares, positive.
+        without_reference: What to do where `rows` have none: "uniform" or "impon".
+        common: As for every `BatchSampler`; `total_steps` is needed.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+    """
+
+    card = Card(
+        source="this project",
+        forward="0",
+        state="8 bytes",
+        weights="none",
+        use="the reducible loss, predicted from what earlier trials learnt",
+    )
+
+    @classmethod
+    def wants_reference(cls, options: Mapping[str, Any]) -> bool:
+        return True
+
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        bank_size: int | None = None,
+        temperature: float = 3.0,
+        temperature_end: float | None = None,
+        target: Literal["reducible", "loss"] = "reducible",
+        explore: float = 0.2,
+        forgetting: float = 0.99,
+        ridge: float = 1.0,
+        without_reference: Literal["uniform", "impon"] = "uniform",
+        **common: Unpack[Common],
+    ) -> None:
+        super().__init__(rows, **common)
+        check_choice("target", target, ("reducible", "loss"))
+        check_choice("without_reference", without_reference, ("uniform", "impon"))
+        check_between("explore", explore, 0, 1)
+        check_share("forgetting", forgetting)
+        check_positive("ridge", ridge)
+        temperatures = (temperature, temperature if temperature_end is None else temperature_end)
+        if any(math.isnan(value) for value in temperatures) or (
+            temperatures[0] != temperatures[1] and float("inf") in map(abs, temperatures)
+        ):
+            raise ConfigError(
+                "temperature and temperature_end must be finite, or both the same infinity, but "
+                f"got {temperatures[0]} and {temperatures[1]}."
+            )
+        _ = self.progress  # refuses to go on without total_steps
+        self.bank_size = self._bank_size(bank_size, default=3 * self.batch_size)
+        self.temperatures = temperatures
+        self.target = target
+        self.n_explored = round(explore * self.batch_size)
+        self._stream = Stream(len(rows), self.generator)
+        self._history = LossHistory(len(rows), rows.device)
+        self._plain: Impon | None = None
+        self._fixed: Tensor | None = None
+        if rows.reference is not None:
+            self._fixed = self._what_stays(rows)
+        elif without_reference == "impon":
+            self._plain = Impon(rows, **common)
+        n_features = 2 * rows.n_classes + 11
+        self.estimator = RecursiveLeastSquares(
+            n_features, forgetting=forgetting, ridge=ridge, device=rows.device
+        )
+        self._fit = EstimatorFit()
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        self._stream.shuffle()
+        self._fit.clear()
+        if self._plain is not None:
+            self._plain.start_epoch(epoch)
+
+    @property
+    def temperature(self) -> float:
+        """The temperature of the next draw."""
+        start, end = self.temperatures
+        return start if start == end else start + self.progress * (end - start)
+
+    def _draw(self, forward: Forward | None) -> Draw:
+        if self._plain is not None:
+            return self._plain.draw(forward)
+        temperature = self.temperature
+        if self._fixed is None or temperature == 0:
+            rows = self._stream.take(self.batch_size)
+            return Draw(rows) if self._fixed is None else self._described(rows, self._context(rows))
+        taken = self._stream.take(self.bank_size)
+        context = self._context(taken)
+        scores = self._seen(self.estimator.predict(context[self.n_explored :]))
+        picked = self._pick(scores, temperature, self.batch_size - self.n_explored)
+        explored = torch.arange(self.n_explored, device=taken.device)
+        chosen = torch.cat([explored, self.n_explored + picked])
+        return self._described(taken[chosen], context[chosen])
+
+    def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
+        if temperature in (float("inf"), -float("inf")):
+            return torch.topk(scores, k, largest=temperature > 0).indices
+        rank = scores.argsort(stable=True).argsort(stable=True).double() / len(scores)
+        return torch.topk(temperature * rank + gumbel(rank, self.generator), k).indices
+
+    def _described(self, rows: Tensor, context: Tensor) -> Draw:
+        return Draw(rows, scores=self.estimator.predict(context), context=context)
+
+    def _what_stays(self, rows: Rows) -> Tensor:
+        """Return (n, 2 · classes + 3) float32: what of the context is the same all the time."""
+        reference = self._reference
+        p = reference.probabilities
+        loss = reference.loss[:, None]
+        entropy = torch.special.entr(p).sum(1, keepdim=True)
+        labels = one_hot(rows.labels, rows.n_classes).float()
+        return torch.cat([loss, loss.square(), entropy, p, labels], dim=1)
+
+    def _context(self, rows: Tensor) -> Tensor:
+        """Return the context vectors (k, 2 · classes + 11) float32 of rows (k,)."""
+        assert self._fixed is not None
+        fixed = self._fixed[rows]
+        loss = fixed[:, :1]
+        seen = (self._history.seen_at[rows] >= 0).float()[:, None]
+        above = torch.where(seen > 0, self._history.last[rows][:, None] - loss, 0.0)
+        # In epochs, so that it means the same for every size of the data and of the batch.
+        steps = (self.steps - self._history.seen_at[rows])[:, None]
+        age = torch.where(seen > 0, steps * self.batch_size / len(self.rows), 0.0)
+        time = torch.full_like(loss, self.progress)
+        moving = [seen, above, above * age, seen * age, time, time * loss, time * above, time**2]
+        return torch.cat([fixed, *moving], dim=1)
+
+    def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
+        if self._plain is not None:
+            self._plain.observe(draw, losses, logits)
+            return
+        losses = losses.float()
+        if self._fixed is not None:
+            if draw.scores is None or draw.context is None:
+                raise ConfigError("observe() needs the draw that this batch sampler returned.")
+            offset = self._reference.loss[draw.rows] if self.target == "reducible" else 0.0
+            self._fit.add(draw.scores, losses - offset)
+            self.estimator.update(draw.context, losses - offset)
+        self._history.update(draw.rows, losses, self.steps)
+
+    def diagnostics(self) -> dict[str, float]:
+        return super().diagnostics() | self._fit.measures()
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {
+            "stream": self._stream.state_dict(),
+            "history": self._history.state_dict(),
+            "estimator": self.estimator.state_dict(),
+        }
+        if self._plain is not None:
+            own["plain"] = self._plain.state_dict()
+        return super().state_dict() | own
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._stream.load_state_dict(state["stream"])
+        self._history.load_state_dict(state["history"])
+        self.estimator.load_state_dict(state["estimator"])
+        if self._plain is not None:
+            self._plain.load_state_dict(state["plain"])

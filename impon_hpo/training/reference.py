@@ -1,0 +1,121 @@
+"""The reference of a data set as it is kept: made once, stored whole or not at all, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impon_hpo.errors import CheckpointError, ConfigError
+from impon_hpo.sampling.reference import Reference
+from impon_hpo.training.splits import Splits
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class KeptReference:
+    """A reference with what was paid for it and what it is of.
+
+    Args:
+        reference: What was learnt about each row.
+        cost: Forward-equivalents of the study's model that making it took; 0 where it came free.
+        maker: "crossfit" or "prequential".
+        settings: How it was made, as plain JSON values.
+        data: The fingerprint of the training rows that it is of.
+    """
+
+    reference: Reference
+    cost: int
+    maker: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the file: temporary file, flush to disk, rename.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        state = {
+            "format": FORMAT,
+            "cost": self.cost,
+            "maker": self.maker,
+            "settings": self.settings,
+            "data": self.data,
+            "loss": self.reference.loss.cpu(),
+            "probabilities": self.reference.probabilities.half().cpu(),
+        }
+        if self.reference.trajectory is not None:
+            state["trajectory"] = self.reference.trajectory.half().cpu()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
+            ) as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(file.name).replace(path)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(f"Reference '{path}' cannot be written: {error}") from error
+
+    @classmethod
+    def load(cls, path: Path, splits: Splits) -> KeptReference:
+        """Read the file and check that it is of the training rows of `splits`.
+
+        Raises:
+            CheckpointError: The file is missing, broken, or of other data.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            pickle.UnpicklingError,
+            zipfile.BadZipFile,
+        ) as error:
+            raise CheckpointError(
+                f"Reference '{path}' cannot be read: {str(error).splitlines()[0]} Delete it, and "
+                "it is made anew."
+            ) from error
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise CheckpointError(f"'{path}' is no reference of format {FORMAT} of impon-hpo.")
+        here = splits.fingerprint
+        different = [
+            f"{key} is {state['data'].get(key)!r} there and {value!r} here"
+            for key, value in here.items()
+            if state["data"].get(key) != value
+        ]
+        if different:
+            raise CheckpointError(
+                f"Reference '{path}' was made of other data: {'; '.join(different)}."
+            )
+        try:
+            trajectory = state.get("trajectory")
+            reference = Reference(
+                state["loss"],
+                state["probabilities"].float(),
+                None if trajectory is None else trajectory.float(),
+            )
+        except ConfigError as error:
+            raise CheckpointError(f"Reference '{path}' is broken: {error}") from error
+        device = splits.train.labels.device
+        return cls(
+            reference.to(device), state["cost"], state["maker"], state["settings"], state["data"]
+        )
+
+
+def reference_key(data: dict[str, Any], maker: str, settings: dict[str, Any]) -> str:
+    """Return a short hash of what decides the content of a reference."""
+    said = json.dumps([FORMAT, data, maker, settings], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]

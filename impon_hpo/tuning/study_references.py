@@ -1,0 +1,101 @@
+"""The references of a study: on this machine's disk, and in the artifact store for the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.artifacts import download_artifact, upload_artifact
+
+from impon_hpo.errors import CheckpointError
+from impon_hpo.record import REFERENCE
+from impon_hpo.storage import ArtifactStore
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.reference import KeptReference
+from impon_hpo.training.references import MAKERS, References
+from impon_hpo.training.splits import Splits
+
+
+class StudyReferences:
+    """Finds a study's references wherever one of its workers made them, and charges the study once.
+
+    What is known of a reference stands in the study's user attribute `impon:reference:<key>`:
+    maker, cost, settings and, where there is an artifact store, the artifact that holds it. Two
+    machines that begin at the same moment may both make it; it is then the same, and charged once.
+
+    Args:
+        references: The folder on this machine.
+        artifact_store: Where other machines find it; default: nowhere.
+    """
+
+    def __init__(self, references: References, artifact_store: ArtifactStore | None) -> None:
+        self.references = references
+        self._artifact_store = artifact_store
+
+    def key(self, config: TrainingConfig, splits: Splits) -> str:
+        """Return the name of the reference that `config` asks for."""
+        return self.references.key(config, splits)
+
+    def find(
+        self, study: optuna.Study, config: TrainingConfig, splits: Splits
+    ) -> KeptReference | None:
+        """Return the reference that `config` asks for, made if need be; None if it cannot be yet.
+
+        Raises:
+            ConfigError: `reference` or its options are wrong.
+            CheckpointError: A file is broken, of other data, or cannot be written.
+        """
+        if config.reference in MAKERS:
+            self._fetch(study, self.references.key(config, splits))
+        kept = self.references.find(config, splits)
+        if kept is not None:
+            self._share(study, config, splits, kept)
+        return kept
+
+    def learn(
+        self, study: optuna.Study, config: TrainingConfig, splits: Splits, memory: RowMemory
+    ) -> None:
+        """Keep what a finished trial observed as the prequential reference, if it is the first."""
+        self._share(study, config, splits, self.references.learn(config, splits, memory))
+
+    def _fetch(self, study: optuna.Study, key: str) -> None:
+        known = study.user_attrs.get(REFERENCE + key)
+        path = self.references.path(key)
+        if known is None or known["artifact"] is None or path.exists():
+            return
+        if self._artifact_store is None:
+            return
+        part = path.with_suffix(".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            download_artifact(
+                artifact_store=self._artifact_store,
+                file_path=str(part),
+                artifact_id=known["artifact"],
+            )
+            part.replace(path)
+        except Exception as error:  # a store can be a folder or a bucket, each with its own errors
+            raise CheckpointError(
+                f"Reference {key} cannot be fetched from the artifact store: {error}"
+            ) from error
+
+    def _share(
+        self, study: optuna.Study, config: TrainingConfig, splits: Splits, kept: KeptReference
+    ) -> None:
+        key = self.references.key(config, splits)
+        if REFERENCE + key in study.user_attrs:
+            return
+        artifact = None
+        path = self.references.path(key)
+        if self._artifact_store is not None and path.exists():
+            artifact = upload_artifact(
+                artifact_store=self._artifact_store, file_path=str(path), study_or_trial=study
+            )
+        said: dict[str, Any] = {
+            "maker": kept.maker,
+            "cost": kept.cost,
+            "settings": kept.settings,
+            "artifact": artifact,
+        }
+        study.set_user_attr(REFERENCE + key, said)

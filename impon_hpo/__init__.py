@@ -9,7 +9,12 @@ if TYPE_CHECKING:
     from impon_hpo.errors import ImponHpoError
     from impon_hpo.sampling.base import BatchSampler, Draw
     from impon_hpo.sampling.impon import Impon, ImponLow
+    from impon_hpo.sampling.impon_memory import ImponMemory
+    from impon_hpo.sampling.impon_paced import ImponPaced
+    from impon_hpo.sampling.loader import ImponBatchSampler, WithRows
+    from impon_hpo.sampling.reference import Reference
     from impon_hpo.sampling.rows import Rows
+    from impon_hpo.sampling.table import SAMPLERS, make_sampler
     from impon_hpo.sampling.uniform import Uniform
     from impon_hpo.training.checkpoint import Checkpoint
     from impon_hpo.training.config import TrainingConfig
@@ -21,38 +26,52 @@ if TYPE_CHECKING:
 
 # Imported when first asked for, so that `impon-hpo --help` does not wait for torch.
 _HOMES = {
+    "SAMPLERS": "sampling.table",
     "BatchSampler": "sampling.base",
     "Checkpoint": "training.checkpoint",
     "Draw": "sampling.base",
     "EpochResult": "training.epoch_result",
     "ImageData": "training.image_data",
     "Impon": "sampling.impon",
+    "ImponBatchSampler": "sampling.loader",
     "ImponHpoError": "errors",
     "ImponLow": "sampling.impon",
+    "ImponMemory": "sampling.impon_memory",
+    "ImponPaced": "sampling.impon_paced",
     "Objective": "tuning.objective",
+    "Reference": "sampling.reference",
     "Rows": "sampling.rows",
     "Splits": "training.splits",
     "TrainingConfig": "training.config",
     "Uniform": "sampling.uniform",
+    "WithRows": "sampling.loader",
     "load_splits": "training.splits",
+    "make_sampler": "sampling.table",
     "train_epochs": "training.run",
 }
 
 __all__ = [
+    "SAMPLERS",
     "BatchSampler",
     "Checkpoint",
     "Draw",
     "EpochResult",
     "ImageData",
     "Impon",
+    "ImponBatchSampler",
     "ImponHpoError",
     "ImponLow",
+    "ImponMemory",
+    "ImponPaced",
     "Objective",
+    "Reference",
     "Rows",
     "Splits",
     "TrainingConfig",
     "Uniform",
+    "WithRows",
     "load_splits",
+    "make_sampler",
     "train_epochs",
 ]
 

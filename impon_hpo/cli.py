@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import looks, runs
+from impon_hpo.commands import compares, looks, runs
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
 
@@ -24,6 +24,7 @@ for command in (
     runs.tune,
     looks.status,
     looks.samplers,
+    compares.compare_samplers,
     looks.dashboard,
     looks.doctor,
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +14,10 @@ from rich.table import Table
 
 data = Console()
 talk = Console(stderr=True)
+
+
+Say = Callable[[str], None]
+"""Takes one line of talk."""
 
 
 def say(line: str) -> None:

@@ -13,6 +13,7 @@ from impon_hpo.sampling.base import BatchSampler, Common
 from impon_hpo.sampling.class_loss import ClassLoss
 from impon_hpo.sampling.curriculum import Curriculum
 from impon_hpo.sampling.fraction import UniformFraction
+from impon_hpo.sampling.grad_norm import GradNorm
 from impon_hpo.sampling.impon import Impon, ImponLow
 from impon_hpo.sampling.impon_memory import ImponMemory
 from impon_hpo.sampling.impon_paced import ImponPaced
@@ -21,7 +22,9 @@ from impon_hpo.sampling.placebo import Placebo
 from impon_hpo.sampling.proxy_filter import ProxyFilter
 from impon_hpo.sampling.rho_loss import RhoLoss
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.selective_backprop import SelectiveBackprop
 from impon_hpo.sampling.uniform import Uniform
+from impon_hpo.sampling.upper_bound import UpperBound
 
 SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform": Uniform,
@@ -29,6 +32,9 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "impon": Impon,
     "impon-low": ImponLow,
     "placebo": Placebo,
+    "selective-backprop": SelectiveBackprop,
+    "grad-norm": GradNorm,
+    "upper-bound": UpperBound,
     "lstm-loss": LstmLoss,
     "autoassist": AutoAssist,
     "class-loss": ClassLoss,

@@ -20,14 +20,14 @@ def _blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop"])
+@pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop", "loader"])
 def test_the_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out
 
 
 def test_the_example_study_file_is_valid() -> None:
-    (text,) = _blocks("toml")
+    text = "\n".join(_blocks("toml"))
     assert tomllib.loads(text)
     study = small_study(text=text)
     assert study.arms["impon"].sampler_options == {"bank_size": 200}

@@ -34,12 +34,15 @@ class Cell:
         params: The configuration.
         seed: Seed of split, weights, crops and batches.
         config: All settings.
+        teaches: Whether what it observes is the prequential reference of the others of its seed, as
+            the first trial of a study would be.
     """
 
     arm: str
     params: dict[str, Any]
     seed: int
     config: TrainingConfig
+    teaches: bool = False
 
     @property
     def name(self) -> str:
@@ -51,12 +54,22 @@ class Cell:
 def cells(study_file: StudyFile, arms: list[str], n_seeds: int) -> list[Cell]:
     """Return the runs of a study's grid: seeds outermost, so that a part is a grid, too.
 
+    The middle configuration of the first uniform arm teaches the others of its seed.
+
     Raises:
         ConfigError: The space is no grid: only categorical settings make one.
     """
     configurations = list(_configurations(study_file.space))
+    middle = configurations[len(configurations) // 2]
+    teachers = [arm for arm in arms if study_file.arms[arm].sampler == "uniform"][:1]
     return [
-        Cell(arm, params, seed, with_settings(study_file.arms[arm], params | {"seed": seed}))
+        Cell(
+            arm,
+            params,
+            seed,
+            with_settings(study_file.arms[arm], params | {"seed": seed}),
+            teaches=arm in teachers and params == middle,
+        )
         for seed in range(study_file.seed, study_file.seed + n_seeds)
         for params in configurations
         for arm in arms
@@ -88,21 +101,32 @@ def run_grid(wanted: list[Cell], folder: Path, *, n_workers: int, say: Say) -> l
     missing = [cell for cell in wanted if not _path(folder, cell).exists()]
     if len(missing) < len(wanted):
         say(f"{len(wanted) - len(missing)} of {len(wanted)} runs are there already.")
-    if n_workers == 1:
-        for n_done, cell in enumerate(missing, start=1):
-            say(f"[{n_done}/{len(missing)}] {_run_cell(cell, folder)}")
+    teachers = [cell for cell in missing if cell.teaches]
+    others = [cell for cell in missing if not cell.teaches]
+    lines = itertools.chain(
+        _run_all(teachers, folder, n_workers), _run_all(others, folder, n_workers)
+    )
+    for n_done, line in enumerate(lines, start=1):
+        say(f"[{n_done}/{len(missing)}] {line}")
+    return [_read(_path(folder, cell)) for cell in wanted]
+
+
+def _run_all(missing: list[Cell], folder: Path, n_workers: int) -> Iterator[str]:
+    """Train all of them and yield a line about each as it is finished."""
+    if n_workers == 1 or len(missing) == 1:
+        for cell in missing:
+            yield _run_cell(cell, folder)
     elif missing:
         # Spawned, and the threads told before torch is imported there.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // n_workers)))
         with ProcessPoolExecutor(n_workers, mp_context=get_context("spawn")) as pool:
             futures = [pool.submit(_run_cell, cell, folder) for cell in missing]
             try:
-                for n_done, future in enumerate(as_completed(futures), start=1):
-                    say(f"[{n_done}/{len(missing)}] {future.result()}")
+                for future in as_completed(futures):
+                    yield future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return [_read(_path(folder, cell)) for cell in wanted]
 
 
 def _path(folder: Path, cell: Cell) -> Path:
@@ -112,27 +136,35 @@ def _path(folder: Path, cell: Cell) -> Path:
 def _run_cell(cell: Cell, folder: Path) -> str:
     """Train one run, keep its result and return a line about it."""
     from impon_hpo.training.device import find_device
+    from impon_hpo.training.memory import RowMemory
     from impon_hpo.training.references import References, wants_reference, with_reference
     from impon_hpo.training.run import train_epochs
 
     device = find_device(cell.config.device)
     splits = _splits(cell.config, str(device))
+    references = References(folder / "references", say=lambda line: None)
+    memory = RowMemory(splits.train.labels, splits.n_classes) if cell.teaches else None
     reference_cost = 0
     if wants_reference(cell.config):
-        kept = References(folder / "references", say=lambda line: None).find(cell.config, splits)
+        kept = references.find(cell.config, splits)
         if kept is None:
             raise ConfigError(
-                f"Arm '{cell.arm}': reference = 'prequential' comes from earlier trials of a "
-                "study; in a grid, use crossfit or a file."
+                f"Arm '{cell.arm}': reference = 'prequential' comes from a uniform arm of the grid "
+                "that learns, and there is none: add one, or use crossfit or a file."
             )
         reference_cost = kept.cost
         splits = with_reference(splits, kept)
     epochs: list[dict[str, Any]] = []
     ended = ""
     try:
-        epochs += [dataclasses.asdict(result) for result in train_epochs(cell.config, splits)]
+        for epoch in train_epochs(cell.config, splits, memory=memory):
+            epochs.append(dataclasses.asdict(epoch))
     except NonFiniteLossError as error:
         ended = str(error)
+    if memory is not None and not ended:
+        references.learn(
+            cell.config.model_copy(update={"reference": "prequential"}), splits, memory
+        )
     accuracy = f"{epochs[-1]['val_accuracy']:.4f}" if epochs else ended
     result = {
         "arm": cell.arm,

@@ -107,6 +107,7 @@ class BatchSampler(ABC):
         self._visits = self.visits()
         self._epoch_rows = []
 
+    @torch.no_grad()
     def draw(self, forward: Forward | None = None) -> Draw:
         """Return the next batch.
 
@@ -122,6 +123,7 @@ class BatchSampler(ABC):
         self._epoch_rows.append(draw.rows)
         return draw
 
+    @torch.no_grad()
     def observe(self, draw: Draw, losses: Tensor, logits: Tensor | None = None) -> None:
         """Learn from the losses (B,) and logits (B, n_classes) that `draw.rows` had in the step.
 
@@ -203,7 +205,7 @@ class BatchSampler(ABC):
         entropy = -float(torch.special.xlogy(shares, shares).sum())
         return {
             "share_seen": float((self.visits() > 0).double().mean()),
-            "class_balance": entropy / math.log(max(2, self.rows.n_classes)),
+            "class_balance": min(1.0, entropy / math.log(max(2, self.rows.n_classes))),
         }
 
     def state_dict(self) -> dict[str, Any]:

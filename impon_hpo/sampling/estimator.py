@@ -51,6 +51,8 @@ class LinearEstimator:
         """Forget: draw new initial weights, and keep `factor` (0 … 1) of the old ones beside."""
         weight, bias = self.weight.clone(), self.bias.clone()
         self.reset()
+        if factor == 0:  # 0 · nan would be nan
+            return
         self.weight.mul_(1 - factor).add_(weight, alpha=factor)
         self.bias.mul_(1 - factor).add_(bias, alpha=factor)
 

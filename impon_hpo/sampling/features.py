@@ -42,16 +42,24 @@ def pooled_features(rows: Rows, *, side: int = 4) -> Features:
 
 
 def pca_features(rows: Rows, *, n_components: int = 32, n_fitted: int = 10_000) -> Features:
-    """The first principal components of the pixels, fitted once on up to `n_fitted` rows."""
+    """The first principal components of the pixels, fitted once on up to `n_fitted` rows.
+
+    Source: the randomised range finder with power iterations of Halko, Martinsson, Tropp (2011).
+    """
     n_fitted = min(n_fitted, len(rows))
-    spread = torch.linspace(0, len(rows) - 1, n_fitted, device=rows.device).long()
+    spread = torch.arange(n_fitted, device=rows.device) * len(rows) // n_fitted
     pixels = torch.cat([rows.read(chunk).flatten(1) for chunk in spread.split(CHUNK)])
     n_components = min(n_components, *pixels.shape)
-    devices = [rows.device] if rows.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):  # pca_lowrank draws from the global generator
-        torch.manual_seed(0)
-        _, _, directions = torch.pca_lowrank(pixels, q=min(2 * n_components, *pixels.shape))
-    mean, directions = pixels.mean(0), directions[:, :n_components].contiguous()
+    mean = pixels.mean(0)
+    centred = pixels - mean
+    generator = torch.Generator(device=rows.device).manual_seed(0)
+    n_tried = min(2 * n_components, *pixels.shape)
+    tried = torch.randn(pixels.shape[1], n_tried, generator=generator, device=rows.device)
+    for _ in range(4):
+        basis = torch.linalg.qr(centred @ tried).Q
+        tried = torch.linalg.qr(centred.T @ basis).Q
+    directions = tried @ torch.linalg.svd(centred @ tried, full_matrices=False).Vh.T
+    directions = directions[:, :n_components].contiguous()
     return lambda picked: (rows.read(picked).flatten(1) - mean) @ directions
 
 
@@ -78,11 +86,12 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     else:
         read = _own_features(features, rows)
 
-    sample = read(torch.zeros(1, dtype=torch.int64, device=rows.device))
-    if sample.dim() != 2 or sample.shape[0] != 1:
+    # Two rows: what forgets the rows' dimension cannot hide behind a single one.
+    sample = read(torch.zeros(2, dtype=torch.int64, device=rows.device))
+    if sample.dim() != 2 or sample.shape[0] != 2:
         raise ConfigError(
             f"Features must be of shape (rows, d), but '{features}' returned "
-            f"{tuple(sample.shape)} for one row."
+            f"{tuple(sample.shape)} for two rows."
         )
     return read, sample.shape[1]
 

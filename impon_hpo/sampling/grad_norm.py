@@ -1,16 +1,16 @@
 """`grad-norm`: rows in proportion to the norm of their gradient at the last layer, unbiased.
 
 Source: Alain et al. (2015), "Variance reduction in SGD by distributed importance sampling".
-Rule: a bank of random rows is scored by a forward pass; score G = ‖p - y‖₂ · √(‖h‖₂² + 1), the exact
-norm of the row's gradient by weights and bias of the last linear layer, with p the softmax of the
-logits, y the one-hot label and h what goes into that layer (without a bias there is no + 1); to
+Rule: a bank of random rows is scored by a forward pass; score G = ‖p - y‖₂ · √(‖h‖₂² + 1), the
+exact norm of the row's gradient by weights and bias of the last linear layer, with p the softmax of
+the logits, y the one-hot label and h what goes into that layer (without a bias there is no + 1); to
 every score `smoothing` times the bank's mean is added; g = G / Σ G; the batch is drawn with
 replacement in proportion to g.
 Cost a step: a forward pass over the bank, by default 3 B rows. State: none.
 Weights: 1 / (bank size · g), so the gradient is on average the bank's.
 Helps: where few rows have most of the gradient, late in long runs. Hurts: a row of low score gets a
-high weight, which makes steps jumpy at `smoothing` = 0; early on all norms are alike and the scoring
-is paid for nothing.
+high weight, which makes steps jumpy at `smoothing` = 0; early on all norms are alike and the
+scoring is paid for nothing.
 
 Departures from the source:
 1. The norm is that of the last layer alone, which takes a forward pass; the source's is of all

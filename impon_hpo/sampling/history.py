@@ -25,10 +25,16 @@ class LossHistory:
     def update(self, rows: Tensor, losses: Tensor, step: int) -> None:
         """Note the losses (B,) of `rows` (B,) at a step; those that are not finite change nothing.
 
-        A row that stands several times in a batch keeps one of its losses.
+        A row that stands several times in a batch keeps its highest loss: of several writes to one
+        place a GPU keeps any, of a maximum always the same.
         """
-        finite = torch.isfinite(losses)
-        self.last[rows] = torch.where(finite, losses.to(self.last.dtype), self.last[rows])
+        before = self.last[rows]
+        counted = torch.where(torch.isfinite(losses), losses.to(self.last.dtype), -torch.inf)
+        self.last[rows] = -torch.inf
+        self.last.scatter_reduce_(0, rows, counted, "amax")
+        highest = self.last[rows]
+        finite = torch.isfinite(highest)
+        self.last[rows] = torch.where(finite, highest, before)
         self.seen_at[rows] = torch.where(finite, step, self.seen_at[rows]).to(torch.int32)
 
     def filled(self, unseen: float | Tensor) -> Tensor:

@@ -130,7 +130,8 @@ class Impon(BatchSampler):
     def _draw(self, forward: Forward | None) -> Draw:
         bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
         norm = get_total_norm([p.detach() for p in self.model.parameters() if p.requires_grad])
-        context = torch.cat([self._features(bank), norm.float().expand(len(bank), 1)], dim=1)
+        norm = norm.to(bank.device, torch.float32)  # of no parameters: a zero on the CPU
+        context = torch.cat([self._features(bank), norm.expand(len(bank), 1)], dim=1)
         scores = self.estimator.predict(context)
         picked = self._pick(self._seen(scores))
         return Draw(bank[picked], scores=scores[picked], context=context[picked])

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.bank import draw_bank
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
@@ -35,6 +36,7 @@ from impon_hpo.sampling.choice import gumbel
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.impon import Impon
+from impon_hpo.sampling.pacing import Pacing
 from impon_hpo.sampling.rls import RecursiveLeastSquares
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
@@ -48,6 +50,9 @@ class ImponMemory(BatchSampler):
         bank_size: Rows of a bank, from a batch to all training rows; default three batches.
         temperature: T at the beginning; any number, inf for the top of the bank.
         temperature_end: T at the end; default the same.
+        easiest: Share of the rows, easiest by the reference first, that banks are drawn from at the
+            beginning, above 0, at most 1 (1: all rows, all the time).
+        pacing: Share of the run over which it widens to all rows, above 0, at most 1.
         target: What is regressed: "reducible" (loss - reference loss) or "loss".
         explore: Share of a batch taken without looking, 0 … 1.
         forgetting: Factor a batch of the least squares, above 0, at most 1.
@@ -78,6 +83,8 @@ class ImponMemory(BatchSampler):
         bank_size: int | None = None,
         temperature: float = 3.0,
         temperature_end: float | None = None,
+        easiest: float = 1.0,
+        pacing: float = 2 / 9,
         target: Literal["reducible", "loss"] = "reducible",
         explore: float = 0.2,
         forgetting: float = 0.99,
@@ -102,6 +109,7 @@ class ImponMemory(BatchSampler):
         _ = self.progress  # refuses to go on without total_steps
         self.bank_size = self._bank_size(bank_size, default=3 * self.batch_size)
         self.temperatures = temperatures
+        self.pacing = Pacing(easiest, pacing)
         self.target = target
         self.n_explored = round(explore * self.batch_size)
         self._stream = Stream(len(rows), self.generator)
@@ -110,6 +118,7 @@ class ImponMemory(BatchSampler):
         self._fixed: Tensor | None = None
         if rows.reference is not None:
             self._fixed = self._what_stays(rows)
+            self._easiest_first = rows.reference.loss.argsort(stable=True)
         elif without_reference == "impon":
             self._plain = Impon(rows, **common)
         n_features = 2 * rows.n_classes + 11
@@ -138,13 +147,20 @@ class ImponMemory(BatchSampler):
         if self._fixed is None or temperature == 0:
             rows = self._stream.take(self.batch_size)
             return Draw(rows) if self._fixed is None else self._described(rows, self._context(rows))
-        taken = self._stream.take(self.bank_size)
+        taken = self._bank()
         context = self._context(taken)
         scores = self._seen(self.estimator.predict(context[self.n_explored :]))
         picked = self._pick(scores, temperature, self.batch_size - self.n_explored)
         explored = torch.arange(self.n_explored, device=taken.device)
         chosen = torch.cat([explored, self.n_explored + picked])
         return self._described(taken[chosen], context[chosen])
+
+    def _bank(self) -> Tensor:
+        n_open = round(self.pacing.share(self.progress) * len(self.rows))
+        if n_open == len(self.rows) or self.blind:
+            return self._stream.take(self.bank_size)
+        n_open = max(n_open, self.bank_size)
+        return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
 
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
         if temperature in (float("inf"), -float("inf")):

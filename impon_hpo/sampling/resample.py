@@ -12,8 +12,9 @@ def resample(scores: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor
     """Choose k of m positions with replacement in proportion to `scores`, with weights.
 
     A position of share g = score / Σ scores gets the weight 1 / (m g), so that the weighted mean
-    over the k chosen is, on average, the plain mean over all m. Scores that are not finite count as
-    0; where nothing is above 0, all positions are equally likely.
+    over the k chosen is, on average, the plain mean over all m; positions of score 0 are never
+    chosen and count as 0 in it. Scores that are not finite are taken for 0; where none is above 0,
+    all positions are equally likely.
 
     Args:
         scores: (m,) non-negative, any scale.

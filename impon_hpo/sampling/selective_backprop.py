@@ -6,9 +6,9 @@ Rule: a bank of rows, next in shuffled epochs, is scored by a forward pass; its 
 history of the last `history_size` losses; a row of loss l is kept with probability
 (share of the history < l)^`beta`, decided anew for each row. The batch: the kept rows in order of
 arrival. The first epoch is uniform, without scoring, and fills the history.
-Cost a step: a forward pass over the bank, by default ⌈B · (`beta` + 1)⌉ rows, since 1 / (`beta` + 1)
-of them are kept on average: half at the default of 1, a quarter at 3, the default of the authors'
-command line (`--prob_pow`). State: `history_size` floats, none a row. Weights: none, so the
+Cost a step: a forward pass over the bank, by default ⌈B · (`beta` + 1)⌉ rows, of which about one in
+`beta` + 1 is kept: half at the default of 1, a quarter at 3, the default of the authors' command
+line (`--prob_pow`). State: `history_size` floats, none a row. Weights: none, so the
 training loss is biased towards rows with a high loss.
 Helps: late in long runs, when most rows are learnt. Hurts: wrong labels have the highest losses; at
 equal cost the scoring has to be earned back, a third of training's for each row scored.
@@ -57,6 +57,7 @@ class RecentLosses:
         """Take in losses (k,), the last of them as the most recent."""
         finite = torch.isfinite(losses)
         number = finite.cumsum(0)
+        # Of more losses than are remembered only the last: no slot may be written twice.
         remembered = finite & (number > number[-1] - self.size)
         slots = torch.where(remembered, (self._n_added + number - 1) % self.size, self.size)
         self._losses[slots] = torch.where(remembered, losses.float(), 0.0)

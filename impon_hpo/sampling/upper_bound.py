@@ -12,8 +12,8 @@ the training step gives for free. By default `tau_th` = (B + 3 b) / (3 b): 2 at 
 Cost a step: a forward pass over `presample` rows, by default 3 b, while scores are in use, else
 none. State: τ; the order of the uniform batches, 8 bytes a row.
 Weights: 1 / (B g) while scores are in use, so the gradient is unbiased; else none.
-Helps: late in long runs, and it costs nothing where it does not. Hurts: in short runs it never
-begins, since early on all gradients are alike (`tau` close to 1, `importance_on` = 0).
+Helps: late in long runs; until then it costs nothing. Hurts: short runs may end before it begins,
+since early on all gradients are alike (`tau` close to 1, `importance_on` = 0).
 
 Departures from the source:
 1. Whether scores are used is decided once an epoch, at its start, since asking at every step would

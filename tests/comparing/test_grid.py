@@ -24,6 +24,7 @@ GRID = (
     + '\n[arms.paced]\nsampler = "impon-paced"\n\n[arms.paced.run]\n'
     + ("reference_options = { epochs = 1, width = 4 }\n")
 )
+PREQUENTIAL = ("arms.paced.run.reference=prequential", "arms.paced.run.reference_options={}")
 
 
 def grid_study() -> StudyFile:
@@ -99,9 +100,18 @@ def test_broken_result_says_what_to_do() -> None:
     assert json.loads((Path("grid") / f"{wanted[1].name}.json").read_text())["arm"] == "uniform"
 
 
-def test_prequential_reference_has_no_place_in_a_grid() -> None:
-    study = small_study(
-        "arms.paced.run.reference=prequential", "arms.paced.run.reference_options={}", text=GRID
-    )
-    with pytest.raises(ConfigError, match="Arm 'paced': reference = 'prequential'"):
+def test_prequential_reference_comes_from_the_middle_of_the_uniform_arm() -> None:
+    study = small_study(*PREQUENTIAL, text=GRID)
+    wanted = cells(study, ["uniform", "paced"], 1)
+    teachers = [(cell.arm, cell.params["lr"]) for cell in wanted if cell.teaches]
+    assert teachers == [("uniform", 0.1)]
+    results = run_grid(wanted, Path("grid"), n_workers=1, say=quiet)
+    assert len(list(Path("grid/references").glob("*.pt"))) == 1
+    assert [result["reference_cost"] for result in results] == [0, 0, 0, 0]
+    assert [len(result["epochs"]) for result in results] == [2] * 4
+
+
+def test_prequential_reference_needs_a_uniform_arm() -> None:
+    study = small_study(*PREQUENTIAL, text=GRID)
+    with pytest.raises(ConfigError, match=r"Arm 'paced': .* uniform arm .* there is none"):
         run_grid(cells(study, ["paced"], 1), Path("grid"), n_workers=1, say=quiet)

@@ -66,9 +66,9 @@ class BatchSampler(ABC):
 
     card: ClassVar[Card]
     """The method in one line."""
-    repeats_rows: ClassVar[bool] = False
+    repeats_rows: bool = False
     """Whether a row can stand twice in one batch."""
-    needs_forward: ClassVar[bool] = False
+    needs_forward: bool = False
     """Whether `draw` calls `forward`, and so pays for scoring."""
     needs_reference: ClassVar[bool] = False
     """Whether `rows` must have a reference."""

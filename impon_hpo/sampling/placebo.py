@@ -67,8 +67,8 @@ class Placebo(BatchSampler):
         except TypeError as error:
             raise ConfigError(f"options of the placebo of '{of}': {error}.") from None
         self.other.blind = True
-        self.repeats_rows = self.other.repeats_rows  # type: ignore[misc]
-        self.needs_forward = self.other.needs_forward  # type: ignore[misc]
+        self.repeats_rows = self.other.repeats_rows
+        self.needs_forward = self.other.needs_forward
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)

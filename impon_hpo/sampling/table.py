@@ -17,8 +17,12 @@ from impon_hpo.sampling.grad_norm import GradNorm
 from impon_hpo.sampling.impon import Impon, ImponLow
 from impon_hpo.sampling.impon_memory import ImponMemory
 from impon_hpo.sampling.impon_paced import ImponPaced
+from impon_hpo.sampling.infobatch import InfoBatch
+from impon_hpo.sampling.loss_rank import LossRank
 from impon_hpo.sampling.lstm_loss import LstmLoss
+from impon_hpo.sampling.p_sgd import CSgd, PSgd
 from impon_hpo.sampling.placebo import Placebo
+from impon_hpo.sampling.prioritized import Prioritized
 from impon_hpo.sampling.proxy_filter import ProxyFilter
 from impon_hpo.sampling.rho_loss import RhoLoss
 from impon_hpo.sampling.rows import Rows
@@ -33,14 +37,19 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "impon-low": ImponLow,
     "placebo": Placebo,
     "selective-backprop": SelectiveBackprop,
+    "p-sgd": PSgd,
+    "c-sgd": CSgd,
+    "loss-rank": LossRank,
+    "prioritized": Prioritized,
     "grad-norm": GradNorm,
     "upper-bound": UpperBound,
     "lstm-loss": LstmLoss,
     "autoassist": AutoAssist,
     "class-loss": ClassLoss,
+    "proxy-filter": ProxyFilter,
     "curriculum": Curriculum,
     "rho-loss": RhoLoss,
-    "proxy-filter": ProxyFilter,
+    "infobatch": InfoBatch,
     "impon-paced": ImponPaced,
     "impon-memory": ImponMemory,
 }

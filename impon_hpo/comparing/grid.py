@@ -161,7 +161,7 @@ def _run_cell(cell: Cell, folder: Path) -> str:
             epochs.append(dataclasses.asdict(epoch))
     except NonFiniteLossError as error:
         ended = str(error)
-    if memory is not None and not ended:
+    if memory is not None and not ended:  # its word counts even if it learnt little: it is alone
         references.learn(
             cell.config.model_copy(update={"reference": "prequential"}), splits, memory
         )

@@ -12,6 +12,7 @@ that trains on a fraction has to beat. Hurts: an epoch of more steps repeats the
 
 from __future__ import annotations
 
+import math
 from typing import Any, Unpack
 
 import torch
@@ -47,7 +48,7 @@ class UniformFraction(BatchSampler):
     def __init__(self, rows: Rows, *, fraction: float = 1 / 3, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
         check_share("fraction", fraction)
-        self.n_pool = int(fraction * len(rows))
+        self.n_pool = math.floor(fraction * len(rows) + 1e-9)
         if self.n_pool < self.batch_size:
             raise ConfigError(
                 f"fraction={fraction} of {len(rows)} rows is {self.n_pool}, fewer than a batch "

@@ -6,9 +6,11 @@ Rule: of a bank taken from shuffled epochs, predict each row's reducible loss (l
 that is trained - loss of the reference) by recursive least squares from {reference loss and class
 probabilities; label; last seen loss, whether there is one, and its age; progress; products of
 these}; draw the batch without replacement with probability ∝ exp(T · rank / N), rank 0 for the
-lowest prediction, N - 1 for the highest. T, the temperature, runs linearly from `temperature` to
-`temperature_end` over the run: below 0 the lowest predictions are favoured, at 0 the run is exactly
-that of `uniform`, and with T → ∞ the batch is the top of the bank. A share `explore` of each batch
+lowest of N predictions, N - 1 for the highest. T, the temperature, runs linearly from
+`temperature` to `temperature_end` over the run: below 0 the lowest predictions are favoured, at 0
+(with all rows open) the run is exactly that of `uniform`, and with T → ∞ the batch is the top of
+the bank. Banks come from the rows that the reference found easiest, widening from `easiest` to all
+rows over `pacing`, as in `impon-paced`. A share `explore` of each batch
 comes from the stream whatever its prediction.
 Cost a step: none but a linear model on the bank; the reference is made once a study and charged.
 State: 8 bytes a row, and (d + 1)² floats, d = 2 · classes + 11. Weights: none.
@@ -81,10 +83,10 @@ class ImponMemory(BatchSampler):
         rows: Rows,
         *,
         bank_size: int | None = None,
-        temperature: float = 3.0,
+        temperature: float = 2.0,
         temperature_end: float | None = None,
-        easiest: float = 1.0,
-        pacing: float = 2 / 9,
+        easiest: float = 1 / 4,
+        pacing: float = 4 / 9,
         target: Literal["reducible", "loss"] = "reducible",
         explore: float = 0.2,
         forgetting: float = 0.99,
@@ -120,7 +122,7 @@ class ImponMemory(BatchSampler):
             self._fixed = self._what_stays(rows)
             self._easiest_first = rows.reference.loss.argsort(stable=True)
         elif without_reference == "impon":
-            self._plain = Impon(rows, **common)
+            self._plain = Impon(rows, bank_size=bank_size or min(200, len(rows)), **common)
         n_features = 2 * rows.n_classes + 11
         self.estimator = RecursiveLeastSquares(
             n_features, forgetting=forgetting, ridge=ridge, device=rows.device
@@ -132,6 +134,7 @@ class ImponMemory(BatchSampler):
         self._stream.shuffle()
         self._fit.clear()
         if self._plain is not None:
+            self._plain.blind = self.blind
             self._plain.start_epoch(epoch)
 
     @property
@@ -144,7 +147,7 @@ class ImponMemory(BatchSampler):
         if self._plain is not None:
             return self._plain.draw(forward)
         temperature = self.temperature
-        if self._fixed is None or temperature == 0:
+        if self._fixed is None or (temperature == 0 and self._n_open() == len(self.rows)):
             rows = self._stream.take(self.batch_size)
             return Draw(rows) if self._fixed is None else self._described(rows, self._context(rows))
         taken = self._bank()
@@ -155,11 +158,13 @@ class ImponMemory(BatchSampler):
         chosen = torch.cat([explored, self.n_explored + picked])
         return self._described(taken[chosen], context[chosen])
 
+    def _n_open(self) -> int:
+        return max(self.bank_size, round(self.pacing.share(self.progress) * len(self.rows)))
+
     def _bank(self) -> Tensor:
-        n_open = round(self.pacing.share(self.progress) * len(self.rows))
+        n_open = self._n_open()
         if n_open == len(self.rows) or self.blind:
             return self._stream.take(self.bank_size)
-        n_open = max(n_open, self.bank_size)
         return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
 
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
@@ -208,6 +213,8 @@ class ImponMemory(BatchSampler):
         self._history.update(draw.rows, losses, self.steps)
 
     def diagnostics(self) -> dict[str, float]:
+        if self._plain is not None:
+            return self._plain.diagnostics()
         return super().diagnostics() | self._fit.measures()
 
     def state_dict(self) -> dict[str, Any]:

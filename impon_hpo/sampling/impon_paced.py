@@ -1,4 +1,4 @@
-"""`impon-paced`: the rows that earlier training found easy first, for the beginning of a run only.
+"""`impon-paced`: the rows that earlier training found easy first, before all of them.
 
 Source: this project.
 Rule: the reference (what a cheap earlier run learnt about each row) orders the rows by its loss.
@@ -60,7 +60,7 @@ class ImponPaced(BatchSampler):
         rows: Rows,
         *,
         easiest: float = 1 / 3,
-        pacing: float = 2 / 9,
+        pacing: float = 7 / 9,
         shape: Shape = "linear",
         then: Literal["uniform", "reducible"] = "uniform",
         bank_size: int | None = None,
@@ -92,8 +92,8 @@ class ImponPaced(BatchSampler):
             return Draw(self._stream.take(self.batch_size))
         bank = self._stream.take(self.bank_size)
         seen, last = self._history.seen_at[bank] >= 0, self._history.last[bank]
-        scores = self._seen(torch.where(seen, last - self._loss[bank], 0.0))
-        picked = torch.topk(scores, self.batch_size).indices
+        scores = torch.where(seen, last - self._loss[bank], 0.0)
+        picked = torch.topk(self._seen(scores), self.batch_size).indices
         return Draw(bank[picked], scores=scores[picked])
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:

@@ -2,10 +2,10 @@
 
 Source: Chang, Learned-Miller, McCallum (2017), "Active bias"; the form is that of Arazo et al.
 (2021), which the IMPON paper compares with.
-Rule: d_i is the mean of 1 - p(y_i | x_i) over the visits of row i. Score: d_i (`p-sgd`, difficulty)
-or d_i (1 - d_i) (`c-sgd`, closeness to the threshold). At the start of an epoch, and whenever a pool
-is used up, a pool of `budget` · n rows is drawn without replacement with probability ∝ score + ε,
-and its rows are trained on in random order.
+Rule: d_i is the mean of 1 - p(y_i | x_i) over the visits of row i. The score is d_i (`p-sgd`,
+difficulty) or d_i (1 - d_i) (`c-sgd`, closeness to the threshold). At the start of an epoch, and
+whenever a pool is used up, a pool of `budget` · n rows is drawn without replacement with
+probability ∝ score + ε, and its rows are trained on in random order.
 Cost a step: none beyond training; O(n) once a pool. State: 8 bytes a row, 8 more a row of the pool.
 Weights: none. With `budget` = 1 a pool is a permutation of all rows, so both are exactly `uniform`.
 Helps: where labels are clean and data redundant. Hurts: `p-sgd` spends most on wrong labels; under
@@ -19,6 +19,7 @@ Departures from the sources:
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
@@ -75,7 +76,7 @@ class PSgd(BatchSampler):
             raise ConfigError(
                 f"warmup_epochs must be at least 0, but got warmup_epochs={warmup_epochs}."
             )
-        self.n_pool = int(budget * len(rows))
+        self.n_pool = math.floor(budget * len(rows) + 1e-9)
         if self.n_pool < self.batch_size:
             raise ConfigError(
                 f"budget={budget} of {len(rows)} rows is {self.n_pool}, fewer than a batch "

@@ -10,7 +10,7 @@ due to what comes with them (fewer different rows, other batches). Hurts: never 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Unpack
 
 from torch import Tensor
@@ -19,6 +19,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
 from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.options import check_known, check_sampler
 from impon_hpo.sampling.rows import Rows
 
 
@@ -47,8 +48,9 @@ class Placebo(BatchSampler):
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
-        other = find(cls.known, options.get("of", "impon"), "batch sampler")
-        return other.wants_reference(options.get("options", {}))
+        name = options.get("of", "impon")
+        other = check_sampler(name, find(cls.known, name, "batch sampler"))
+        return other.wants_reference(options.get("options") or {})
 
     def __init__(
         self,
@@ -59,13 +61,12 @@ class Placebo(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        kind: Any = find(self.known, of, "batch sampler")
-        if kind is Placebo:
+        kind = check_sampler(of, find(self.known, of, "batch sampler"))
+        if issubclass(kind, Placebo):
             raise ConfigError("A placebo of a placebo is none: give `of` another batch sampler.")
-        try:
-            self.other: BatchSampler = kind(rows, **common, **(options or {}))
-        except TypeError as error:
-            raise ConfigError(f"options of the placebo of '{of}': {error}.") from None
+        check_known(of, kind, options or {})
+        constructor: Callable[..., BatchSampler] = kind
+        self.other = constructor(rows, **common, **(options or {}))
         self.other.blind = True
         self.repeats_rows = self.other.repeats_rows
         self.needs_forward = self.other.needs_forward

@@ -58,7 +58,7 @@ class ProxyFilter(BatchSampler):
         if trajectory is None:
             raise ConfigError("proxy-filter needs a reference with a trajectory (losses by epoch).")
         self._trajectory: Tensor = trajectory
-        self.n_drawn = min(len(rows), math.ceil(self.batch_size / keep))
+        self.n_drawn = min(len(rows), math.ceil(self.batch_size / keep - 1e-9))
         _ = self.progress  # refuses to go on without total_steps
         self._stream = Stream(len(rows), self.generator)
 
@@ -71,11 +71,10 @@ class ProxyFilter(BatchSampler):
         stage = self.progress * (len(self._trajectory) - 1)
         before = math.floor(stage)
         after = min(before + 1, len(self._trajectory) - 1)
-        losses = torch.lerp(
+        scores = torch.lerp(
             self._trajectory[before, drawn], self._trajectory[after, drawn], stage - before
         )
-        scores = self._seen(losses)
-        picked = torch.topk(scores, self.batch_size).indices
+        picked = torch.topk(self._seen(scores), self.batch_size).indices
         return Draw(drawn[picked], scores=scores[picked])
 
     def state_dict(self) -> dict[str, Any]:

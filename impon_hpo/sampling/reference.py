@@ -29,12 +29,15 @@ class Reference:
     trajectory: Tensor | None = None
 
     def __post_init__(self) -> None:
-        n = len(self.loss)
+        n = self.loss.numel()
         shapes_agree = (
-            self.loss.shape == (n,)
+            self.loss.dim() == 1
             and self.probabilities.dim() == 2
             and len(self.probabilities) == n
-            and (self.trajectory is None or self.trajectory.shape[1:] == (n,))
+            and (
+                self.trajectory is None
+                or (self.trajectory.shape[1:] == (n,) and len(self.trajectory) > 0)
+            )
         )
         if not shapes_agree:
             shape = None if self.trajectory is None else tuple(self.trajectory.shape)
@@ -47,6 +50,10 @@ class Reference:
             values = getattr(self, name)
             if values is not None and not bool(torch.isfinite(values).all()):
                 raise ConfigError(f"A reference holds finite numbers, but its {name} does not.")
+        if n > 0 and float(self.loss.min()) < 0:
+            raise ConfigError(
+                f"The losses of a reference are at least 0, but one is {float(self.loss.min()):g}."
+            )
 
     def __len__(self) -> int:
         return len(self.loss)

@@ -54,7 +54,8 @@ class RhoLoss(BatchSampler):
     def __init__(self, rows: Rows, *, ratio: float = 0.1, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
         check_share("ratio", ratio)
-        self.bank_size = min(len(rows), math.ceil(self.batch_size / ratio))
+        self.bank_size = min(len(rows), math.ceil(self.batch_size / ratio - 1e-9))
+        _ = self._reference  # refuses to go on without one
         self._stream = Stream(len(rows), self.generator)
 
     def start_epoch(self, epoch: int) -> None:
@@ -65,8 +66,10 @@ class RhoLoss(BatchSampler):
         assert forward is not None
         bank = self._stream.take(self.bank_size)
         losses, _ = forward(bank)
-        scores = self._seen(losses - self._reference.loss[bank])
-        picked = torch.topk(scores, self.batch_size).indices
+        # Without this, rows whose loss is no number would always come first.
+        losses = torch.where(torch.isfinite(losses), losses, -torch.inf)
+        scores = losses - self._reference.loss[bank]
+        picked = torch.topk(self._seen(scores), self.batch_size).indices
         return Draw(bank[picked], scores=scores[picked])
 
     def state_dict(self) -> dict[str, Any]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Unpack, get_type_hints
+from typing import Any, Unpack
 
-from impon_hpo.errors import ConfigError
-from impon_hpo.lookup import find, suggestion
+from impon_hpo.lookup import find
 from impon_hpo.sampling.autoassist import AutoAssist
 from impon_hpo.sampling.base import BatchSampler, Common
 from impon_hpo.sampling.class_loss import ClassLoss
@@ -20,6 +18,7 @@ from impon_hpo.sampling.impon_paced import ImponPaced
 from impon_hpo.sampling.infobatch import InfoBatch
 from impon_hpo.sampling.loss_rank import LossRank
 from impon_hpo.sampling.lstm_loss import LstmLoss
+from impon_hpo.sampling.options import check_known, check_sampler, options_of
 from impon_hpo.sampling.p_sgd import CSgd, PSgd
 from impon_hpo.sampling.placebo import Placebo
 from impon_hpo.sampling.prioritized import Prioritized
@@ -62,35 +61,17 @@ def sampler_class(name: str) -> type[BatchSampler]:
     Raises:
         ConfigError: The name is unknown, or the class is no `BatchSampler`.
     """
-    found = find(SAMPLERS, name, "batch sampler")
-    if not (inspect.isclass(found) and issubclass(found, BatchSampler)):
-        raise ConfigError(f"'{name}' must be a subclass of BatchSampler, but is {found!r}.")
-    return found
+    return check_sampler(name, find(SAMPLERS, name, "batch sampler"))
 
 
 def option_types(name: str) -> dict[str, Any]:
     """Return the options that a batch sampler takes beside those of all, with their types."""
-    common = {"self", "rows", *Common.__annotations__}
-    constructor = sampler_class(name).__init__
-    types = get_type_hints(constructor)
-    own = inspect.signature(constructor).parameters
-    return {
-        name: types.get(name, Any)
-        for name, parameter in own.items()
-        if name not in common and parameter.kind is not parameter.VAR_KEYWORD
-    }
+    return options_of(sampler_class(name))
 
 
 def check_options(name: str, options: Iterable[str]) -> None:
     """Raise `ConfigError` if the batch sampler or one of its options is unknown."""
-    known = option_types(name)
-    for option in options:
-        if option not in known:
-            listed = f"Its options: {', '.join(known)}." if known else "It has no options."
-            raise ConfigError(
-                f"Batch sampler '{name}' has no option '{option}'."
-                f"{suggestion(option, known)} {listed}"
-            )
+    check_known(name, sampler_class(name), options)
 
 
 def make_sampler(

@@ -82,9 +82,9 @@ class TrainingConfig(BaseModel):
         default=0, ge=0, lt=2**31, description="seed of split, initial weights and order"
     )
     reference: str = Field(
-        default="crossfit",
-        description="what samplers that use one learn of the rows beforehand: crossfit, "
-        "prequential or a file",
+        default="prequential",
+        description="what samplers that use one learn of the rows beforehand: prequential, "
+        "crossfit or a file",
     )
     reference_options: dict[str, Any] = Field(
         default={},

@@ -112,6 +112,12 @@ class References:
             yield
 
 
+def learnt_enough(val_accuracy: float, n_classes: int) -> bool:
+    """Return whether a run got so far above guessing that what it saw can teach others: a tenth of
+    the way to 1."""
+    return val_accuracy >= 1 / n_classes + 0.1 * (1 - 1 / n_classes)
+
+
 def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
     """Return `splits` with the reference, if there is one."""
     return splits if kept is None else dataclasses.replace(splits, reference=kept.reference)

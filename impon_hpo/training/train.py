@@ -14,8 +14,10 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
+from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.references import (
     References,
+    learnt_enough,
     wants_reference,
     with_reference,
     without_reference,
@@ -50,28 +52,36 @@ def train(
     """
     device = find_device(config.device)
     splits = load_splits(config, device)
-    kept = None
+    kept, memory = None, None
+    references = References(folder.parent / "references", say=say)
+    asked = config
     if wants_reference(config):
-        kept = References(folder.parent / "references", say=say).find(config, splits)
+        kept = references.find(config, splits)
         splits = with_reference(splits, kept)
         if kept is None:
             config = without_reference(config)
-            say("There is no prequential reference yet: this run is trained without one.")
+            memory = RowMemory(splits.train.labels, splits.n_classes)
+            say(
+                f"There is no reference yet: this run is trained with '{config.sampler}', and what "
+                "it sees of the rows is the reference of the next ones."
+            )
     identity = config.identity()
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
         say(f"continuing from {checkpoint.path}")
-    for result in train_epochs(config, splits, checkpoint):
+    for result in train_epochs(config, splits, checkpoint, memory):
         seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
         say(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
             f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
             f"seen {result.share_seen:.1%}  {result.rows_trained / seconds:,.0f} rows/s"
         )
-    run = TrainingRun(config, splits)
+    run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
+    if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
+        references.learn(asked, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,

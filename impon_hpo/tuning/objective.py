@@ -23,6 +23,7 @@ from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.references import (
     References,
     check_reference,
+    learnt_enough,
     wants_reference,
     with_reference,
     without_reference,
@@ -121,9 +122,10 @@ class Objective:
         finally:
             if results:
                 self._describe(trial, results)
-        if memory is not None:
+        last = results[-1].val_accuracy
+        if memory is not None and learnt_enough(last, self.splits.n_classes):
             self._references.learn(trial.study, self.config, splits, memory)
-        return results[-1].val_accuracy
+        return last
 
     def _with_reference(
         self, trial: optuna.Trial, config: TrainingConfig

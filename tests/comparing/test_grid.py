@@ -21,7 +21,7 @@ GRID = (
         .replace("epochs = 3", "epochs = 2\nepoch_fraction = 0.3")
         .replace("choices = [16, 32]", "choices = [32]")
     )
-    + '\n[arms.paced]\nsampler = "impon-paced"\n\n[arms.paced.run]\n'
+    + '\n[arms.paced]\nsampler = "impon-paced"\n\n[arms.paced.run]\nreference = "crossfit"\n'
     + ("reference_options = { epochs = 1, width = 4 }\n")
 )
 PREQUENTIAL = ("arms.paced.run.reference=prequential", "arms.paced.run.reference_options={}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import TypeVar
 
 import pytest
 import torch
@@ -12,12 +13,14 @@ from hypothesis import strategies as st
 
 from impon_hpo.sampling.choice import choose_distinct, choose_repeatedly, gumbel, random_order
 
+T = TypeVar("T")
+
 
 def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def distance[T](found: Counter[T], expected: dict[T, float]) -> float:
+def distance(found: Counter[T], expected: dict[T, float]) -> float:
     """χ² of counts against probabilities; nothing else may have been found."""
     assert set(found) <= set(expected)
     n = found.total()
@@ -55,7 +58,7 @@ def test_second_distinct_position_is_in_proportion_to_what_is_left() -> None:
     found: Counter[tuple[int, ...]] = Counter(
         tuple(choose_distinct(importance, 2, generator).tolist()) for _ in range(6000)
     )
-    expected = {
+    expected: dict[tuple[int, ...], float] = {
         (2, 1): 1 / 2 * 2 / 3,
         (2, 0): 1 / 2 * 1 / 3,
         (1, 2): 1 / 3 * 3 / 4,
@@ -104,8 +107,15 @@ def test_every_order_is_equally_likely() -> None:
     found: Counter[tuple[int, ...]] = Counter(
         tuple(random_order(3, generator).tolist()) for _ in range(3000)
     )
-    orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
-    assert distance(found, {order: 1 / 6 for order in orders}) < 20.5
+    orders: list[tuple[int, ...]] = [
+        (0, 1, 2),
+        (0, 2, 1),
+        (1, 0, 2),
+        (1, 2, 0),
+        (2, 0, 1),
+        (2, 1, 0),
+    ]
+    assert distance(found, dict.fromkeys(orders, 1 / 6)) < 20.5
 
 
 def test_noise_is_standard_gumbel() -> None:

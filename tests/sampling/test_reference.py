@@ -78,3 +78,18 @@ def test_reference_is_the_same_on_another_device(device: str, epochs: int | None
 def test_reference_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         reference().loss = torch.zeros(4)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("loss", "trajectory", "complaint"),
+    [
+        (torch.tensor(1.0), None, "has loss"),
+        (torch.tensor([1.0, -0.5]), None, "at least 0, but one is -0.5"),
+        (torch.ones(2), torch.zeros(0, 2), "has loss"),
+    ],
+)
+def test_what_is_no_reference_is_refused(
+    loss: torch.Tensor, trajectory: torch.Tensor | None, complaint: str
+) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        Reference(loss, torch.full((2, 3), 1 / 3), trajectory)

@@ -17,7 +17,9 @@ from tests.sampling.courses import assert_finite, assert_same, through_a_file
 Floats = NDArray[np.float64]
 
 
-def squares(n_features: int = 1, forgetting: float = 1.0, ridge: float = 2.0) -> RecursiveLeastSquares:
+def squares(
+    n_features: int = 1, forgetting: float = 1.0, ridge: float = 2.0
+) -> RecursiveLeastSquares:
     return RecursiveLeastSquares(
         n_features, forgetting=forgetting, ridge=ridge, device=torch.device("cpu")
     )
@@ -26,7 +28,8 @@ def squares(n_features: int = 1, forgetting: float = 1.0, ridge: float = 2.0) ->
 def tell(estimator: RecursiveLeastSquares, *seen: tuple[float, float]) -> None:
     """Learn from one batch of (x, loss)."""
     x, losses = zip(*seen, strict=True)
-    estimator.update(torch.tensor(x)[:, None], torch.tensor(losses))
+    context = torch.tensor(x, dtype=torch.float32)[:, None]
+    estimator.update(context, torch.tensor(losses, dtype=torch.float32))
 
 
 def weights_of(estimator: RecursiveLeastSquares) -> list[float]:

@@ -28,7 +28,7 @@ from impon_hpo.sampling.bank import draw_bank
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.features import CHUNK
-from impon_hpo.sampling.pacing import Pacing, Shape
+from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
 
@@ -74,7 +74,7 @@ class Curriculum(BatchSampler):
         super().__init__(rows, **common)
         self.pacing = Pacing(start, end, shape)
         _ = self.progress  # refuses to go on without total_steps
-        self._easiest_first = _difficulty(difficulty, rows).argsort(stable=True)
+        self._easiest_first = easiest_first(_difficulty(difficulty, rows))
         self._stream = Stream(len(rows), self.generator)
 
     def start_epoch(self, epoch: int) -> None:

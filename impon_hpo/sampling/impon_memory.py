@@ -38,7 +38,7 @@ from impon_hpo.sampling.choice import gumbel
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.impon import Impon
-from impon_hpo.sampling.pacing import Pacing
+from impon_hpo.sampling.pacing import Pacing, easiest_first
 from impon_hpo.sampling.rls import RecursiveLeastSquares
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
@@ -55,6 +55,7 @@ class ImponMemory(BatchSampler):
         easiest: Share of the rows, easiest by the reference first, that banks are drawn from at the
             beginning, above 0, at most 1 (1: all rows, all the time).
         pacing: Share of the run over which it widens to all rows, above 0, at most 1.
+        balance: Whether the open rows have the classes in proportion.
         target: What is regressed: "reducible" (loss - reference loss) or "loss".
         explore: Share of a batch taken without looking, 0 … 1.
         forgetting: Factor a batch of the least squares, above 0, at most 1.
@@ -87,6 +88,7 @@ class ImponMemory(BatchSampler):
         temperature_end: float | None = None,
         easiest: float = 1 / 4,
         pacing: float = 4 / 9,
+        balance: bool = True,
         target: Literal["reducible", "loss"] = "reducible",
         explore: float = 0.2,
         forgetting: float = 0.99,
@@ -120,7 +122,8 @@ class ImponMemory(BatchSampler):
         self._fixed: Tensor | None = None
         if rows.reference is not None:
             self._fixed = self._what_stays(rows)
-            self._easiest_first = rows.reference.loss.argsort(stable=True)
+            labels = rows.labels if balance else None
+            self._easiest_first = easiest_first(rows.reference.loss, labels)
         elif without_reference == "impon":
             self._plain = Impon(rows, bank_size=bank_size or min(200, len(rows)), **common)
         n_features = 2 * rows.n_classes + 11

@@ -1,7 +1,8 @@
 """`impon-paced`: the rows that earlier training found easy first, before all of them.
 
 Source: this project.
-Rule: the reference (what a cheap earlier run learnt about each row) orders the rows by its loss.
+Rule: the reference (what a cheap earlier run learnt about each row) orders the rows of each class
+by its loss.
 The share that is open widens from `easiest` to all rows during the first `pacing` of the run. From
 then on the run is that of `uniform`, or, with `then = "reducible"`, of each bank those rows are
 trained on whose last seen loss exceeds the reference's most.
@@ -23,7 +24,7 @@ from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_choice
 from impon_hpo.sampling.history import LossHistory
-from impon_hpo.sampling.pacing import Pacing, Shape
+from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
 
@@ -36,6 +37,7 @@ class ImponPaced(BatchSampler):
         easiest: Share of the rows open at the beginning, above 0, at most 1.
         pacing: Share of the run after which all rows are open, above 0, at most 1.
         shape: "linear", "root" or "step", how the share widens.
+        balance: Whether the open rows have the classes in proportion.
         then: "uniform", or "reducible": of each `bank_size` rows the batch with the highest last
             seen loss minus the reference's; rows never seen count as seen at their reference.
         bank_size: Rows of a bank for "reducible", from a batch to all training rows; default two
@@ -62,6 +64,7 @@ class ImponPaced(BatchSampler):
         easiest: float = 1 / 3,
         pacing: float = 7 / 9,
         shape: Shape = "linear",
+        balance: bool = True,
         then: Literal["uniform", "reducible"] = "uniform",
         bank_size: int | None = None,
         **common: Unpack[Common],
@@ -73,7 +76,7 @@ class ImponPaced(BatchSampler):
         self.bank_size = self._bank_size(bank_size, default=2 * self.batch_size)
         _ = self.progress  # refuses to go on without total_steps
         self._loss = self._reference.loss
-        self._easiest_first = self._loss.argsort(stable=True)
+        self._easiest_first = easiest_first(self._loss, rows.labels if balance else None)
         self._history = LossHistory(len(rows), rows.device)
         self._stream = Stream(len(rows), self.generator)
 

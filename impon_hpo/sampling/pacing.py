@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import torch
+from torch import Tensor
+
 from impon_hpo.sampling.checks import check_choice, check_share
 
 Shape = Literal["linear", "root", "step"]
@@ -46,3 +49,21 @@ class Pacing:
         if self.shape == "root":
             return float((self.start**2 + (1 - self.start**2) * passed) ** 0.5)
         return self.start + (1 - self.start) * passed
+
+
+def easiest_first(difficulty: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Return all rows (n,) int64 in the order of their difficulty (n,), the easiest first.
+
+    With labels (n,) int64, each row's place is its share of its own class, so that every beginning
+    of the order has the classes in proportion; else easy classes come before hard ones.
+    """
+    order = difficulty.argsort(stable=True)
+    if labels is None:
+        return order
+    by_class = order[labels[order].argsort(stable=True)]
+    counts = labels.bincount()
+    begins = counts.cumsum(0) - counts
+    classes = labels[by_class]
+    place = torch.arange(len(labels), device=labels.device) - begins[classes]
+    share = (place.double() + 0.5) / counts[classes]
+    return by_class[share.argsort(stable=True)]

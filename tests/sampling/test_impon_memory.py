@@ -38,6 +38,7 @@ def memory(
         "batch_size": 2,
         "explore": 0.0,
         "easiest": 1.0,
+        "balance": False,
         "temperature": 3.0,
         "total_steps": 10,
     }
@@ -253,3 +254,14 @@ def test_option_out_of_its_range_is_refused(option: str, value: Any, complaint: 
 def test_infinity_with_another_end_is_refused(pair: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match=f"got {pair[0]} and {pair[1]}"):
         memory(SPREAD, temperature=pair[0], temperature_end=pair[1])
+
+
+def test_banks_open_with_the_easiest_rows_of_each_class() -> None:
+    # Labels alternate; all rows of class 0 are easier than all of class 1.
+    loss = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    for balance, expected in ((True, {0, 2, 7, 5}), (False, {0, 2, 4, 6})):
+        drawn: set[int] = set()
+        for seed in range(40):
+            sampler = memory(loss, easiest=0.5, balance=balance, bank_size=4, seed=seed)
+            drawn |= set(sampler.draw().rows.tolist())
+        assert drawn == expected

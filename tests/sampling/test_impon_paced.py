@@ -32,6 +32,7 @@ def rows_with(loss: list[float]) -> Rows:
 def paced(loss: list[float] | None = None, *, blind: bool = False, **given: Any) -> ImponPaced:
     """Batches of 2 of 18 rows over 9 steps: 6, 12, then all rows are open."""
     usual: dict[str, Any] = {"batch_size": 2, "model": MODEL, "pacing": 2 / 9, "total_steps": 9}
+    usual["balance"] = False
     sampler = ImponPaced(rows_with(LOSS if loss is None else loss), **(usual | given))
     sampler.blind = blind
     sampler.start_epoch(1)
@@ -169,3 +170,14 @@ def test_rows_without_a_reference_are_refused() -> None:
 def test_option_out_of_its_range_is_refused(given: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
         paced(**given)
+
+
+def test_open_rows_have_the_classes_in_proportion() -> None:
+    # Labels alternate; all rows of class 0 are easier than all of class 1.
+    loss = [0.1, 0.9, 0.2, 0.8, 0.3, 0.7, 0.4, 0.6]
+    for balance, expected in ((True, {0, 2, 7, 5}), (False, {0, 2, 4, 6})):
+        drawn: set[int] = set()
+        for seed in range(30):
+            given: dict[str, Any] = {"easiest": 0.5, "pacing": 1.0, "shape": "step"}
+            drawn |= set(paced(loss, seed=seed, balance=balance, **given).draw().rows.tolist())
+        assert drawn == expected

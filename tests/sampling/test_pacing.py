@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.pacing import Pacing, Shape
+from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,16 @@ def test_pacing_out_of_its_range_is_refused(options: dict[str, Any], complaint: 
     usual: dict[str, Any] = {"start": 0.5, "end": 0.5}
     with pytest.raises(ConfigError, match=complaint):
         Pacing(**(usual | options))
+
+
+def test_order_by_difficulty_alone_and_within_classes() -> None:
+    difficulty = torch.tensor([5.0, 1.0, 3.0, 2.0, 9.0, 8.0])
+    assert easiest_first(difficulty).tolist() == [1, 3, 2, 0, 5, 4]
+    # Class 0 has rows 0 (5), 1 (1), 2 (3), 3 (2): shares 7/8, 1/8, 5/8, 3/8; class 1 has 4 (9)
+    # and 5 (8): 3/4 and 1/4.
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    assert easiest_first(difficulty, labels).tolist() == [1, 5, 3, 2, 4, 0]
+
+
+def test_class_without_rows_is_no_obstacle() -> None:
+    assert easiest_first(torch.tensor([2.0, 1.0]), torch.tensor([3, 3])).tolist() == [1, 0]

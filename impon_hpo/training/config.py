@@ -60,13 +60,24 @@ class TrainingConfig(BaseModel):
     )
     nesterov: bool = Field(default=False, description="Nesterov momentum (sgd)")
     weight_decay: float = Field(default=5e-4, ge=0, allow_inf_nan=False, description="weight decay")
-    schedule: Literal["constant", "cosine", "one-cycle"] = Field(
-        default="cosine", description="learning rate over the run: constant, cosine or one-cycle"
+    schedule: Literal["constant", "cosine", "one-cycle", "rungs"] = Field(
+        default="cosine",
+        description="learning rate over the run: constant, cosine, one-cycle or rungs (cosine to "
+        "zero at each rung)",
+    )
+    rung_factor: int = Field(
+        default=3, ge=2, description="rungs end at epochs, epochs / factor, epochs / factor² …"
     )
     warmup_epochs: float = Field(
         default=0.0, ge=0, description="epochs of linear warm-up; of rise for one-cycle (0: 30 %)"
     )
     epochs: int = Field(default=30, ge=1, description="epochs, the horizon of the schedule")
+    eval_weights: Literal["last", "ema"] = Field(
+        default="last", description="what is evaluated: the last weights or their moving average"
+    )
+    ema_epochs: float = Field(
+        default=0.5, gt=0, allow_inf_nan=False, description="time constant of that average"
+    )
     epoch_fraction: float = Field(
         default=1.0, gt=0, le=1, description="share of a full epoch's steps that an epoch has"
     )

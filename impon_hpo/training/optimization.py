@@ -38,9 +38,10 @@ def make_schedule(
 ) -> LRScheduler:
     """Make the schedule that is stepped after every optimiser step.
 
-    `constant` and `cosine` (to zero at the end of the last epoch) rise linearly over
-    `warmup_epochs`; `one-cycle` is `torch.optim.lr_scheduler.OneCycleLR` with its cosine annealing,
-    rising over `warmup_epochs` (default: 30 % of the run), at constant momentum.
+    `constant`, `cosine` (to zero at the end of the last epoch) and `rungs` (to zero at the end of
+    each rung, and then from the top again) rise linearly over `warmup_epochs`; `one-cycle` is
+    `torch.optim.lr_scheduler.OneCycleLR` with its cosine annealing, rising over `warmup_epochs`
+    (default: 30 % of the run), at constant momentum.
     """
     total = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
@@ -54,11 +55,26 @@ def make_schedule(
             cycle_momentum=False,
         )
 
+    ends = [rung * steps_per_epoch for rung in rungs(config.epochs, config.rung_factor)]
+    if config.schedule == "cosine":
+        ends = [total]
+
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
         if config.schedule == "constant":
             return 1.0
-        return (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+        end = next((end for end in ends if step < end), total)
+        begin = max([warmup, *(earlier for earlier in ends if earlier < end)])
+        return (1 + math.cos(math.pi * (step - begin) / max(1, end - begin))) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def rungs(epochs: int, factor: int) -> list[int]:
+    """Return the epochs at which successive halving decides: …, epochs / factor², epochs / factor,
+    epochs, rounded down, from 1 on."""
+    found = [epochs]
+    while found[0] // factor >= 1:
+        found.insert(0, found[0] // factor)
+    return found

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
 from impon_hpo.training.augmentation import Augmentation
+from impon_hpo.training.averaging import average_weights
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import autocast_pays
@@ -93,6 +94,7 @@ class TrainingRun:
         )
         self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
+        self.averaged = average_weights(config, self.model, self.steps_per_epoch)
         self.augmentation = Augmentation(splits.train.images, splits.augment, crop_seed)
         self.sampler = make_sampler(
             config.sampler,
@@ -173,23 +175,23 @@ class TrainingRun:
         return float(total) / (self.steps_per_epoch * self.config.batch_size), rows_scored
 
     def evaluate(self, split: Split) -> tuple[float, float]:
-        """Return accuracy (0 … 1) and mean cross-entropy of the model on a split."""
+        """Return accuracy (0 … 1) and mean cross-entropy of `eval_weights` on a split."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         batches = zip(
             split.images.split(VALIDATION_BATCH), split.labels.split(VALIDATION_BATCH), strict=True
         )
         for images, labels in batches:
-            logits = self.predict(images)
+            logits = self.predict(images, self.averaged)
             correct += (logits.argmax(1) == labels).sum()
             total += cross_entropy(logits, labels, reduction="sum").double()
         return int(correct) / len(split), float(total) / len(split)
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
+    def predict(self, images: Tensor, model: nn.Module | None = None) -> Tensor:
         """Return logits (k, n_classes) float32 of images (k, H, W, C) uint8, in evaluation mode."""
-        self.model.eval()
-        return self._logits(images)
+        (model or self.model).eval()
+        return self._logits(images, model or self._forward)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: everything that the next epoch depends on."""
@@ -199,6 +201,7 @@ class TrainingRun:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "sampler": self.sampler.state_dict(),
             "augmentation": self.augmentation.generator.get_state(),
             "memory": None if self.memory is None else self.memory.state_dict(),
@@ -217,25 +220,29 @@ class TrainingRun:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
         self.sampler.load_state_dict(state["sampler"])
         self.augmentation.generator.set_state(state["augmentation"].cpu())
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])
 
     def _step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits = self._logits(self.augmentation.read(rows))
+        logits = self._logits(self.augmentation.read(rows), self._forward)
         losses = self._row_losses(logits, self.splits.train.labels[rows])
         (losses if weights is None else weights * losses).mean().backward()
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.model)
         return losses.detach(), logits.detach()
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
         inputs = self.splits.normalise(images).contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            logits = self._forward(inputs)
-        return logits.float()  # type: ignore[no-any-return]
+            logits = model(inputs)
+        return logits.float()
 
     def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         return cross_entropy(

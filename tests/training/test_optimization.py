@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from impon_hpo.training.config import TrainingConfig, training_config
-from impon_hpo.training.optimization import make_optimizer, make_schedule
+from impon_hpo.training.optimization import make_optimizer, make_schedule, rungs
 
 LR = 0.8
 property_settings = settings(
@@ -191,3 +191,27 @@ def test_every_parameter_that_learns_is_in_once(optimizer: str) -> None:
     held = [id(parameter) for group in groups for parameter in group["params"]]
     assert sorted(held) == sorted(id(p) for p in model.parameters() if p.requires_grad)
     assert len(held) == 5
+
+
+@pytest.mark.parametrize(
+    ("epochs", "factor", "expected"),
+    [(9, 3, [1, 3, 9]), (30, 3, [1, 3, 10, 30]), (8, 2, [1, 2, 4, 8]), (1, 3, [1]), (5, 9, [5])],
+)
+def test_rungs_are_those_of_successive_halving(
+    epochs: int, factor: int, expected: list[int]
+) -> None:
+    assert rungs(epochs, factor) == expected
+
+
+def test_rungs_decay_to_zero_at_each_rung_and_begin_anew() -> None:
+    config = training_config({"lr": 1.0, "epochs": 3, "schedule": "rungs", "rung_factor": 3})
+    optimizer = make_optimizer(config, nn.Linear(1, 1))
+    schedule = make_schedule(config, optimizer, 2)
+    found = []
+    for _ in range(6):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    # Two steps to the rung of epoch 1, four to that of epoch 3: (1 + cos(π k / n)) / 2.
+    assert found == pytest.approx([1, 0.5, 1, 0.8535534, 0.5, 0.1464466])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)

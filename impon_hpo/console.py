@@ -73,6 +73,6 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
             table.add_row(*(escape(str(cell)) for cell in row.values()))
         data.print(table)
         return
-    print_line("\t".join(rows[0]))
+    print("\t".join(rows[0]))  # Rich would turn tabs into spaces
     for row in rows:
-        print_line("\t".join(str(cell) for cell in row.values()))
+        print("\t".join(str(cell) for cell in row.values()))

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.state_file import read_state, write_state
 
 FORMAT = 1
 
@@ -33,21 +30,7 @@ class Checkpoint:
         Raises:
             CheckpointError: It cannot be written (the former file is then still whole).
         """
-        temporary: str | None = None
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=self.path.parent, prefix=self.path.name, suffix=".tmp", delete=False
-            ) as file:
-                temporary = file.name
-                torch.save({"format": FORMAT} | state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
-        except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            raise CheckpointError(f"Checkpoint '{self.path}' cannot be written: {error}") from error
+        write_state(self.path, {"format": FORMAT} | state, "Checkpoint")
 
     def load(self, config: TrainingConfig, device: torch.device) -> dict[str, Any] | None:
         """Return the saved state with its tensors on `device`, or None where there is no file.
@@ -57,23 +40,11 @@ class Checkpoint:
         """
         if not self.path.exists():
             return None
-        try:
-            state = torch.load(self.path, map_location=device, weights_only=True)
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise CheckpointError(
-                f"Checkpoint '{self.path}' cannot be read: {str(error).splitlines()[0]} "
-                "Delete it to train from the start."
-            ) from error
+        advice = "Delete it to train from the start."
+        state = read_state(self.path, device, "Checkpoint", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(
-                f"'{self.path}' is no checkpoint of format {FORMAT} of impon-hpo. Delete it to "
-                "train from the start."
+                f"'{self.path}' is no checkpoint of format {FORMAT} of impon-hpo. {advice}"
             )
         asked = config.identity()
         different = [key for key in asked if state["config"].get(key) != asked[key]]
@@ -83,4 +54,4 @@ class Checkpoint:
                 f"Checkpoint '{self.path}' is of a run with {listed}. Delete it to train from the "
                 "start, or train with its settings."
             )
-        return state
+        return dict(state)

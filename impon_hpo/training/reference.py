@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import pickle
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +13,7 @@ import torch
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.state_file import read_state, write_state
 
 FORMAT = 1
 
@@ -56,17 +53,7 @@ class KeptReference:
         }
         if self.reference.trajectory is not None:
             state["trajectory"] = self.reference.trajectory.half().cpu()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
-            ) as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"Reference '{path}' cannot be written: {error}") from error
+        write_state(path, state, "Reference")
 
     @classmethod
     def load(cls, path: Path, splits: Splits) -> KeptReference:
@@ -75,19 +62,8 @@ class KeptReference:
         Raises:
             CheckpointError: The file is missing, broken, or of other data.
         """
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except (
-            OSError,
-            RuntimeError,
-            EOFError,
-            pickle.UnpicklingError,
-            zipfile.BadZipFile,
-        ) as error:
-            raise CheckpointError(
-                f"Reference '{path}' cannot be read: {str(error).splitlines()[0]} Delete it, and "
-                "it is made anew."
-            ) from error
+        advice = "Delete it, and it is made anew."
+        state = read_state(path, torch.device("cpu"), "Reference", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(f"'{path}' is no reference of format {FORMAT} of impon-hpo.")
         here = splits.fingerprint

@@ -1,0 +1,67 @@
+"""A file of tensors and plain values: written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from impon_hpo.errors import CheckpointError
+
+
+def write_state(path: Path, state: dict[str, Any], what: str) -> None:
+    """Replace the file by `state`: temporary file, flush to disk, rename.
+
+    Args:
+        path: The file; its folder is made if need be.
+        state: Tensors and plain values.
+        what: What the file is, for the message.
+
+    Raises:
+        CheckpointError: It cannot be written (the former file is then still whole).
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
+        ) as file:
+            temporary = file.name
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(f"{what} '{path}' cannot be written: {error}") from error
+
+
+def read_state(path: Path, device: torch.device, what: str, advice: str) -> Any:
+    """Return what `write_state` wrote, with its tensors on `device`; nothing in it is run as code.
+
+    Args:
+        path: The file.
+        device: Where its tensors are wanted.
+        what: What the file is, for the message.
+        advice: What to do if it is broken, for the message.
+
+    Raises:
+        CheckpointError: It is missing or broken.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+    ) as error:
+        said = (str(error).splitlines() or ["it is cut short."])[0]
+        raise CheckpointError(f"{what} '{path}' cannot be read: {said} {advice}") from error

@@ -1,0 +1,142 @@
+"""The references of a study: made once, charged once, found by workers elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from impon_hpo.errors import CheckpointError
+from impon_hpo.record import COST, EPOCHS, IDENTITY, USED, read_study
+from impon_hpo.reporting.summary import summarise, summary_rows
+from impon_hpo.storage import artifact_store
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.references import References
+from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.tuning.objective import Objective
+from tests.training.runs import CPU, config
+
+SPACE = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1, log=True)}
+CROSSFIT: dict[str, Any] = {
+    "reference": "crossfit",
+    "reference_options": {"epochs": 1, "width": 4, "batch_size": 32},
+}
+
+
+def memory_config(**given: Any) -> TrainingConfig:
+    return config(sampler="impon-memory", **({"epochs": 2} | given))
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return load_splits(config(), CPU)
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def objective(given: TrainingConfig, splits: Splits, folder: str = "here") -> Objective:
+    return Objective(
+        given,
+        SPACE,
+        splits=splits,
+        artifact_store=artifact_store(Path("artifacts")),
+        references=References(Path(folder), say=quiet),
+    )
+
+
+def new_study(given: TrainingConfig) -> optuna.Study:
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0), pruner=None
+    )
+    study.set_user_attr(IDENTITY, {"study": "s", "arm": "memory", "run": given.identity()})
+    return study
+
+
+def attributes(study: optuna.Study, name: str) -> list[Any]:
+    return [trial.user_attrs.get(name) for trial in study.trials]
+
+
+def test_crossfit_is_made_once_charged_once_and_used_by_all(splits: Splits) -> None:
+    given = memory_config(**CROSSFIT)
+    study = new_study(given)
+    study.optimize(objective(given, splits), n_trials=3)
+    record = read_study(study)
+    ((key, reference),) = record.references.items()
+    assert reference["maker"] == "crossfit"
+    assert reference["settings"]["epochs"] == 1
+    assert reference["cost"] == 3 * (2 * 5 * 32) + 320
+    assert attributes(study, USED) == [key] * 3
+    facts = summarise(record)
+    assert facts["cost"] == sum(attributes(study, COST)) + reference["cost"]
+    assert facts["references"][0]["trials"] == [0, 1, 2]
+    (row,) = [how for what, how in summary_rows(facts) if what.startswith("reference")]
+    assert "crossfit (folds 2, width 4" in row
+    assert f"cost {reference['cost']:,} included above, used by 3 trials" in row
+
+
+def test_prequential_comes_free_from_the_first_trial(splits: Splits) -> None:
+    given = memory_config(epoch_fraction=1.0, epochs=4)
+    study = new_study(given)
+    study.optimize(objective(given, splits), n_trials=3)
+    first, *later = attributes(study, USED)
+    assert first is None
+    assert len(set(later)) == 1
+    (reference,) = read_study(study).references.values()
+    assert (reference["maker"], reference["cost"]) == ("prequential", 0)
+    ranks = [
+        epochs[-1]["diagnostics"].get("rank_correlation") for epochs in attributes(study, EPOCHS)
+    ]
+    assert ranks[0] is None  # nothing was predicted without a reference
+    assert None not in ranks[1:]
+
+
+def test_trial_that_diverges_teaches_nobody(splits: Splits) -> None:
+    given = memory_config(epoch_fraction=1.0, epochs=4)
+    study = new_study(given)
+    study.enqueue_trial({"lr": 1e30}, skip_if_exists=False)
+    with pytest.warns(UserWarning, match="out of range for distribution"):
+        study.optimize(objective(given, splits), n_trials=1)
+    assert study.trials[0].state == optuna.trial.TrialState.PRUNED
+    assert read_study(study).references == {}
+    study.optimize(objective(given, splits), n_trials=2)
+    assert [used is None for used in attributes(study, USED)] == [True, True, False]
+
+
+def test_worker_elsewhere_fetches_it_from_the_artifact_store(
+    splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = memory_config(**CROSSFIT)
+    study = new_study(given)
+    study.optimize(objective(given, splits, "here"), n_trials=1)
+    monkeypatch.setattr(
+        "impon_hpo.training.references.crossfit", lambda *_, **__: pytest.fail("made again")
+    )
+    study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
+    here, there = (sorted(Path(name).glob("*.pt")) for name in ("here", "elsewhere"))
+    assert [path.name for path in here] == [path.name for path in there]
+    assert here[0].read_bytes() == there[0].read_bytes()
+    assert len(read_study(study).references) == 1
+
+
+def test_artifact_that_is_gone_is_a_clear_error(splits: Splits) -> None:
+    given = memory_config(**CROSSFIT)
+    study = new_study(given)
+    study.optimize(objective(given, splits, "here"), n_trials=1)
+    shutil.rmtree("artifacts")
+    Path("artifacts").mkdir()
+    with pytest.raises(CheckpointError, match="cannot be fetched from the artifact store"):
+        study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
+    assert not list(Path("elsewhere").glob("*.pt"))
+
+
+def test_library_use_needs_no_folder(splits: Splits, tmp_path: Path) -> None:
+    given = memory_config(**CROSSFIT)
+    study = new_study(given)
+    study.optimize(Objective(given, SPACE, splits=splits), n_trials=1)
+    assert len(read_study(study).references) == 1
+    assert list((tmp_path / "cache" / "impon-hpo" / "references").glob("*.pt"))

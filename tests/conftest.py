@@ -22,6 +22,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("IMPON_HPO_DATA", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a test starts
     torch.set_num_threads(1)
 
 

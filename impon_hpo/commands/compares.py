@@ -16,7 +16,7 @@ def compare_samplers(
         list[str] | None, typer.Option("--arm", help="Only these arms; may be repeated.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each configuration.")] = 3,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
     control: Annotated[str, typer.Option(help="The arm that the others are held against.")] = (
         "uniform"
     ),

@@ -37,6 +37,7 @@ def quiet(line: str) -> None:
 
 def without_seconds(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for result in results:
+        del result["environment"]
         for epoch in result["epochs"]:
             for key in [key for key in epoch if key.startswith("seconds")]:
                 del epoch[key]

@@ -12,7 +12,7 @@ from impon_hpo.sampling.reference import Reference
 
 
 class RowMemory:
-    """Gathers what a training run observes of its rows; 4 · (classes + 2) bytes a row.
+    """Gathers what a training run observes of its rows; 4 · (classes + epochs + 4) bytes a row.
 
     Each visit counts as it was before the row's own update at that step, augmented as it was
     trained on. Losses that are not finite are left out.
@@ -27,6 +27,8 @@ class RowMemory:
         self.losses = torch.zeros(len(labels), device=labels.device)
         self.probabilities = torch.zeros(len(labels), n_classes, device=labels.device)
         self.visits = torch.zeros(len(labels), device=labels.device)
+        self._trajectory: list[Tensor] = []  # below 0 where a row has not been visited yet
+        self._before = (self.losses.clone(), self.visits.clone())
 
     def add(self, rows: Tensor, logits: Tensor) -> None:
         """Take in the logits (B, n_classes) that rows (B,) had."""
@@ -38,6 +40,13 @@ class RowMemory:
         self.losses.index_add_(0, rows, losses * counted)
         self.probabilities.index_add_(0, rows, logits.softmax(1) * counted[:, None])
         self.visits.index_add_(0, rows, counted)
+
+    def end_epoch(self) -> None:
+        """Note each row's mean loss in the epoch that ends; rows it left out keep their last."""
+        losses, visits = self.losses - self._before[0], self.visits - self._before[1]
+        last = self._trajectory[-1] if self._trajectory else torch.full_like(losses, -1.0)
+        self._trajectory.append(torch.where(visits > 0, losses / visits.clamp_min(1), last))
+        self._before = (self.losses.clone(), self.visits.clone())
 
     @property
     def share_seen(self) -> float:
@@ -62,10 +71,15 @@ class RowMemory:
             self.probabilities / self.visits.clamp_min(1)[:, None],
             (of_class / scale[:, None])[self.labels],
         )
-        return Reference(losses, probabilities)
+        if not self._trajectory:
+            return Reference(losses, probabilities)
+        trajectory = torch.stack(self._trajectory)
+        return Reference(losses, probabilities, torch.where(trajectory < 0, losses, trajectory))
 
     def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint between two epochs must keep."""
         return {
+            "trajectory": self._trajectory,
             "losses": self.losses,
             "probabilities": self.probabilities,
             "visits": self.visits,
@@ -75,3 +89,5 @@ class RowMemory:
         self.losses.copy_(state["losses"])
         self.probabilities.copy_(state["probabilities"])
         self.visits.copy_(state["visits"])
+        self._trajectory = [losses.to(self.losses.device) for losses in state["trajectory"]]
+        self._before = (self.losses.clone(), self.visits.clone())

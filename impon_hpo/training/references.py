@@ -125,6 +125,9 @@ def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:
     """Return `config` for a run that has no reference yet: uniform, unless its sampler says how."""
-    if not sampler_class(config.sampler).needs_reference:
-        return config
+    return uniformly(config) if sampler_class(config.sampler).needs_reference else config
+
+
+def uniformly(config: TrainingConfig) -> TrainingConfig:
+    """Return `config` with the batch sampler `uniform`."""
     return config.model_copy(update={"sampler": "uniform", "sampler_options": {}})

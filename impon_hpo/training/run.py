@@ -172,16 +172,15 @@ class TrainingRun:
                 self.sampler.observe(draw, losses, logits)
                 if self.memory is not None:
                     self.memory.add(draw.rows, logits)
+        if self.memory is not None:
+            self.memory.end_epoch()
         return float(total) / (self.steps_per_epoch * self.config.batch_size), rows_scored
 
     def evaluate(self, split: Split) -> tuple[float, float]:
         """Return accuracy (0 … 1) and mean cross-entropy of `eval_weights` on a split."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        batches = zip(
-            split.images.split(VALIDATION_BATCH), split.labels.split(VALIDATION_BATCH), strict=True
-        )
-        for images, labels in batches:
+        for images, labels in split.parts(VALIDATION_BATCH):
             logits = self.predict(images, self.averaged)
             correct += (logits.argmax(1) == labels).sum()
             total += cross_entropy(logits, labels, reduction="sum").double()

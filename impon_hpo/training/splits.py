@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -33,6 +34,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels of at most `size` rows at a time."""
+        return zip(self.images.split(size), self.labels.split(size), strict=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +13,13 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataError, NothingYetError
 from impon_hpo.record import read_studies
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage import open_storage
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
 from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.references import check_reference, uniformly, wants_reference
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits, split_data
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
@@ -32,9 +35,14 @@ def check_fit(
 ) -> None:
     """Build model and batch sampler at every bound of the space once.
 
+    A sampler that wants a reference is built on a made-up one, since none may be there yet.
+
     Raises:
         ConfigError: One of them does not fit the data.
     """
+    if wants_reference(config):
+        check_reference(config)
+        splits = dataclasses.replace(splits, reference=_made_up_reference(splits))
     shapes: list[dict[str, Any]] = [{}]
     for corner in corners(space):
         shape = {key: value for key, value in corner.items() if key in SHAPING}
@@ -76,7 +84,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         splits = _made_up(config, device)
         rows = "not known: the data are not here"
     check_fit(config, study_file.space, splits)
-    run = TrainingRun(config, splits)
+    run = TrainingRun(uniformly(config), splits)
     rows_trained = run.steps_per_epoch * config.batch_size
     facts: dict[str, Any] = {
         "study": study_file.name,
@@ -136,6 +144,15 @@ def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
     labels = np.arange(len(images), dtype=np.int64) % 10
     whole = config.model_copy(update={"subset": None, "validation_size": 0.1})
     return split_data(ImageData(images, labels), whole, device)
+
+
+def _made_up_reference(splits: Splits) -> Reference:
+    device = splits.train.labels.device
+    losses = torch.zeros(1, len(splits.train), device=device)
+    probabilities = torch.full(
+        (len(splits.train), splits.n_classes), 1 / splits.n_classes, device=device
+    )
+    return Reference(losses[0], probabilities, losses)
 
 
 def _describe_space(distribution: BaseDistribution) -> str:

@@ -12,7 +12,7 @@ from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits
-from tests.training.runs import config
+from tests.training.runs import assert_same_state, config
 
 
 def logits(*probabilities: float) -> torch.Tensor:
@@ -58,8 +58,21 @@ def test_resumed_run_remembers_what_the_whole_one_does(tiny_splits: Splits, tmp_
     checkpoint = Checkpoint(tmp_path / "c.pt")
     list(islice(train_epochs(config(), tiny_splits, checkpoint, first), 1))
     list(train_epochs(config(), tiny_splits, checkpoint, second))
-    for name, value in whole.state_dict().items():
-        assert torch.equal(second.state_dict()[name], value), name
+    assert_same_state(second.state_dict(), whole.state_dict())
+
+
+def test_trajectory_has_each_epoch_s_losses_and_keeps_those_of_rows_left_out() -> None:
+    memory = RowMemory(torch.tensor([0, 0, 0]), 2)
+    memory.add(torch.tensor([0, 1]), logits(0.5, 0.25))
+    memory.end_epoch()
+    memory.add(torch.tensor([0, 0]), logits(0.25, 0.125))
+    memory.end_epoch()
+    trajectory = memory.reference().trajectory
+    assert trajectory is not None
+    bits = trajectory / math.log(2)
+    # Row 2 was never visited: the mean of its class, (1 + 2 + 2 + 3) / 4 bits.
+    expected = torch.tensor([[1.0, 2.0, 2.0], [2.5, 2.0, 2.0]])
+    torch.testing.assert_close(bits, expected)
 
 
 def test_memory_changes_no_number_of_the_run(tiny_splits: Splits) -> None:

@@ -79,3 +79,21 @@ def test_optuna_still_has_what_a_plan_describes() -> None:
     assert {"_min_resource", "_reduction_factor"} <= set(
         vars(optuna.pruners.SuccessiveHalvingPruner())
     )
+
+
+@pytest.mark.parametrize("sampler", ["rho-loss", "impon-paced", "impon-memory", "proxy-filter"])
+def test_sampler_that_wants_a_reference_is_checked_before_there_is_one(sampler: str) -> None:
+    study_file = small_study(f"arms.impon.sampler={sampler}")
+    assert plan(study_file, "impon", 3, study_file.storage)["batch sampler"] == {"name": sampler}
+
+
+def test_its_options_are_checked_too() -> None:
+    broken = small_study("arms.impon.sampler=proxy-filter", "arms.impon.keep=0.0")
+    with pytest.raises(ConfigError, match="keep must be above 0"):
+        plan(broken, "impon", 3, broken.storage)
+
+
+def test_reference_that_does_not_exist_is_told_before_anything_is_spent() -> None:
+    study_file = small_study("arms.impon.sampler=rho-loss", "run.reference=crossfitt")
+    with pytest.raises(ConfigError, match="Did you mean 'crossfit'"):
+        plan(study_file, "impon", 3, study_file.storage)

@@ -28,7 +28,7 @@ def compare_samplers(
     The study's space must be a grid (categorical settings only). The same command again continues.
     """
     with loading():
-        from impon_hpo.comparing.csv_file import write_epochs
+        from impon_hpo.comparing.csv_file import write_epochs, write_rows
         from impon_hpo.comparing.curves import curves_of, table
         from impon_hpo.comparing.grid import cells, run_grid
         from impon_hpo.comparing.picture import write_picture
@@ -54,6 +54,7 @@ def compare_samplers(
         targets=[epoch for epoch in (2, 4, 6) if epoch <= horizon],
     )
     write_epochs(folder / "epochs.csv", results)
+    write_rows(folder / "table.csv", rows)
     write_picture(
         folder / "accuracy-against-cost.html", curves, control=control, title=study_file.name
     )
@@ -61,5 +62,6 @@ def compare_samplers(
         print_json(rows)
         return
     print_table(f"{study_file.name}: {len(wanted)} runs", rows)
+    print_line(f"this table: {folder / 'table.csv'}")
     print_line(f"every epoch: {folder / 'epochs.csv'}")
     print_line(f"picture: {folder / 'accuracy-against-cost.html'}")

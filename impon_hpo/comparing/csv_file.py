@@ -1,4 +1,4 @@
-"""epochs.csv of a grid: one row an epoch of every run."""
+"""The CSV files of a grid: one row an epoch of every run, and the table."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ def write_epochs(path: Path, results: Sequence[dict[str, Any]]) -> None:
         for result in results
         for epoch in result["epochs"]
     ]
+    write_rows(path, rows)
+
+
+def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write rows, with a column for each key that any of them has.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
     fields = list(dict.fromkeys(key for row in rows for key in row))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -38,6 +38,8 @@ def test_table_curves_and_picture(
         epochs = list(csv.DictReader(file))
     assert len(epochs) == 2 * 2 * 2
     assert {epoch["arm"] for epoch in epochs} == {"uniform", "impon"}
+    with Path("runs/small/samplers/table.csv").open() as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == ["uniform", "impon"]
     page = Path("runs/small/samplers/accuracy-against-cost.html").read_text()
     assert "validation accuracy" in page
     assert 'src="http' not in page  # nothing is fetched

@@ -135,8 +135,13 @@ class Objective:
             return config, self.splits, None
         kept = self._references.find(trial.study, self.config, self.splits)
         if kept is None:
+            config = without_reference(config)
+            self._references.say(
+                f"trial {trial.number} has no reference yet: it is trained with "
+                f"'{config.sampler}', and what it sees of the rows is the reference of later ones"
+            )
             memory = RowMemory(self.splits.train.labels, self.splits.n_classes)
-            return without_reference(config), self.splits, memory
+            return config, self.splits, memory
         trial.set_user_attr(USED, self._references.key(self.config, self.splits))
         return config, with_reference(self.splits, kept), None
 

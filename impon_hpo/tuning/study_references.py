@@ -33,6 +33,10 @@ class StudyReferences:
         self.references = references
         self._artifact_store = artifact_store
 
+    def say(self, line: str) -> None:
+        """Pass a line on to whoever listens to the references."""
+        self.references.say(line)
+
     def key(self, config: TrainingConfig, splits: Splits) -> str:
         """Return the name of the reference that `config` asks for."""
         return self.references.key(config, splits)

@@ -35,8 +35,11 @@ def splits() -> Splits:
     return load_splits(config(), CPU)
 
 
+SAID: list[str] = []
+
+
 def quiet(line: str) -> None:
-    assert line
+    SAID.append(line)
 
 
 def objective(given: TrainingConfig, splits: Splits, folder: str = "here") -> Objective:
@@ -80,9 +83,14 @@ def test_crossfit_is_made_once_charged_once_and_used_by_all(splits: Splits) -> N
 
 
 def test_prequential_comes_free_from_the_first_trial(splits: Splits) -> None:
+    SAID.clear()
     given = memory_config(epoch_fraction=1.0, epochs=4)
     study = new_study(given)
     study.optimize(objective(given, splits), n_trials=3)
+    assert [line for line in SAID if "has no reference yet" in line] == [
+        "trial 0 has no reference yet: it is trained with 'impon-memory', and what it sees of the "
+        "rows is the reference of later ones"
+    ]
     first, *later = attributes(study, USED)
     assert first is None
     assert len(set(later)) == 1

@@ -197,7 +197,8 @@ def _splits(config: TrainingConfig, device: str) -> Any:
 
     from impon_hpo.training.splits import load_splits
 
-    shaping = ("dataset", "data_dir", "subset", "image_size", "validation_size", "augment", "seed")
+    shaping = ["dataset", "data_dir", "subset", "image_size", "validation_size", "augment"]
+    shaping += ["batch_size", "seed"]
     key = json.dumps([device, *(getattr(config, name) for name in shaping)])
     if key not in _kept_splits:
         _kept_splits.clear()

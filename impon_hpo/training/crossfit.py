@@ -75,8 +75,7 @@ def crossfit(
         say: Gets a line a fold.
 
     Raises:
-        ConfigError: `reference_options` do not fit.
-        DataError: A fold has fewer rows than a batch.
+        ConfigError: `reference_options` do not fit, or fit these data not.
     """
     settings = crossfit_settings(config)
     small = _small_config(config, settings)
@@ -86,6 +85,12 @@ def crossfit(
     device = labels.device
     generator = torch.Generator(device=device).manual_seed(0)
     fold_of = torch.randperm(len(labels), generator=generator, device=device) % settings.folds
+    smallest = len(labels) - -(-len(labels) // settings.folds)
+    if settings.batch_size > smallest:
+        raise ConfigError(
+            f"reference_options.batch_size must be at most the rows outside a fold ({smallest}), "
+            f"but is {settings.batch_size}."
+        )
     trajectory = torch.zeros(settings.epochs, len(labels), device=device)
     probabilities = torch.zeros(len(labels), splits.n_classes, device=device)
     first_counted = settings.epochs // 2

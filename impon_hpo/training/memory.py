@@ -36,6 +36,8 @@ class RowMemory:
         finite = torch.isfinite(logits).all(1)
         logits = torch.where(finite[:, None], logits, 0.0)
         losses = cross_entropy(logits, self.labels[rows], reduction="none")
+        finite = finite & torch.isfinite(losses)
+        losses = torch.where(finite, losses, 0.0)
         counted = finite.float()
         self.losses.index_add_(0, rows, losses * counted)
         self.probabilities.index_add_(0, rows, logits.softmax(1) * counted[:, None])
@@ -89,5 +91,5 @@ class RowMemory:
         self.losses.copy_(state["losses"])
         self.probabilities.copy_(state["probabilities"])
         self.visits.copy_(state["visits"])
-        self._trajectory = [losses.to(self.losses.device) for losses in state["trajectory"]]
+        self._trajectory = [losses.to(self.losses.device) for losses in state.get("trajectory", [])]
         self._before = (self.losses.clone(), self.visits.clone())

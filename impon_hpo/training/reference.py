@@ -15,7 +15,7 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.state_file import read_state, write_state
 
-FORMAT = 1
+FORMAT = "reference 1"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,10 @@ class KeptReference:
         advice = "Delete it, and it is made anew."
         state = read_state(path, torch.device("cpu"), "Reference", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"'{path}' is no reference of format {FORMAT} of impon-hpo.")
+            raise CheckpointError(f"'{path}' is no '{FORMAT}' of impon-hpo.")
+        missing = {"data", "loss", "probabilities", "cost", "maker", "settings"} - set(state)
+        if missing:
+            raise CheckpointError(f"Reference '{path}' is broken: it lacks {sorted(missing)}.")
         here = splits.fingerprint
         different = [
             f"{key} is {state['data'].get(key)!r} there and {value!r} here"

@@ -56,6 +56,7 @@ class References:
     def key(self, config: TrainingConfig, splits: Splits) -> str:
         """Return the name of the reference that `config` asks for on the data of `splits`."""
         settings = crossfit_settings(config).model_dump() if config.reference == "crossfit" else {}
+        settings["augment"] = splits.augment
         return reference_key(splits.fingerprint, config.reference, settings)
 
     def path(self, key: str) -> Path:

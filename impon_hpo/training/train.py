@@ -52,11 +52,12 @@ def train(
     """
     device = find_device(config.device)
     splits = load_splits(config, device)
-    kept, memory = None, None
+    kept, key, memory = None, None, None
     references = References(folder.parent / "references", say=say)
     asked = config
     if wants_reference(config):
         kept = references.find(config, splits)
+        key = None if kept is None else references.key(config, splits)
         splits = with_reference(splits, kept)
         if kept is None:
             config = without_reference(config)
@@ -65,8 +66,9 @@ def train(
                 f"There is no reference yet: this run is trained with '{config.sampler}', and what "
                 "it sees of the rows is the reference of the next ones."
             )
-    identity = config.identity()
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    # A run with a reference is another one than the run without that came before it.
+    said = json.dumps([asked.identity(), key], sort_keys=True)
+    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
@@ -93,7 +95,7 @@ def train(
         if kept is None
         else {"maker": kept.maker, "cost": kept.cost, "settings": kept.settings},
         "epochs": [dataclasses.asdict(result) for result in run.results],
-        "settings": identity,
+        "settings": config.identity(),
         "environment": environment(str(device)),
         "checkpoint": str(checkpoint.path),
     }

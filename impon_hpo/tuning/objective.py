@@ -106,6 +106,9 @@ class Objective:
                 # the best one.
                 if result.epoch < config.epochs and trial.should_prune():
                     raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
+            last = results[-1].val_accuracy
+            if memory is not None and learnt_enough(last, self.splits.n_classes):
+                self._references.learn(trial.study, self.config, splits, memory)
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
             raise
@@ -122,9 +125,6 @@ class Objective:
         finally:
             if results:
                 self._describe(trial, results)
-        last = results[-1].val_accuracy
-        if memory is not None and learnt_enough(last, self.splits.n_classes):
-            self._references.learn(trial.study, self.config, splits, memory)
         return last
 
     def _with_reference(

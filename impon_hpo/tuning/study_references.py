@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import optuna
@@ -32,6 +33,7 @@ class StudyReferences:
     def __init__(self, references: References, artifact_store: ArtifactStore | None) -> None:
         self.references = references
         self._artifact_store = artifact_store
+        self._broken: set[str] = set()
 
     def say(self, line: str) -> None:
         """Pass a line on to whoever listens to the references."""
@@ -51,7 +53,7 @@ class StudyReferences:
             CheckpointError: A file is broken, of other data, or cannot be written.
         """
         if config.reference in MAKERS:
-            self._fetch(study, self.references.key(config, splits))
+            self._fetch(study, self.references.key(config, splits), splits)
         kept = self.references.find(config, splits)
         if kept is not None:
             self._share(study, config, splits, kept)
@@ -63,14 +65,16 @@ class StudyReferences:
         """Keep what a finished trial observed as the prequential reference, if it is the first."""
         self._share(study, config, splits, self.references.learn(config, splits, memory))
 
-    def _fetch(self, study: optuna.Study, key: str) -> None:
+    def _fetch(self, study: optuna.Study, key: str, splits: Splits) -> None:
+        """Copy a reference from the artifact store; a broken one is left there and made anew."""
         known = study.user_attrs.get(REFERENCE + key)
         path = self.references.path(key)
         if known is None or known["artifact"] is None or path.exists():
             return
         if self._artifact_store is None:
             return
-        part = path.with_suffix(".part")
+        # A name of its own: several workers may fetch at once, and one may have been killed.
+        part = path.with_suffix(f".{uuid.uuid4().hex}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             download_artifact(
@@ -78,18 +82,25 @@ class StudyReferences:
                 file_path=str(part),
                 artifact_id=known["artifact"],
             )
+            KeptReference.load(part, splits)
             part.replace(path)
+        except CheckpointError as error:
+            self.references.say(f"{error} It is made anew.")
+            self._broken.add(key)
         except Exception as error:  # a store can be a folder or a bucket, each with its own errors
             raise CheckpointError(
                 f"Reference {key} cannot be fetched from the artifact store: {error}"
             ) from error
+        finally:
+            part.unlink(missing_ok=True)
 
     def _share(
         self, study: optuna.Study, config: TrainingConfig, splits: Splits, kept: KeptReference
     ) -> None:
         key = self.references.key(config, splits)
-        if REFERENCE + key in study.user_attrs:
+        if REFERENCE + key in study.user_attrs and key not in self._broken:
             return
+        self._broken.discard(key)
         artifact = None
         path = self.references.path(key)
         if self._artifact_store is not None and path.exists():

@@ -11,6 +11,8 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
+from impon_hpo.training.flops import forward_flops
+from impon_hpo.training.models import build_model
 from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
@@ -85,6 +87,56 @@ def test_cost_is_that_of_the_passes_in_passes_of_the_study_s_model(tiny_splits: 
 
 def test_smaller_images_cost_less(tiny_splits: Splits) -> None:
     assert made(tiny_splits, image_size=4).cost < made(tiny_splits).cost
+
+
+def test_smaller_images_are_charged_by_what_the_small_model_multiplies(
+    tiny_splits: Splits,
+) -> None:
+    options = {"epochs": 2, "width": 4, "batch_size": 32, "image_size": 4}
+    linear = config(model="tests.training.runs:linear", reference_options=options)
+    small = forward_flops(build_model(config(width=4), tiny_splits, seed=0), (1, 4, 4))
+    passes = 3 * (2 * 2 * 5 * 32) + 2 * 320
+    kept = crossfit(linear, tiny_splits, say=quiet)
+    assert kept.cost == round(passes * small / (2 * 64 * 10))  # a linear layer of 64 × 10
+
+
+def test_what_the_study_searches_does_not_change_it(tiny_splits: Splits) -> None:
+    options = {"epochs": 2, "width": 4, "batch_size": 32}
+    other = config(
+        lr=0.9,
+        optimizer="adam",
+        label_smoothing=0.2,
+        batch_size=64,
+        epochs=7,
+        seed=3,
+        eval_weights="ema",
+        sampler="impon-memory",
+        reference_options=options,
+    )
+    first, second = made(tiny_splits), crossfit(other, tiny_splits, say=quiet)
+    assert torch.equal(first.reference.loss, second.reference.loss)
+    assert torch.equal(first.reference.probabilities, second.reference.probabilities)
+
+
+def test_small_models_that_diverge_leave_plain_numbers(tiny_splits: Splits) -> None:
+    reference = made(tiny_splits, lr=1e30).reference
+    assert torch.equal(reference.loss, torch.full((320,), 20.0))
+    torch.testing.assert_close(reference.probabilities, torch.full((320, 10), 0.1))
+
+
+def test_every_model_is_told_of(tiny_splits: Splits) -> None:
+    said: list[str] = []
+    options = {"epochs": 1, "width": 2, "folds": 3}
+    crossfit(config(reference_options=options), tiny_splits, say=said.append)
+    assert [line.rpartition(" ")[0] for line in said] == [
+        f"reference: model {fold}/3, held-out accuracy" for fold in (1, 2, 3)
+    ]
+    assert all(0 <= float(line.rpartition(" ")[2]) <= 1 for line in said)
+
+
+def test_batch_larger_than_the_rows_outside_a_fold_names_the_option(tiny_splits: Splits) -> None:
+    with pytest.raises(ConfigError, match=r"reference_options\.batch_size .* \(160\), but is 300"):
+        made(tiny_splits, batch_size=300)
 
 
 def test_width_is_a_quarter_of_the_study_s_unless_told() -> None:

@@ -22,3 +22,14 @@ def test_model_is_left_as_it_was() -> None:
     forward_flops(model, (1, 4, 4))
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_model_in_evaluation_mode_stays_there() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    model.eval()
+    forward_flops(model, (1, 4, 4))
+    assert not any(module.training for module in model.modules())
+    model.train()
+    forward_flops(model, (1, 4, 4))
+    assert all(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -79,3 +79,30 @@ def test_memory_changes_no_number_of_the_run(tiny_splits: Splits) -> None:
     memory = RowMemory(tiny_splits.train.labels, tiny_splits.n_classes)
     with_memory = [result.val_loss for result in train_epochs(config(), tiny_splits, memory=memory)]
     assert with_memory == [result.val_loss for result in train_epochs(config(), tiny_splits)]
+
+
+def test_visit_that_is_not_finite_leaves_the_means_of_the_others() -> None:
+    memory = RowMemory(torch.tensor([0, 1]), 2)
+    memory.add(torch.tensor([0, 1]), logits(0.5, 0.2))
+    memory.add(torch.tensor([0, 1]), torch.tensor([[math.nan, 0.0], [math.inf, 0.0]]))
+    memory.add(torch.tensor([0]), logits(0.25))
+    reference = memory.reference()
+    expected = [1.5 * math.log(2), -math.log(0.8)]
+    torch.testing.assert_close(reference.loss, torch.tensor(expected))
+    torch.testing.assert_close(reference.probabilities[:, 0], torch.tensor([0.375, 0.2]))
+
+
+def test_state_goes_into_another_memory_and_is_no_window_on_it() -> None:
+    one, other = RowMemory(torch.tensor([0, 1]), 2), RowMemory(torch.tensor([0, 1]), 2)
+    one.add(torch.tensor([0, 1]), logits(0.5, 0.2))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(other.reference().loss, one.reference().loss)
+    one.add(torch.tensor([0]), logits(0.25))
+    torch.testing.assert_close(float(other.reference().loss[0]), math.log(2))
+
+
+def test_loss_that_overflows_is_no_visit() -> None:
+    memory = RowMemory(torch.tensor([1, 0]), 2)
+    memory.add(torch.tensor([0]), torch.tensor([[3e38, -3e38]]))
+    assert memory.share_seen == 0.0
+    assert bool(torch.isfinite(memory.reference().loss).all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,10 @@ def test_what_is_saved_is_what_is_loaded(tiny_splits: Splits, tmp_path: Path) ->
         found.reference.probabilities, one.reference.probabilities, atol=1e-3, rtol=1e-3
     )
     assert found.reference.trajectory is not None
+    torch.testing.assert_close(
+        found.reference.trajectory, one.reference.trajectory, atol=1e-3, rtol=1e-3
+    )
+    assert found.reference.trajectory.dtype == found.reference.probabilities.dtype == torch.float32
     assert (found.cost, found.maker, found.settings) == (1234, "crossfit", {"folds": 2})
     assert [file.name for file in path.parent.iterdir()] == ["reference.pt"]
 
@@ -60,7 +65,7 @@ def test_file_cut_short_is_refused(length: int, tiny_splits: Splits, tmp_path: P
 
 def test_foreign_file_is_refused(tiny_splits: Splits, tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "r.pt")
-    with pytest.raises(CheckpointError, match="no reference of format 1"):
+    with pytest.raises(CheckpointError, match=r"is no .reference 1. of impon-hpo"):
         KeptReference.load(tmp_path / "r.pt", tiny_splits)
 
 
@@ -79,6 +84,44 @@ def test_folder_that_cannot_be_written_is_told(tiny_splits: Splits, tmp_path: Pa
         kept(tiny_splits).save(tmp_path / "file" / "r.pt")
 
 
+def test_reference_without_trajectory_has_none_when_loaded(
+    tiny_splits: Splits, tmp_path: Path
+) -> None:
+    one = kept(tiny_splits)
+    plain = dataclasses.replace(one.reference, trajectory=None)
+    dataclasses.replace(one, reference=plain).save(tmp_path / "r.pt")
+    assert KeptReference.load(tmp_path / "r.pt", tiny_splits).reference.trajectory is None
+
+
+def test_reference_of_a_larger_image_says_so(tiny_splits: Splits, tmp_path: Path) -> None:
+    kept(tiny_splits).save(tmp_path / "r.pt")
+    images = tiny_splits.train.images.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    larger = dataclasses.replace(tiny_splits, train=Split(images, tiny_splits.train.labels))
+    with pytest.raises(CheckpointError, match=r"image is '8×8×1' there and '16×16×1' here"):
+        KeptReference.load(tmp_path / "r.pt", larger)
+
+
+def test_failing_write_leaves_the_former_file_whole_and_no_other(
+    tiny_splits: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "folder" / "r.pt"
+    kept(tiny_splits).save(path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"Reference .*r\.pt' cannot be written: .*No space"):
+        dataclasses.replace(kept(tiny_splits), cost=99).save(path)
+    assert [file.name for file in path.parent.iterdir()] == ["r.pt"]
+    assert KeptReference.load(path, tiny_splits).cost == 1234
+
+
+def test_missing_file_is_told(tiny_splits: Splits, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"none\.pt' cannot be read: .*No such file"):
+        KeptReference.load(tmp_path / "none.pt", tiny_splits)
+
+
 def test_key_follows_data_maker_and_settings(tiny_splits: Splits) -> None:
     data = tiny_splits.fingerprint
     key = reference_key(data, "crossfit", {"folds": 2})
@@ -89,3 +132,16 @@ def test_key_follows_data_maker_and_settings(tiny_splits: Splits) -> None:
         reference_key(data, "crossfit", {"folds": 3}),
     }
     assert len(others | {key}) == 4
+
+
+@pytest.mark.parametrize("text", ["hello, this is no reference\n", "a,b\n1,2\n"])
+def test_text_given_as_reference_is_refused(text: str, tiny_splits: Splits, tmp_path: Path) -> None:
+    (tmp_path / "r.pt").write_text(text)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        KeptReference.load(tmp_path / "r.pt", tiny_splits)
+
+
+def test_reference_that_lacks_something_is_refused(tiny_splits: Splits, tmp_path: Path) -> None:
+    torch.save({"format": "reference 1", "data": {}}, tmp_path / "r.pt")
+    with pytest.raises(CheckpointError, match=r"is broken: it lacks \['cost', 'loss'"):
+        KeptReference.load(tmp_path / "r.pt", tiny_splits)

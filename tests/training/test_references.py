@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.training import references as references_module
+from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.references import (
     References,
     check_reference,
@@ -21,8 +25,9 @@ from impon_hpo.training.references import (
     without_reference,
 )
 from impon_hpo.training.run import train_epochs
-from impon_hpo.training.splits import Splits
-from tests.training.runs import config
+from impon_hpo.training.splits import Split, Splits, load_splits
+from impon_hpo.training.train import train
+from tests.training.runs import CPU, config
 
 CROSSFIT = {"reference": "crossfit", "reference_options": {"epochs": 1, "width": 2}}
 
@@ -63,6 +68,66 @@ def test_prequential_is_learnt_from_the_first_run_and_kept(tiny_splits: Splits) 
     assert torch.equal(again.reference.loss, found.reference.loss)
 
 
+def test_key_follows_data_and_settings_and_nothing_else(tiny_splits: Splits) -> None:
+    key = folder().key(config(**CROSSFIT), tiny_splits)
+    searched = config(**CROSSFIT, lr=0.3, seed=5, sampler="impon-memory", epochs=9)
+    assert folder().key(searched, tiny_splits) == key
+    train = tiny_splits.train
+    relabelled = dataclasses.replace(tiny_splits, train=Split(train.images, train.labels.flip(0)))
+    more = {"reference": "crossfit", "reference_options": {"epochs": 2, "width": 2}}
+    others = {
+        folder().key(config(**CROSSFIT), relabelled),
+        folder().key(config(**more), tiny_splits),
+        folder().key(config(), tiny_splits),
+        folder().key(config(reference="crossfit"), tiny_splits),
+        folder().key(config(reference="crossfit", width=64), tiny_splits),  # its quarter is 16
+    }
+    assert len(others | {key}) == 6
+
+
+def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
+    tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> KeptReference:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(references_module, "crossfit", stop)
+        with pytest.raises(KeyboardInterrupt):
+            folder().find(config(**CROSSFIT), tiny_splits)
+    assert not list(Path("references").glob("*.pt"))
+    assert folder().find(config(**CROSSFIT), tiny_splits) is not None
+
+
+def test_train_says_which_reference_it_used() -> None:
+    said: list[str] = []
+    given = config(**CROSSFIT, sampler="impon-memory")
+    first = train(given, Path("runs/train"), name="memory", say=said.append)
+    settings = crossfit_settings(given).model_dump()
+    (path,) = Path("runs/references").glob("*.pt")
+    cost = KeptReference.load(path, load_splits(given, CPU)).cost
+    assert cost > 0
+    assert first["reference"] == {"maker": "crossfit", "cost": cost, "settings": settings}
+    assert sum(line.startswith("reference: model") for line in said) == 2
+    kept = json.loads((Path(first["checkpoint"]).parent / "result.json").read_text())
+    assert kept["reference"] == first["reference"]
+    plain = train(config(), Path("runs/train"), name="uniform", say=said.append)
+    assert plain["reference"] is None
+
+
+def test_train_learns_for_the_next_run() -> None:
+    said: list[str] = []
+    enough = {"sampler": "rho-loss", "epochs": 4, "epoch_fraction": 1.0}
+    first = train(config(**enough), Path("runs/train"), name="rho", say=said.append)
+    assert first["reference"] is None
+    assert first["settings"]["sampler"] == "uniform"
+    assert "this run is trained with 'uniform'" in said[0]
+    assert first["val_accuracy"] >= 0.19  # else it would teach nobody
+    second = train(config(**enough, lr=0.02), Path("runs/train"), name="rho", say=said.append)
+    assert second["reference"] == {"maker": "prequential", "cost": 0, "settings": {}}
+    assert second["settings"]["sampler"] == "rho-loss"
+
+
 def test_file_is_taken_as_it_is(tiny_splits: Splits) -> None:
     made = folder().find(config(**CROSSFIT), tiny_splits)
     assert made is not None
@@ -89,6 +154,13 @@ def test_what_is_no_maker_and_no_file_is_refused(
         check_reference(config(**given))
     with pytest.raises(ConfigError, match=complaint):
         folder().find(config(**given), tiny_splits)
+
+
+def test_augmentation_is_part_of_the_key(tiny_splits: Splits) -> None:
+    plain = dataclasses.replace(tiny_splits, augment="none")
+    assert tiny_splits.augment != "none"
+    for given in (config(**CROSSFIT), config(reference="prequential")):
+        assert folder().key(given, tiny_splits) != folder().key(given, plain)
 
 
 def test_folder_that_cannot_be_made_is_told(tiny_splits: Splits) -> None:

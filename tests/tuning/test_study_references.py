@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
+from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.record import COST, EPOCHS, IDENTITY, USED, read_study
 from impon_hpo.reporting.summary import summarise, summary_rows
 from impon_hpo.storage import artifact_store
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.references import References
+from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.objective import Objective
+from tests.studies import SMALL, write_study
+from tests.test_cli import run
 from tests.training.runs import CPU, config
 
 SPACE = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1, log=True)}
@@ -24,6 +32,17 @@ CROSSFIT: dict[str, Any] = {
     "reference": "crossfit",
     "reference_options": {"epochs": 1, "width": 4, "batch_size": 32},
 }
+WITH_REFERENCE = (
+    SMALL
+    + """
+[arms.memory]
+sampler = "impon-memory"
+
+[arms.memory.run]
+reference = "crossfit"
+reference_options = { epochs = 1, width = 2, batch_size = 32 }
+"""
+)
 
 
 def memory_config(**given: Any) -> TrainingConfig:
@@ -115,6 +134,53 @@ def test_trial_that_diverges_teaches_nobody(splits: Splits) -> None:
     assert [used is None for used in attributes(study, USED)] == [True, True, False]
 
 
+def test_reference_comes_from_the_first_trial_that_was_not_pruned(splits: Splits) -> None:
+    given = memory_config(epoch_fraction=1.0, epochs=4)
+    study = new_study(given)
+    study.pruner = DeterministicPruner(True)
+    study.optimize(objective(given, splits), n_trials=1)
+    study.pruner = optuna.pruners.NopPruner()
+    study.optimize(objective(given, splits), n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["PRUNED", "COMPLETE", "COMPLETE"]
+    (key,) = read_study(study).references
+    assert attributes(study, USED) == [None, None, key]
+    memory = RowMemory(splits.train.labels, splits.n_classes)
+    list(train_epochs(given.model_copy(update=study.trials[1].params), splits, memory=memory))
+    kept = KeptReference.load(Path("here") / f"{key}.pt", splits)
+    assert torch.equal(kept.reference.loss, memory.reference().loss)
+
+
+def test_first_trial_is_uniform_where_the_sampler_cannot_do_without(splits: Splits) -> None:
+    given = config(sampler="rho-loss", epoch_fraction=1.0, epochs=4)
+    study = new_study(given)
+    study.optimize(objective(given, splits), n_trials=2)
+    first, second = study.trials
+    uniform = config(epoch_fraction=1.0, epochs=4, **first.params)
+    expected = [result.val_accuracy for result in train_epochs(uniform, splits)]
+    assert list(first.intermediate_values.values()) == expected
+    assert USED not in first.user_attrs
+    assert USED in second.user_attrs
+    assert all(epoch["rows_scored"] == 0 for epoch in first.user_attrs[EPOCHS])
+    assert all(epoch["rows_scored"] > 0 for epoch in second.user_attrs[EPOCHS])
+
+
+def test_status_says_what_the_reference_was_and_cost(
+    splits: Splits, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(WITH_REFERENCE)
+    assert run("tune", "small", "--arm", "memory", "--trials", "2") == 0
+    capsys.readouterr()
+    assert run("status", "small") == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "reference" in line]
+    assert run("status", "small", "--format", "json") == 0
+    (facts,) = json.loads(capsys.readouterr().out)
+    (reference,) = facts["references"]
+    assert reference["maker"] == "crossfit"
+    assert reference["trials"] == [0, 1]
+    assert line.startswith(f"  reference {reference['key'][:8]}: crossfit (folds 2, width 2")
+    assert line.endswith(f"cost {reference['cost']:,} included above, used by 2 trials")
+
+
 def test_worker_elsewhere_fetches_it_from_the_artifact_store(
     splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,6 +206,23 @@ def test_artifact_that_is_gone_is_a_clear_error(splits: Splits) -> None:
     with pytest.raises(CheckpointError, match="cannot be fetched from the artifact store"):
         study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
     assert not list(Path("elsewhere").glob("*.pt"))
+
+
+def test_artifact_that_is_cut_short_is_made_anew_and_replaced(splits: Splits) -> None:
+    SAID.clear()
+    given = memory_config(**CROSSFIT)
+    study = new_study(given)
+    study.optimize(objective(given, splits, "here"), n_trials=1)
+    (reference,) = read_study(study).references.values()
+    artifact = Path("artifacts") / reference["artifact"]
+    artifact.write_bytes(artifact.read_bytes()[:100])
+    study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
+    assert any("It is made anew." in line for line in SAID)
+    assert study.trials[1].state == optuna.trial.TrialState.COMPLETE
+    (renewed,) = read_study(study).references.values()
+    assert renewed["artifact"] != reference["artifact"]
+    study.optimize(objective(given, splits, "third"), n_trials=1)
+    assert [path.suffix for path in sorted(Path("third").iterdir())] == [".lock", ".pt"]
 
 
 def test_library_use_needs_no_folder(splits: Splits, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from impon_hpo.console import Say
-from impon_hpo.environment import environment
+from impon_hpo.environment import environment, versions
 from impon_hpo.errors import ConfigError, NonFiniteLossError, StorageError
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.space import with_settings
@@ -45,8 +45,9 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A name that no other run of any grid has."""
-        said = json.dumps(self.config.identity(), sort_keys=True)
+        """A name that no other run of any grid has, nor the same run by another version."""
+        made_by = versions()["impon-hpo"]
+        said = json.dumps([made_by, self.config.identity()], sort_keys=True)
         return f"{self.arm}-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
 

@@ -57,6 +57,12 @@ def test_every_arm_meets_the_same_configurations_and_seeds() -> None:
     assert len({cell.name for cell in wanted}) == 8
 
 
+def test_another_version_s_results_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {cell.name for cell in cells(grid_study(), ["uniform"], 1)}
+    monkeypatch.setattr(grid, "versions", lambda: {"impon-hpo": "9.9"})
+    assert not before & {cell.name for cell in cells(grid_study(), ["uniform"], 1)}
+
+
 def test_space_that_is_no_grid_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"space\.lr: .*categorical"):
         cells(small_study(), ["uniform"], 1)

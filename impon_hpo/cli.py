@@ -24,6 +24,8 @@ for command in (
     runs.tune,
     looks.status,
     looks.samplers,
+    compares.compare,
+    compares.report,
     compares.compare_samplers,
     looks.dashboard,
     looks.doctor,

@@ -24,6 +24,9 @@ COST = "impon:cost"  # forward-equivalents spent
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
 
+EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
+"""The fields of an epoch that differ from machine to machine."""
+
 INTERRUPTED = "interrupted"
 """The reason of a trial that was stopped from outside: it does not count as finished."""
 

@@ -32,14 +32,25 @@ MAY_IMPORT = {
         "training",
     },
     "comparing": {
+        "csv_table",
         "errors",
+        "lookup",
         "environment",
         "console",
         "record",
         "training",
         "tuning",
     },
-    "reporting": {"errors", "lookup", "environment", "console", "storage", "record"},
+    "reporting": {
+        "csv_table",
+        "errors",
+        "lookup",
+        "environment",
+        "console",
+        "storage",
+        "record",
+    },
+    "csv_table": {"errors"},
     "errors": set(),
     "lookup": {"errors"},
     "environment": {"errors"},
@@ -54,6 +65,7 @@ MUST_NOT_IMPORT = {
     "reporting": {"torch", "torchvision"},
     "storage": {"torch", "torchvision"},
     "record": {"torch", "torchvision"},
+    "csv_table": {"torch", "torchvision", "optuna"},
 }
 
 

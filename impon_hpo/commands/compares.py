@@ -1,13 +1,106 @@
-"""The commands that put arms side by side: `compare-samplers`."""
+"""The commands that put arms side by side: `compare`, `report` and `compare-samplers`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from impon_hpo.commands.options import Format, Formatted, Set, Study, interrupted
 from impon_hpo.console import loading, print_json, print_line, print_table, say
+
+if TYPE_CHECKING:
+    from impon_hpo.comparing.recordings import Recordings
+    from impon_hpo.tuning.study_file import StudyFile
+
+Workers = Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")]
+
+
+def compare(
+    study: Study,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option("--arm", help='Record only these, such as "memory@1/3"; may be repeated.'),
+    ] = None,
+    workers: Workers = 1,
+    settings: Set = None,
+    format: Formatted = Format.table,
+) -> None:
+    """Does importance sampling pay here? Record every arm, replay pruners, judge, and report.
+
+    Every configuration is trained to its end in every arm and block, once. The same command again
+    continues; started a second time beside the first, it takes its share of the runs.
+    """
+    with loading():
+        from impon_hpo.comparing.record_study import record
+        from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file(study, settings or [])
+    command = shlex.join(["impon-hpo", *sys.argv[1:]])
+    try:
+        recordings = record(study_file, only=arms, n_workers=workers, command=command, say=say)
+    except KeyboardInterrupt:
+        raise interrupted() from None
+    _report(study_file, recordings, format)
+
+
+def report(
+    study: Study,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Folder of a recordings.csv.xz; default: this machine's, else the study's own.",
+        ),
+    ] = None,
+    settings: Set = None,
+    format: Formatted = Format.table,
+) -> None:
+    """Make the report of a comparison again from what is recorded, without training."""
+    with loading():
+        from impon_hpo.comparing.record_study import gather
+        from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file(study, settings or [])
+    _report(study_file, gather(study_file, recordings), format)
+
+
+def _report(study_file: StudyFile, recordings: Recordings, format: Format) -> None:
+    import optuna
+
+    from impon_hpo.comparing.summary import summarise_comparison
+    from impon_hpo.reporting.comparison_report import write_report
+    from impon_hpo.reporting.comparison_tables import arms_table, warnings
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    summary = summarise_comparison(study_file, recordings)
+    page = write_report(study_file.runs / "report", summary)
+    if format is Format.json:
+        print_json(summary)
+        return
+    rows: list[dict[str, Any]] = [*arms_table(summary)]
+    print_table(study_file.name, [{key: row[key] for key in SHOWN} for row in rows])
+    for warning in warnings(summary):
+        say(f"Mind: {warning}")
+    print_line(summary["verdict"]["sentence"])
+    if "credit_sentence" in summary["verdict"]:
+        print_line(summary["verdict"]["credit_sentence"])
+    print_line(f"report: {page}")
+
+
+SHOWN = [
+    "arm",
+    "blocks",
+    "cost ratio",
+    "loss (points)",
+    "gain at the budget",
+    "best pruned",
+    "verdict",
+    "credit",
+]
 
 
 def compare_samplers(
@@ -16,7 +109,7 @@ def compare_samplers(
         list[str] | None, typer.Option("--arm", help="Only these arms; may be repeated.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of each configuration.")] = 3,
-    workers: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 1,
+    workers: Workers = 1,
     control: Annotated[str, typer.Option(help="The arm that the others are held against.")] = (
         "uniform"
     ),
@@ -28,10 +121,11 @@ def compare_samplers(
     The study's space must be a grid (categorical settings only). The same command again continues.
     """
     with loading():
-        from impon_hpo.comparing.csv_file import write_epochs, write_rows
         from impon_hpo.comparing.curves import curves_of, table
+        from impon_hpo.comparing.epochs_file import write_epochs
         from impon_hpo.comparing.grid import cells, run_grid
         from impon_hpo.comparing.picture import write_picture
+        from impon_hpo.csv_table import write_csv
         from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study, settings or [])
@@ -54,7 +148,7 @@ def compare_samplers(
         targets=[epoch for epoch in (2, 4, 6) if epoch <= horizon],
     )
     write_epochs(folder / "epochs.csv", results)
-    write_rows(folder / "table.csv", rows)
+    write_csv(folder / "table.csv", rows)
     write_picture(
         folder / "accuracy-against-cost.html", curves, control=control, title=study_file.name
     )

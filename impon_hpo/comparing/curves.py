@@ -85,23 +85,32 @@ def _filled(run: dict[str, Any], horizon: int, chance: float) -> list[float]:
     return reached + [reached[-1] if reached else chance] * (horizon - len(reached))
 
 
-def cost_ratio(arm: Curves, control: Curves, epoch: int) -> float:
-    """Return the cost at which `arm` reaches the control's mean accuracy of `epoch`, as a share of
-    what the control paid for it; inf where it never does.
+def cost_to_reach(accuracy: Numbers, cost: Numbers, target: float) -> float:
+    """Return the cost at which an accuracy is reached first; inf where it never is.
 
     Between two epochs accuracy counts as growing linearly with cost; within the first one, not.
+
+    Args:
+        accuracy: (epochs,) mean accuracy after each epoch.
+        cost: (epochs,) cost up to each epoch.
+        target: The accuracy asked for.
     """
-    target = float(control.accuracy[:, epoch - 1].mean())
-    reached, paid = arm.accuracy.mean(axis=0), arm.cost
-    above = np.flatnonzero(reached >= target)
+    above = np.flatnonzero(accuracy >= target)
     if len(above) == 0:
         return math.inf
     after = int(above[0])
-    cost = paid[after]
-    if after > 0:
-        share = (target - reached[after - 1]) / (reached[after] - reached[after - 1])
-        cost = paid[after - 1] + share * (paid[after] - paid[after - 1])
-    return float(cost / control.cost[epoch - 1])
+    if after == 0:
+        return float(cost[0])
+    share = (target - accuracy[after - 1]) / (accuracy[after] - accuracy[after - 1])
+    return float(cost[after - 1] + share * (cost[after] - cost[after - 1]))
+
+
+def cost_ratio(arm: Curves, control: Curves, epoch: int) -> float:
+    """Return the cost at which `arm` reaches the control's mean accuracy of `epoch`, as a share of
+    what the control paid for it; inf where it never does."""
+    target = float(control.accuracy[:, epoch - 1].mean())
+    reached = cost_to_reach(arm.accuracy.mean(axis=0), arm.cost, target)
+    return float(reached / control.cost[epoch - 1])
 
 
 def table(

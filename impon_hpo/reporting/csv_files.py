@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.errors import StorageError
+from impon_hpo.csv_table import write_csv
 from impon_hpo.record import StudyRecord, TrialRecord, flat_epoch
 
 
@@ -24,11 +22,8 @@ def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
         for arm, trial in arms
         for epoch in trial.epochs
     ]
-    try:
-        _write(folder / "epochs.csv", epochs)
-        _write(folder / "trials.csv", [_trial_row(arm, trial) for arm, trial in arms])
-    except OSError as error:
-        raise StorageError(f"The tables in '{folder}' cannot be written: {error}") from error
+    write_csv(folder / "epochs.csv", epochs)
+    write_csv(folder / "trials.csv", [_trial_row(arm, trial) for arm, trial in arms])
 
 
 def _trial_row(arm: str, trial: TrialRecord) -> dict[str, Any]:
@@ -42,16 +37,3 @@ def _trial_row(arm: str, trial: TrialRecord) -> dict[str, Any]:
         "seconds": trial.seconds,
         "reason": trial.reason,
     } | trial.params
-
-
-def _write(path: Path, rows: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", newline="", dir=path.parent, suffix=".tmp", delete=False
-    ) as file:
-        writer = csv.DictWriter(file, fieldnames=columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    Path(file.name).chmod(0o644)  # a temporary file is readable by its owner only
-    Path(file.name).replace(path)

@@ -61,6 +61,8 @@ def train_epochs(
 class TrainingRun:
     """The moving parts of one training run; `train_epoch` advances them all by an epoch.
 
+    `step_losses` (steps_per_epoch,) float64 has the mean loss of each batch of the last epoch.
+
     Args:
         config: The settings.
         splits: The data; their device is where everything happens.
@@ -77,12 +79,10 @@ class TrainingRun:
         self.memory = memory
         self.splits = splits
         self.results: list[EpochResult] = []
-        device = splits.train.labels.device
-        self.device = device
+        self.device = device = splits.train.labels.device
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
-        weights_seed, crop_seed, sampler_seed = (
-            int(seed) for seed in np.random.SeedSequence(config.seed).generate_state(3)
-        )
+        seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
+        weights_seed, crop_seed, sampler_seed = seeds
         channels_last = config.channels_last is not False
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = build_model(config, splits, weights_seed).to(device)
@@ -161,27 +161,29 @@ class TrainingRun:
 
         self.model.train()
         self.sampler.start_epoch(epoch)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for _ in range(self.steps_per_epoch):
+        means = torch.zeros(self.steps_per_epoch, dtype=torch.float64, device=self.device)
+        for step in range(self.steps_per_epoch):
             with timer.phase("drawing"):
                 draw = self.sampler.draw(score)
             with timer.phase("stepping"):
                 losses, logits = self._step(draw.rows, draw.weights)
-                total += losses.double().sum()
+                means[step] = losses.double().mean()
             with timer.phase("drawing"):
                 self.sampler.observe(draw, losses, logits)
                 if self.memory is not None:
                     self.memory.add(draw.rows, logits)
         if self.memory is not None:
             self.memory.end_epoch()
-        return float(total) / (self.steps_per_epoch * self.config.batch_size), rows_scored
+        self.step_losses = means
+        return float(means.mean()), rows_scored
 
-    def evaluate(self, split: Split) -> tuple[float, float]:
-        """Return accuracy (0 … 1) and mean cross-entropy of `eval_weights` on a split."""
+    def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
+        """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`)."""
+        model = None if weights == "last" else self.averaged
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in split.parts(VALIDATION_BATCH):
-            logits = self.predict(images, self.averaged)
+            logits = self.predict(images, model)
             correct += (logits.argmax(1) == labels).sum()
             total += cross_entropy(logits, labels, reduction="sum").double()
         return int(correct) / len(split), float(total) / len(split)
@@ -244,6 +246,5 @@ class TrainingRun:
         return logits.float()
 
     def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(
-            logits, labels, reduction="none", label_smoothing=self.config.label_smoothing
-        )
+        smoothing = self.config.label_smoothing
+        return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)

@@ -16,6 +16,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig, explain, training_config
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.protocol import Protocol, parse_protocol
 from impon_hpo.tuning.space import check_space, parse_space
 
 
@@ -31,6 +32,7 @@ class _Tables(BaseModel):
     run: dict[str, Any] = {}
     space: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
+    compare: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class StudyFile:
         seed: Seed of the study sampler (and of `[run]`, where that is silent).
         pruner: `[pruner]`: name and arguments.
         study_sampler: `[study_sampler]`: name and arguments.
+        run: `[run]`: what all arms have in common.
         space: Settings searched over, as Optuna distributions.
         arms: The training configuration of each arm, by name, in the order of the file.
+        compare: `[compare]`, unchecked; see `protocol`.
     """
 
     name: str
@@ -58,8 +62,19 @@ class StudyFile:
     seed: int
     pruner: dict[str, Any]
     study_sampler: dict[str, Any]
+    run: TrainingConfig
     space: dict[str, BaseDistribution]
     arms: dict[str, TrainingConfig]
+    compare: dict[str, Any]
+
+    @property
+    def protocol(self) -> Protocol:
+        """What a comparison of the arms fixes beforehand.
+
+        Raises:
+            ConfigError: `[compare]` has a mistake, or the file has no arm beside the controls.
+        """
+        return parse_protocol(self.compare, n_trials=self.n_trials, run=self.run, arms=self.arms)
 
     @property
     def runs(self) -> Path:
@@ -180,7 +195,8 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         if key in tables.run:
             raise ConfigError(f"run.{key} belongs into an arm: [arms.NAME] sampler = …")
     run = {"seed": tables.seed} | tables.run
-    training_config(run, prefix="run.")  # its mistakes are reported once, and not as every arm's
+    # Its mistakes are reported once, and not as every arm's.
+    common = training_config(run, prefix="run.")
     arms = {}
     for name, arm in tables.arms.items():
         try:
@@ -194,6 +210,8 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         check_space(config, space)
     make_pruner(tables.pruner, epochs=first.epochs)
     make_study_sampler(tables.study_sampler, seed=tables.seed, n_trials=0)
+    if tables.compare:
+        parse_protocol(tables.compare, n_trials=tables.n_trials, run=common, arms=arms)
     storage = tables.storage or f"sqlite:///runs/{folder.name}/study.db"
     return StudyFile(
         name=folder.name,
@@ -204,8 +222,10 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         seed=tables.seed,
         pruner=tables.pruner,
         study_sampler=tables.study_sampler,
+        run=common,
         space=space,
         arms=arms,
+        compare=tables.compare,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from impon_hpo.comparing import grid
+from impon_hpo.comparing import cell, grid
 from impon_hpo.comparing.grid import cells, run_grid
 from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.tuning.study_file import StudyFile
@@ -59,7 +59,7 @@ def test_every_arm_meets_the_same_configurations_and_seeds() -> None:
 
 def test_another_version_s_results_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     before = {cell.name for cell in cells(grid_study(), ["uniform"], 1)}
-    monkeypatch.setattr(grid, "versions", lambda: {"impon-hpo": "9.9"})
+    monkeypatch.setattr(cell, "versions", lambda: {"impon-hpo": "9.9"})
     assert not before & {cell.name for cell in cells(grid_study(), ["uniform"], 1)}
 
 
@@ -79,7 +79,7 @@ def test_results_are_kept_and_nothing_is_trained_twice(monkeypatch: pytest.Monke
     assert said[0] == "3 of 4 runs are there already."
     assert [len(result["epochs"]) for result in second] == [2] * 4
     assert [result["reference_cost"] > 0 for result in second] == [False, True, False, True]
-    monkeypatch.setattr(grid, "_run_cell", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(grid, "train_cell", lambda *_: pytest.fail("trained again"))
     assert run_grid(wanted, folder, n_workers=1, say=quiet) == second
 
 
@@ -113,7 +113,7 @@ def test_prequential_reference_comes_from_the_middle_of_the_uniform_arm() -> Non
     teachers = [(cell.arm, cell.params["lr"]) for cell in wanted if cell.teaches]
     assert teachers == [("uniform", 0.1)]
     results = run_grid(wanted, Path("grid"), n_workers=1, say=quiet)
-    assert len(list(Path("grid/references").glob("*.pt"))) == 1
+    assert len(list(Path("grid/references").rglob("*.pt"))) == 1
     assert [result["reference_cost"] for result in results] == [0, 0, 0, 0]
     assert [len(result["epochs"]) for result in results] == [2] * 4
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from impon_hpo.comparing.csv_file import write_epochs
+from impon_hpo.comparing.epochs_file import write_epochs
 from impon_hpo.errors import StorageError
 
 

@@ -1,0 +1,226 @@
+"""The outcomes of an arm under a pruner: what its studies cost, and how good their picks are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impon_hpo.comparing.arms import Arm
+from impon_hpo.comparing.recordings import Recordings
+from impon_hpo.comparing.replay import Curve, Replayed, finish_best, replay
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.algorithms import make_pruner
+
+Numbers = NDArray[np.float64]
+
+FINISH_BEST = "one-epoch"
+"""The baseline in place of a pruner: all for one epoch, then the best quarter to the end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an arm under a pruner, block by block; means over the random orders.
+
+    Accuracies are in points (0 … 100). Blocks are those that the arm has completely.
+
+    Args:
+        arm: Name of the arm.
+        blocks: Their numbers.
+        cost: (blocks,) forward-equivalents of a study, all charged.
+        quality: (blocks,) truth of the pick: see `Truth`.
+        own: (blocks,) hidden-test accuracy of the pick as this arm trained it.
+        budget_quality: (blocks,) truth of the pick when the study stops at the block's budget.
+        regret: (blocks, budgets) truth of the best minus truth of the pick at each budget asked.
+        epochs: (blocks,) epochs trained.
+        lost_best: (blocks,) share of the orders in which the truly best configuration was pruned.
+        lost_top: (blocks,) share of the truly best three that was pruned.
+        stopped: (configurations,) mean epochs that a configuration was trained for.
+        n_complete: Mean number of trials that came to their end.
+    """
+
+    arm: str
+    blocks: tuple[int, ...]
+    cost: Numbers
+    quality: Numbers
+    own: Numbers
+    budget_quality: Numbers
+    regret: Numbers
+    epochs: Numbers
+    lost_best: Numbers
+    lost_top: Numbers
+    stopped: Numbers
+    n_complete: float
+
+
+class Truth:
+    """What a configuration is worth: its mean hidden-test accuracy after full-length uniform
+    training under the first policy, over all blocks but the one that is judged.
+
+    A run that diverged is worth 0.
+
+    Args:
+        recordings: The recordings.
+        uniform: Uniform sampling under the first policy.
+        n_configurations: Configurations.
+
+    Raises:
+        ConfigError: Fewer than two blocks are recorded.
+    """
+
+    def __init__(self, recordings: Recordings, uniform: Arm, n_configurations: int) -> None:
+        self.blocks = recordings.blocks_of(uniform.training, n_configurations, taught=False)
+        if len(self.blocks) < 2:
+            raise ConfigError(
+                "A comparison needs at least 2 blocks, since the truth of one comes from the "
+                f"others, but {len(self.blocks)} are recorded completely for '{uniform.name}'. "
+                "Run `impon-hpo compare` until there are more."
+            )
+        points = np.zeros((len(self.blocks), n_configurations))
+        for at, block in enumerate(self.blocks):
+            for number in range(n_configurations):
+                run = recordings.runs[uniform.training, block, number]
+                if not run.ended:
+                    points[at, number] = 100 * run.accuracy("test", uniform.policy.weights)[-1]
+        self.by_block = points
+
+    def of(self, block: int) -> Numbers:
+        """Return the truth (configurations,) in points for judging `block`."""
+        others = [at for at, other in enumerate(self.blocks) if other != block]
+        mean: Numbers = self.by_block[others].mean(0)
+        return mean
+
+
+def curves_of_arm(
+    recordings: Recordings, arm: Arm, block: int, n_configurations: int
+) -> dict[int, Curve]:
+    """Return the learning curves of an arm's configurations in a block; where it is taught, the
+    first one is its teacher's."""
+    curves = {}
+    for number in range(n_configurations):
+        training = arm.teacher if arm.taught and number == 0 else arm.training
+        run = recordings.runs[training, block, number]
+        curves[number] = Curve(
+            run.accuracy("val", arm.policy.weights), run.cost, run.ended_cost, arm.config.epochs
+        )
+    return curves
+
+
+def complete_blocks(recordings: Recordings, arm: Arm, n_configurations: int) -> list[int]:
+    """Return the blocks in which an arm can be replayed."""
+    own = recordings.blocks_of(arm.training, n_configurations, taught=arm.taught)
+    if not arm.taught:
+        return own
+    return [block for block in own if (arm.teacher, block, 0) in recordings.runs]
+
+
+def orders(n_configurations: int, n_orders: int, block: int) -> list[list[int]]:
+    """Return random orders of the configurations, the same for all arms: the first one stays first,
+    since others may learn from it."""
+    generator = np.random.default_rng([n_orders, block])
+    return [
+        [0, *(1 + generator.permutation(n_configurations - 1)).tolist()] for _ in range(n_orders)
+    ]
+
+
+def outcome(
+    recordings: Recordings,
+    arm: Arm,
+    truth: Truth,
+    pruner: Mapping[str, Any],
+    *,
+    n_orders: int,
+    budgets: Mapping[int, float],
+    budget_grid: Sequence[float],
+) -> Outcome:
+    """Replay an arm under a pruner in all its blocks and orders.
+
+    Args:
+        recordings: The recordings.
+        arm: The arm.
+        truth: What its picks are worth.
+        pruner: `[pruner]` of a study file, or the name `FINISH_BEST`.
+        n_orders: Random orders a block.
+        budgets: Block → forward-equivalents for `budget_quality`.
+        budget_grid: Forward-equivalents for `regret`.
+    """
+    n = truth.by_block.shape[1]
+    blocks = [b for b in complete_blocks(recordings, arm, n) if b in truth.blocks]
+    per_block, stopped, n_complete = [], np.zeros(n), []
+    for block in blocks:
+        curves = curves_of_arm(recordings, arm, block, n)
+        worth = truth.of(block)
+        own = _own_quality(recordings, arm, block, n)
+        reference = recordings.runs[arm.training, block, n - 1].reference_cost
+        best, top = int(worth.argmax()), np.argsort(-worth)[:3]
+        measured = []
+        for order in orders(n, n_orders, block):
+            done = _study(curves, order, pruner, reference)
+            stopped += [done.stopped[number] for number in range(n)]
+            lost = [done.stopped[number] < curves[number].horizon for number in range(n)]
+            n_complete.append(n - sum(lost))
+            at_budget = _worth_at(done, budgets.get(block, 0.0), worth)
+            measured.append(
+                [
+                    done.cost,
+                    _worth(done.pick, worth),
+                    _worth(done.pick, own),
+                    at_budget,
+                    sum(done.stopped.values()),
+                    lost[best],
+                    np.mean([lost[number] for number in top]),
+                    *(worth.max() - _worth_at(done, budget, worth) for budget in budget_grid),
+                ]
+            )
+        per_block.append(np.mean(np.array(measured, dtype=np.float64), axis=0))
+    found = np.array(per_block).reshape(len(blocks), 7 + len(budget_grid))
+    return Outcome(
+        arm=arm.name,
+        blocks=tuple(blocks),
+        cost=found[:, 0],
+        quality=found[:, 1],
+        own=found[:, 2],
+        budget_quality=found[:, 3],
+        epochs=found[:, 4],
+        lost_best=found[:, 5],
+        lost_top=found[:, 6],
+        regret=found[:, 7:],
+        stopped=stopped / max(1, n_orders * len(blocks)),
+        n_complete=float(np.mean(n_complete)) if n_complete else float("nan"),
+    )
+
+
+def _study(
+    curves: dict[int, Curve], order: list[int], pruner: Mapping[str, Any], reference: float
+) -> Replayed:
+    if pruner["name"] == FINISH_BEST:
+        return finish_best(curves, order, max(1, len(order) // 4), cost=reference)
+    horizon = curves[order[-1]].horizon
+    return replay(curves, order, make_pruner(pruner, epochs=horizon), cost=reference)
+
+
+def _own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:
+    found = np.zeros(n)
+    for number in range(n):
+        training = arm.teacher if arm.taught and number == 0 else arm.training
+        run = recordings.runs[training, block, number]
+        if not run.ended:
+            found[number] = 100 * run.accuracy("test", arm.policy.weights)[-1]
+    return found
+
+
+def _worth(pick: int | None, worth: Numbers) -> float:
+    """A study without a complete trial has no pick: it is worth what a blind choice is."""
+    return float(worth.mean() if pick is None else worth[pick])
+
+
+def _worth_at(done: Replayed, budget: float, worth: Numbers) -> float:
+    pick = None
+    for cost, so_far in done.picks:
+        if cost > budget:
+            break
+        pick = so_far
+    return _worth(pick, worth)

@@ -1,0 +1,120 @@
+"""Replay: Optuna's own pruners, driven through ask and tell over recorded learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.pruners import BasePruner
+from optuna.trial import TrialState
+
+STUDY_NAME = "replay"
+"""The same for all: Hyperband takes a trial's bracket from the study's name."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What one trial reports, and what it pays.
+
+    Args:
+        accuracy: Validation accuracy after each epoch.
+        cost: Forward-equivalents of each epoch.
+        ended_cost: Those of an epoch after the last one whose loss was not finite; 0 if none.
+        horizon: Epochs of a run that comes to its end.
+    """
+
+    accuracy: tuple[float, ...]
+    cost: tuple[float, ...]
+    ended_cost: float
+    horizon: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a study would have done.
+
+    Args:
+        stopped: Configuration → epochs that it was trained for.
+        cost: Forward-equivalents of all of it.
+        pick: The configuration of the complete trial with the highest last accuracy, or None.
+        picks: (cost so far, pick so far) after each trial, in order.
+    """
+
+    stopped: dict[int, int]
+    cost: float
+    pick: int | None
+    picks: tuple[tuple[float, int | None], ...]
+
+
+def replay(
+    curves: Mapping[int, Curve], order: Sequence[int], pruner: BasePruner, *, cost: float = 0.0
+) -> Replayed:
+    """Return what a study does that tries the configurations in this order under this pruner.
+
+    It is the sequence of calls of `Objective` and `study.optimize`: report after every epoch from
+    1, ask after all but the last, and a run whose loss is not finite is pruned.
+
+    Args:
+        curves: By configuration.
+        order: Configurations in the order of their trials.
+        pruner: Optuna's, or one of the user's; unused before.
+        cost: Spent before the first trial, on a reference.
+    """
+    study = optuna.create_study(
+        study_name=STUDY_NAME,
+        direction="maximize",
+        pruner=pruner,
+        sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: configurations are given
+    )
+    stopped: dict[int, int] = {}
+    best: tuple[float, int] | None = None
+    picks = []
+    for configuration in order:
+        curve = curves[configuration]
+        trial = study.ask()
+        epoch, pruned = 0, False
+        for epoch, accuracy in enumerate(curve.accuracy, start=1):
+            trial.report(accuracy, step=epoch)
+            cost += curve.cost[epoch - 1]
+            if epoch < curve.horizon and trial.should_prune():
+                pruned = True
+                break
+        if not pruned and len(curve.accuracy) < curve.horizon:
+            cost += curve.ended_cost
+            pruned = True
+        if pruned:
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, curve.accuracy[-1])
+            if best is None or curve.accuracy[-1] > best[0]:
+                best = (curve.accuracy[-1], configuration)
+        stopped[configuration] = epoch
+        picks.append((cost, None if best is None else best[1]))
+    return Replayed(stopped, cost, picks[-1][1], tuple(picks))
+
+
+def finish_best(
+    curves: Mapping[int, Curve], order: Sequence[int], n_best: int, *, cost: float = 0.0
+) -> Replayed:
+    """Return what the baseline without a pruner does: train all for one epoch, then finish the best
+    `n_best` of them (Egele et al., 2024, "i-Epoch")."""
+    stopped = {}
+    first: dict[int, float] = {}
+    for configuration in order:
+        curve = curves[configuration]
+        stopped[configuration] = min(1, len(curve.accuracy))
+        cost += curve.cost[0] if curve.cost else curve.ended_cost
+        first[configuration] = curve.accuracy[0] if curve.accuracy else -1.0
+    chosen = sorted(order, key=lambda configuration: -first[configuration])[:n_best]
+    best: tuple[float, int] | None = None
+    picks: list[tuple[float, int | None]] = [(cost, chosen[0])]
+    for configuration in chosen:
+        curve = curves[configuration]
+        cost += sum(curve.cost[1:]) + (curve.ended_cost if curve.accuracy else 0)
+        stopped[configuration] = len(curve.accuracy)
+        complete = len(curve.accuracy) == curve.horizon
+        if complete and (best is None or curve.accuracy[-1] > best[0]):
+            best = (curve.accuracy[-1], configuration)
+        picks.append((cost, None if best is None else best[1]))
+    return Replayed(stopped, cost, picks[-1][1], tuple(picks))

@@ -1,0 +1,277 @@
+"""The summary of a comparison: everything that its report says, as plain JSON values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from impon_hpo.comparing.arms import FRACTION, IMPORTANCE, PLACEBO, SHORT, UNIFORM, Arm, arms_of
+from impon_hpo.comparing.curves import cost_to_reach
+from impon_hpo.comparing.fidelity import Fidelity, fidelity
+from impon_hpo.comparing.outcomes import FINISH_BEST, Outcome, Truth, outcome
+from impon_hpo.comparing.recordings import Recordings
+from impon_hpo.comparing.verdict import SUPPORTED, Estimate, Verdict, judge
+from impon_hpo.comparing.words import credit_sentence, verdict_sentence
+from impon_hpo.tuning.study_file import StudyFile
+
+OTHER_PRUNERS: dict[str, tuple[dict[str, Any], int]] = {
+    "none": ({"name": "NopPruner"}, 1),
+    "successive halving, η 3": ({"name": "SuccessiveHalvingPruner", "reduction_factor": 3}, 20),
+    "hyperband, η 3": ({"name": "HyperbandPruner", "reduction_factor": 3}, 10),
+    "median": ({"name": "MedianPruner", "n_startup_trials": 3}, 5),
+    "percentile 25": (
+        {"name": "PercentilePruner", "percentile": 25.0, "n_startup_trials": 3},
+        5,
+    ),
+    "patient median": (
+        {
+            "name": "PatientPruner",
+            "wrapped_pruner": {"name": "MedianPruner", "n_startup_trials": 3},
+            "patience": 1,
+        },
+        5,
+    ),
+    "wilcoxon": ({"name": "WilcoxonPruner", "n_startup_steps": 2}, 1),
+    "one epoch, then the best quarter": ({"name": FINISH_BEST}, 20),
+}
+"""What the claim is replayed under beside the study's own pruner, and in how many orders a block:
+fewer where a pruner is slow."""
+
+BUDGETS = 40
+
+
+def summarise_comparison(
+    study_file: StudyFile, recordings: Recordings, *, other_pruners: bool = True
+) -> dict[str, Any]:
+    """Replay the recordings and return all that the report says.
+
+    Args:
+        study_file: The study.
+        recordings: Its recordings, whole or in part: arms are judged over the blocks they have.
+        other_pruners: Whether to replay the claim under the other pruners, too.
+
+    Raises:
+        ConfigError: Fewer than two blocks of uniform sampling are there.
+    """
+    protocol = study_file.protocol
+    arms = arms_of(study_file)
+    truth = Truth(recordings, arms[0], protocol.n_configurations)
+    measured = {arm.name: fidelity(recordings, arm, truth) for arm in arms}
+    begun = {arm.policy for arm in arms if arm.kind == UNIFORM and measured[arm.name] is not None}
+    there = [arm for arm in arms if arm.policy in begun and measured[arm.name] is not None]
+    faithful = {name: curves for name, curves in measured.items() if curves is not None}
+    unit = float(faithful[arms[0].name].cost[0])
+    grid = unit * np.geomspace(1, protocol.n_configurations * arms[0].config.epochs, BUDGETS)
+
+    def replayed(arm: Arm, pruner: Mapping[str, Any], n_orders: int, **more: Any) -> Outcome:
+        given: dict[str, Any] = {"budgets": {}, "budget_grid": ()} | more
+        return outcome(recordings, arm, truth, pruner, n_orders=n_orders, **given)
+
+    found: dict[str, Outcome] = {}
+    for arm in there:
+        if arm.kind == UNIFORM:  # first of its policy: its cost is the others' budget
+            alone = replayed(arm, study_file.pruner, protocol.orders)
+            budgets = dict(zip(alone.blocks, protocol.cost_ratio * alone.cost, strict=True))
+        found[arm.name] = replayed(
+            arm, study_file.pruner, protocol.orders, budgets=budgets, budget_grid=grid.tolist()
+        )
+    rows = [_row(arm, there, found, faithful, study_file) for arm in there]
+    claim = next((row for row in rows if row["arm"] == protocol.claim), None)
+    verdict = {
+        "arm": protocol.claim,
+        "word": "not recorded yet",
+        "sentence": f"'{protocol.claim}' is not recorded in two blocks yet: there is no verdict.",
+    }
+    if claim is not None and "verdict" in claim:
+        verdict = claim["verdict"] | {"arm": protocol.claim}
+    return {
+        "study": study_file.name,
+        "question": study_file.question,
+        "data": protocol.data,
+        "protocol": protocol.identity(),
+        "pruner": study_file.pruner,
+        "recordings": recordings.about,
+        "verdict": verdict,
+        "arms": rows,
+        "budgets": (grid / unit).tolist(),
+        "unit": unit,
+        "configurations": _configurations(recordings, truth),
+        "random_pick": float(truth.by_block.mean()),
+        "policies": _policies(there, found, faithful),
+        "pruners": _pruners(protocol.claim, there, replayed, protocol) if other_pruners else [],
+    }
+
+
+def controls_of(arm: Arm, there: Sequence[Arm]) -> list[Arm]:
+    """Return what an arm has to beat before a saving is due to importance: as few rows without it,
+    as few epochs, and its own path without its scores."""
+    kinds = (PLACEBO,) if arm.fraction == 1 else (FRACTION, SHORT, PLACEBO)
+    return [
+        other
+        for other in there
+        if other.kind in kinds and other.fraction == arm.fraction and other.policy == arm.policy
+    ]
+
+
+def _uniform(arm: Arm, there: Sequence[Arm]) -> Arm:
+    return next(other for other in there if other.kind == UNIFORM and other.policy == arm.policy)
+
+
+def _row(
+    arm: Arm,
+    there: Sequence[Arm],
+    found: Mapping[str, Outcome],
+    faithful: Mapping[str, Fidelity],
+    study_file: StudyFile,
+) -> dict[str, Any]:
+    """Return everything about one arm under the study's own pruner."""
+    protocol = study_file.protocol
+    mine, curves, uniform = found[arm.name], faithful[arm.name], _uniform(arm, there)
+    control = faithful[uniform.name]
+    row: dict[str, Any] = {
+        "arm": arm.name,
+        "kind": arm.kind,
+        "fraction": str(arm.fraction),
+        "policy": str(arm.policy),
+        "blocks": list(mine.blocks),
+        "study": {
+            "cost": mine.cost.tolist(),
+            "quality": mine.quality.tolist(),
+            "own": mine.own.tolist(),
+            "budget_quality": mine.budget_quality.tolist(),
+            "epochs": mine.epochs.tolist(),
+            "complete": mine.n_complete,
+            "lost_best": mine.lost_best.tolist(),
+            "lost_top": mine.lost_top.tolist(),
+            "stopped": mine.stopped.tolist(),
+            "regret": mine.regret.tolist(),
+        },
+        "curves": {
+            "cost": curves.cost.tolist(),
+            "accuracy": curves.accuracy.tolist(),
+            "tau": curves.tau.tolist(),
+            "overlap": curves.overlap.tolist(),
+            "regret": curves.regret.tolist(),
+            "regret_of_3": curves.regret_of_3.tolist(),
+            "last": curves.last.tolist(),
+            "seconds": curves.seconds,
+        },
+        "cost_to_reach": {
+            str(epoch): cost_to_reach(
+                curves.accuracy.mean(0), curves.cost, float(control.accuracy[:, epoch - 1].mean())
+            )
+            / float(control.cost[epoch - 1])
+            for epoch in (2, 4, 6)
+            if epoch <= len(control.cost)
+        },
+    }
+    if arm.kind == UNIFORM:
+        return row
+    limits = {"cost_ratio": protocol.cost_ratio, "margin": protocol.margin}
+    verdict = judge(mine, found[uniform.name], **limits)
+    if verdict is None:
+        return row
+    said = _plain(verdict)
+    said["sentence"] = verdict_sentence(verdict, str(study_file.pruner["name"]))
+    said["per_block"] = {
+        "blocks": list(verdict.blocks),
+        "cost": [
+            _at(mine, b, "cost") / _at(found[uniform.name], b, "cost") for b in verdict.blocks
+        ],
+        "loss": [
+            _at(found[uniform.name], b, "quality") - _at(mine, b, "quality") for b in verdict.blocks
+        ],
+    }
+    if arm.kind == IMPORTANCE:
+        held = [judge(mine, found[other.name], **limits) for other in controls_of(arm, there)]
+        judged = [entry for entry in held if entry is not None]
+        wanted = 1 if arm.fraction == 1 else 3
+        said["controls"] = [_plain(entry) for entry in judged]
+        said["credit"] = len(judged) == wanted and all(entry.beats for entry in judged)
+        said["credit_sentence"] = credit_sentence(
+            verdict.word == SUPPORTED, judged, wanted, arm.name
+        )
+    return row | {"verdict": said}
+
+
+def _at(found: Outcome, block: int, what: str) -> float:
+    return float(getattr(found, what)[found.blocks.index(block)])
+
+
+def _plain(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "word": verdict.word,
+        "arm": verdict.arm,
+        "control": verdict.control,
+        "blocks": len(verdict.blocks),
+        "cost": _estimate(verdict.cost),
+        "loss": _estimate(verdict.loss),
+        "budget_gain": _estimate(verdict.budget_gain),
+        "beats": verdict.beats,
+        "more_blocks": verdict.more_blocks,
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    return vars(found) | {"below": found.below, "above": found.above}
+
+
+def _configurations(recordings: Recordings, truth: Truth) -> list[dict[str, Any]]:
+    """Return each configuration with its truth over all blocks."""
+    params: list[dict[str, Any]] = recordings.about["configurations"]
+    return [
+        {"configuration": number, **entry, "truth": float(truth.by_block[:, number].mean())}
+        for number, entry in enumerate(params)
+    ]
+
+
+def _policies(
+    there: Sequence[Arm], found: Mapping[str, Outcome], faithful: Mapping[str, Fidelity]
+) -> list[dict[str, Any]]:
+    """Return what uniform sampling alone does under each policy, against the first one."""
+    uniform = [arm for arm in there if arm.kind == UNIFORM]
+    first = found[uniform[0].name]
+    rows = []
+    for arm in uniform:
+        verdict = judge(found[arm.name], first, cost_ratio=1.0, margin=1.0)
+        rows.append(
+            {
+                "policy": str(arm.policy),
+                "arm": arm.name,
+                "tau": faithful[arm.name].tau.mean(0).tolist(),
+                "quality": float(found[arm.name].quality.mean()),
+                "lost_best": float(found[arm.name].lost_best.mean()),
+                "against_first": None if verdict is None else _plain(verdict),
+            }
+        )
+    return rows
+
+
+def _pruners(
+    claim: str, there: Sequence[Arm], replayed: Any, protocol: Any
+) -> list[dict[str, Any]]:
+    """Return the claim and what it is held against under the other pruners."""
+    arm = next((arm for arm in there if arm.name == claim), None)
+    if arm is None:
+        return []
+    uniform = _uniform(arm, there)
+    rows = []
+    for name, (pruner, n_orders) in OTHER_PRUNERS.items():
+        control = replayed(uniform, pruner, n_orders)
+        for other in (uniform, *controls_of(arm, there), arm):
+            mine = control if other is uniform else replayed(other, pruner, n_orders)
+            row = {
+                "pruner": name,
+                "arm": other.name,
+                "cost": float(mine.cost.mean()),
+                "epochs": float(mine.epochs.mean()),
+                "quality": float(mine.quality.mean()),
+                "lost_best": float(mine.lost_best.mean()),
+            }
+            verdict = judge(mine, control, cost_ratio=protocol.cost_ratio, margin=protocol.margin)
+            if verdict is not None and other is not uniform:
+                row["verdict"] = _plain(verdict)
+            rows.append(row)
+    return rows

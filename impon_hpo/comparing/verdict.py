@@ -1,0 +1,175 @@
+"""The verdict: paired over blocks, with one-sided 95 % bounds, for and against what was claimed."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from impon_hpo.comparing.outcomes import Outcome
+
+Numbers = NDArray[np.float64]
+
+LEVEL = 0.05
+RESAMPLES = 10_000
+MOST_BLOCKS = 1000
+
+SUPPORTED = "supported"
+REFUTED = "refuted"
+INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over blocks, its one-sided 95 % bounds, and how it lies to a limit.
+
+    Args:
+        point: The mean.
+        lower: Lower bound.
+        upper: Upper bound.
+        limit: What it is held against.
+        p_below: One-sided p-value of the exact sign-flip test for "below the limit".
+        p_above: The same for "above the limit".
+        more_blocks: How many more blocks would decide at this mean and spread; None if none of up
+            to a thousand would, 0 where it is decided.
+    """
+
+    point: float
+    lower: float
+    upper: float
+    limit: float
+    p_below: float
+    p_above: float
+    more_blocks: int | None
+
+    @property
+    def below(self) -> bool:
+        """Whether it is shown to be at most the limit: by the bound and by the test."""
+        return self.upper <= self.limit and self.p_below <= LEVEL
+
+    @property
+    def above(self) -> bool:
+        """Whether it is shown to be above the limit."""
+        return self.lower > self.limit and self.p_above <= LEVEL
+
+
+def estimate(values: Sequence[float] | Numbers, limit: float) -> Estimate:
+    """Estimate the mean of a value a block and hold it against `limit`.
+
+    Bounds are bias-corrected and accelerated (BCa; Efron, 1987, "Better bootstrap confidence
+    intervals") over the blocks with a fixed seed; the test flips the signs of value − limit.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    n = len(found)
+    point = float(found.mean())
+    lower = upper = point
+    if np.ptp(found) > 1e-12 * max(1.0, abs(point)):
+        interval = stats.bootstrap(
+            (found,),
+            np.mean,
+            confidence_level=1 - 2 * LEVEL,
+            n_resamples=RESAMPLES,
+            method="BCa",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        lower, upper = float(interval.low), float(interval.high)
+    p_below, p_above = (sign_flip_p(found - limit, side) for side in (-1, 1))
+    decided = (upper <= limit and p_below <= LEVEL) or (lower > limit and p_above <= LEVEL)
+    return Estimate(
+        point, lower, upper, limit, p_below, p_above, 0 if decided else _more(found, limit, n)
+    )
+
+
+def sign_flip_p(differences: Numbers, side: int) -> float:
+    """Return the p-value of the sign-flip test that the mean lies on `side` (-1 below, 1 above) of
+    0: exact up to 12 values, of 10,000 random flips beyond."""
+    differences = np.asarray(differences, dtype=np.float64) * side
+    n = len(differences)
+    if n <= 12:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    else:
+        signs = np.random.default_rng(0).choice([-1, 1], size=(RESAMPLES, n))
+        signs[0] = 1  # what was observed is one of the flips
+    # A relative tolerance, so that a sum in another order is not taken for a smaller one.
+    sums = signs @ differences
+    return float(np.mean(sums >= differences.sum() - 1e-9 * np.abs(differences).sum()))
+
+
+def _more(values: Numbers, limit: float, n: int) -> int | None:
+    distance, spread = abs(float(values.mean()) - limit), float(values.std(ddof=1))
+    for wanted in range(max(n + 1, 5), MOST_BLOCKS + 1):
+        if distance > stats.t.ppf(1 - LEVEL, wanted - 1) * spread / math.sqrt(wanted):
+            return wanted - n
+    return None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether an arm costs so much less than another one at a pick so nearly as good.
+
+    Args:
+        arm: Its name.
+        control: What it is held against.
+        blocks: The blocks that both have.
+        cost: Cost ratio: of geometric means over blocks.
+        loss: Truth of the control's pick minus truth of the arm's, in points.
+        budget_gain: Truth of the arm's pick minus the control's, both stopped at the same budget.
+        word: "supported", "refuted" or "inconclusive".
+    """
+
+    arm: str
+    control: str
+    blocks: tuple[int, ...]
+    cost: Estimate
+    loss: Estimate
+    budget_gain: Estimate
+    word: str
+
+    @property
+    def more_blocks(self) -> int | None:
+        """How many more blocks would decide it; 0 where it is decided, None if none would."""
+        if self.word != INCONCLUSIVE:
+            return 0
+        wanted = [self.cost.more_blocks, self.loss.more_blocks]
+        return None if None in wanted else max(number for number in wanted if number is not None)
+
+    @property
+    def beats(self) -> bool:
+        """Whether the arm is better than the control: a better pick at the same budget, or one as
+        good for less."""
+        return self.budget_gain.lower > 0 or (self.loss.below and self.cost.upper < 1)
+
+
+def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -> Verdict | None:
+    """Judge an arm against a control over the blocks that both have; None where they are fewer than
+    two.
+
+    *Supported*: cost ratio and loss are both shown to be at most `cost_ratio` and `margin`.
+    *Refuted*: one of them is shown to be above. *Inconclusive*: neither.
+    """
+    blocks = tuple(block for block in arm.blocks if block in control.blocks)
+    if len(blocks) < 2:
+        return None
+    mine = [arm.blocks.index(block) for block in blocks]
+    theirs = [control.blocks.index(block) for block in blocks]
+    logs = estimate(np.log(arm.cost[mine] / control.cost[theirs]), math.log(cost_ratio))
+    cost = dataclasses.replace(
+        logs,
+        point=math.exp(logs.point),
+        lower=math.exp(logs.lower),
+        upper=math.exp(logs.upper),
+        limit=cost_ratio,
+    )
+    loss = estimate(control.quality[theirs] - arm.quality[mine], margin)
+    gain = estimate(arm.budget_quality[mine] - control.budget_quality[theirs], 0.0)
+    word = INCONCLUSIVE
+    if logs.below and loss.below:
+        word = SUPPORTED
+    elif logs.above or loss.above:
+        word = REFUTED
+    return Verdict(arm.arm, control.arm, blocks, cost, loss, gain, word)

@@ -1,0 +1,69 @@
+"""The words of a verdict: what was found, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED, Verdict
+
+
+def verdict_sentence(verdict: Verdict, pruner: str) -> str:
+    """Return the verdict in one sentence, and what would be true instead where it is not met."""
+    cost, loss = verdict.cost, verdict.loss
+    head = {
+        SUPPORTED: f"Supported: under {pruner}, a study with {verdict.arm}",
+        REFUTED: f"Refuted: under {pruner}, a study with {verdict.arm}",
+        INCONCLUSIVE: f"Inconclusive: under {pruner}, a study with {verdict.arm}",
+    }[verdict.word]
+    facts = (
+        f"costs {cost.point:.2f} of one with {verdict.control} (95 % bounds {cost.lower:.2f} and "
+        f"{cost.upper:.2f}; asked: at most {cost.limit:.2f}) and its pick is {_worse(loss.point)} "
+        f"({loss.lower:+.2f} and {loss.upper:+.2f}; asked: at most {loss.limit:g} worse), over "
+        f"{len(verdict.blocks)} blocks."
+    )
+    return " ".join([head, facts, *_instead(verdict)])
+
+
+def _worse(points: float) -> str:
+    if abs(points) < 0.005:
+        return "as good"
+    return f"{abs(points):.2f} points {'worse' if points > 0 else 'better'}"
+
+
+def _instead(verdict: Verdict) -> list[str]:
+    cost, loss = verdict.cost, verdict.loss
+    said = []
+    if verdict.word != SUPPORTED and loss.below and not cost.below:
+        said.append(f"It would be supported at a ratio of {cost.upper:.2f}.")
+    if verdict.word != SUPPORTED and cost.below and not loss.below:
+        said.append(f"At this cost it would be supported with a margin of {loss.upper:.2f} points.")
+    if verdict.word == INCONCLUSIVE:
+        more = verdict.more_blocks
+        said.append(
+            "No number of blocks that could be paid for would decide it."
+            if more is None
+            else f"About {more} more blocks would decide it, if means and spread stay."
+        )
+    return said
+
+
+def credit_sentence(supported: bool, held: Sequence[Verdict], wanted: int, arm: str) -> str:
+    """Return to what a saving is due: to importance, or to using fewer rows."""
+    if len(held) < wanted:
+        return (
+            "Whether importance deserves the credit is not judged: its controls are not recorded."
+        )
+    beaten = [entry.control for entry in held if entry.beats]
+    others = [entry.control for entry in held if not entry.beats]
+    if not others:
+        what = "The saving is due to importance" if supported else "Importance does contribute"
+        return f"{what}: {arm} beats {_listed(beaten)} as well."
+    what = "Importance earns no credit"
+    if supported:
+        what = "The saving comes from using fewer rows, not from importance"
+    also = f" (it does beat {_listed(beaten)})" if beaten else ""
+    return f"{what}: {arm} is not shown to beat {_listed(others)}{also}."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

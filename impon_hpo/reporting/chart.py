@@ -1,0 +1,94 @@
+"""A chart as plain numbers: what a page and a picture draw alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+# Okabe & Ito (2008): told apart by colour-blind people; grey, not black, so that it shows on dark
+# pages, too.
+CONTROL = "#7A7A7A"
+KNOWN = {
+    "uniform": CONTROL,
+    "uniform-fraction": "#56B4E9",
+    "uniform-short": "#E69F00",
+    "placebo": "#CC79A7",
+}
+OTHERS = ("#D55E00", "#0072B2", "#009E73", "#A6761D", "#F0E442")
+DASHES = ("solid", "dash", "dot", "dashdot")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line, one set of points or one set of bars.
+
+    Args:
+        name: As the legend has it.
+        x: Numbers, or the names of bars.
+        y: Numbers.
+        low: Lower ends of a band or of error bars, if there is one.
+        high: Upper ends.
+        kind: "line", "points" or "bars" (stacked).
+        colour: As #RRGGBB.
+        dash: One of `DASHES`.
+        main: Whether it is drawn in pictures, and on pages without a click in the legend.
+        labels: A label a point.
+    """
+
+    name: str
+    x: Sequence[float] | Sequence[str]
+    y: Sequence[float]
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    kind: str = "line"
+    colour: str = CONTROL
+    dash: str = "solid"
+    main: bool = True
+    labels: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Series over two axes.
+
+    Args:
+        key: Name of its file.
+        title: What it shows, in words.
+        x: Title of the x axis with its unit.
+        y: Title of the y axis with its unit.
+        series: What is drawn.
+        x_log: Whether the x axis is logarithmic.
+        limits: (axis "x" or "y", value, label) of lines drawn across.
+        note: How to read it.
+    """
+
+    key: str
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    x_log: bool = False
+    limits: Sequence[tuple[str, float, str]] = field(default_factory=tuple)
+    note: str = ""
+
+
+class Palette:
+    """Gives each arm the same colour in every chart, and each share of an epoch the same dash."""
+
+    def __init__(self) -> None:
+        self._colours = dict(KNOWN)
+        self._dashes: dict[str, str] = {"1": DASHES[0]}
+
+    def colour(self, arm: str) -> str:
+        """Return the colour of an arm, whatever its share of an epoch and policy."""
+        base = arm.partition(" (")[0].partition("@")[0]
+        if base not in self._colours:
+            n_given = len(self._colours) - len(KNOWN)
+            self._colours[base] = OTHERS[n_given % len(OTHERS)]
+        return self._colours[base]
+
+    def dash(self, fraction: str) -> str:
+        """Return the dash of a share of an epoch."""
+        if fraction not in self._dashes:
+            self._dashes[fraction] = DASHES[len(self._dashes) % len(DASHES)]
+        return self._dashes[fraction]

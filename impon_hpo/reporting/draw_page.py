@@ -1,0 +1,99 @@
+"""Charts drawn for a page: Plotly figures that work without network, in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from impon_hpo.reporting.chart import Chart, Series
+
+TEXT = "#808080"  # reads on white and on black
+LINES = "rgba(128,128,128,0.25)"
+
+
+def figure(chart: Chart) -> Any:
+    """Return the Plotly figure of a chart."""
+    import plotly.graph_objects as go
+
+    made = go.Figure()
+    for series in chart.series:
+        if series.kind == "bars":
+            made.add_bar(x=series.x, y=series.y, name=series.name, marker_color=series.colour)
+            continue
+        shown: Any = True if series.main else "legendonly"
+        if series.kind == "line" and series.low is not None and series.high is not None:
+            made.add_scatter(
+                x=[*series.x, *reversed(series.x)],
+                y=[*series.high, *reversed(series.low)],
+                fill="toself",
+                fillcolor=_faint(series.colour),
+                line_width=0,
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=series.name,
+                visible=shown,
+            )
+        made.add_scatter(
+            x=series.x,
+            y=series.y,
+            name=series.name,
+            legendgroup=series.name,
+            mode="lines+markers" if series.kind == "line" else "markers",
+            line={"color": series.colour, "dash": series.dash, "width": 2},
+            marker={"color": series.colour, "size": 6 if series.kind == "line" else 9},
+            error_y=_error(series),
+            text=series.labels,
+            visible=shown,
+        )
+    for axis, value, label in chart.limits:
+        add = made.add_hline if axis == "y" else made.add_vline
+        add(value, line={"color": TEXT, "dash": "dash", "width": 1}, annotation={"text": label})
+    made.update_layout(
+        title={"text": chart.title, "font": {"size": 16}},
+        xaxis={"title": chart.x, "type": "log" if chart.x_log else None},
+        yaxis={"title": chart.y},
+        barmode="stack",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": TEXT, "family": "system-ui, sans-serif"},
+        legend={"orientation": "h", "y": -0.25},
+        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        hovermode="closest",
+    )
+    made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES)
+    made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES)
+    return made
+
+
+def _error(series: Series) -> dict[str, Any] | None:
+    if series.kind != "points" or series.low is None or series.high is None:
+        return None
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": _distances(series.y, series.high),
+        "arrayminus": _distances(series.low, series.y),
+    }
+
+
+def _distances(low: Sequence[float], high: Sequence[float]) -> list[float]:
+    return [above - below for below, above in zip(low, high, strict=True)]
+
+
+def _faint(colour: str) -> str:
+    red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
+
+
+def fragments(charts: Sequence[Chart]) -> list[str]:
+    """Return the charts as HTML fragments, the first one with the whole of Plotly in it."""
+    return [
+        figure(chart).to_html(
+            full_html=False,
+            include_plotlyjs=number == 0,
+            div_id=chart.key,
+            default_height="460px",
+            config={"responsive": True, "displaylogo": False},
+        )
+        for number, chart in enumerate(charts)
+    ]

@@ -1,0 +1,72 @@
+"""Charts drawn as PNG files, by Matplotlib: what README files and print can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from impon_hpo.errors import StorageError
+from impon_hpo.reporting.chart import Chart
+
+DASHES = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
+
+
+def write_png(path: Path, chart: Chart) -> None:
+    """Draw the main series of a chart.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = drawn.subplots()
+    bottom: dict[str, float] = {}
+    for series in chart.series:
+        if not series.main:
+            continue
+        if series.kind == "bars":
+            names = [str(name) for name in series.x]
+            below = [bottom.get(name, 0.0) for name in names]
+            axes.bar(names, series.y, bottom=below, label=series.name, color=series.colour)
+            for name, height in zip(names, series.y, strict=True):
+                bottom[name] = bottom.get(name, 0.0) + height
+        elif series.kind == "points":
+            error = None
+            if series.low is not None and series.high is not None:
+                error = [
+                    [y - low for y, low in zip(series.y, series.low, strict=True)],
+                    [high - y for y, high in zip(series.y, series.high, strict=True)],
+                ]
+            axes.errorbar(
+                series.x, series.y, yerr=error, fmt="o", label=series.name, color=series.colour
+            )
+        else:
+            style = DASHES[series.dash]
+            axes.plot(
+                series.x,
+                series.y,
+                style,
+                marker="o",
+                ms=3,
+                label=series.name,
+                color=series.colour,
+            )
+            if series.low is not None and series.high is not None:
+                axes.fill_between(
+                    series.x, series.low, series.high, color=series.colour, alpha=0.15, lw=0
+                )
+    for axis, value, label in chart.limits:
+        (axes.axhline if axis == "y" else axes.axvline)(value, color="#808080", ls="--", lw=1)
+        if axis == "y":
+            axes.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", size=8)
+    if chart.x_log:
+        axes.set_xscale("log")
+    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.tick_params(axis="x", labelrotation=30 if bottom else 0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7, ncols=2)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn.savefig(path, dpi=110)
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error

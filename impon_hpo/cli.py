@@ -24,6 +24,7 @@ for command in (
     runs.tune,
     looks.status,
     looks.samplers,
+    compares.plan,
     compares.compare,
     compares.report,
     compares.compare_samplers,

@@ -1,4 +1,4 @@
-"""The commands that put arms side by side: `compare`, `report` and `compare-samplers`."""
+"""The commands that put arms side by side: `plan`, `compare`, `report`, `compare-samplers`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impon_hpo.commands.options import Format, Formatted, Set, Study, interrupted
-from impon_hpo.console import loading, print_json, print_line, print_table, say
+from impon_hpo.commands.options import Format, Formatted, Set, Study, interrupted, quiet_optuna
+from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say
 
 if TYPE_CHECKING:
     from impon_hpo.comparing.recordings import Recordings
@@ -38,6 +38,7 @@ def compare(
         from impon_hpo.comparing.record_study import record
         from impon_hpo.tuning.study_file import read_study_file
 
+        quiet_optuna()
     study_file = read_study_file(study, settings or [])
     command = shlex.join(["impon-hpo", *sys.argv[1:]])
     try:
@@ -45,6 +46,26 @@ def compare(
     except KeyboardInterrupt:
         raise interrupted() from None
     _report(study_file, recordings, format)
+
+
+def plan(
+    study: Study,
+    settings: Set = None,
+    format: Formatted = Format.table,
+) -> None:
+    """What `compare` would record: runs, epochs, cost, time, and what cannot come out of it."""
+    with loading():
+        from impon_hpo.comparing.plan import plan_comparison
+        from impon_hpo.tuning.plan import plan_rows
+        from impon_hpo.tuning.study_file import read_study_file
+
+        quiet_optuna()
+    study_file = read_study_file(study, settings or [])
+    facts = plan_comparison(study_file)
+    if format is Format.json:
+        print_json(facts)
+    else:
+        print_rows(f"{study_file.name}: nothing is run", plan_rows(facts))
 
 
 def report(
@@ -64,18 +85,16 @@ def report(
         from impon_hpo.comparing.record_study import gather
         from impon_hpo.tuning.study_file import read_study_file
 
+        quiet_optuna()
     study_file = read_study_file(study, settings or [])
     _report(study_file, gather(study_file, recordings), format)
 
 
 def _report(study_file: StudyFile, recordings: Recordings, format: Format) -> None:
-    import optuna
-
     from impon_hpo.comparing.summary import summarise_comparison
     from impon_hpo.reporting.comparison_report import write_report
     from impon_hpo.reporting.comparison_tables import arms_table, warnings
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     summary = summarise_comparison(study_file, recordings)
     page = write_report(study_file.runs / "report", summary)
     if format is Format.json:
@@ -128,6 +147,7 @@ def compare_samplers(
         from impon_hpo.csv_table import write_csv
         from impon_hpo.tuning.study_file import read_study_file
 
+        quiet_optuna()
     study_file = read_study_file(study, settings or [])
     chosen = [study_file.arm(arm) for arm in arms] if arms else list(study_file.arms)
     study_file.arm(control)

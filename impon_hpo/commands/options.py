@@ -40,3 +40,10 @@ def interrupted() -> typer.Exit:
     """Return what to raise after Ctrl-C."""
     say("Interrupted. The same command continues.")
     return typer.Exit(130)
+
+
+def quiet_optuna() -> None:
+    """Leave Optuna's errors only: what it tells otherwise is said by the commands."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from impon_hpo.commands.looks import print_summary
-from impon_hpo.commands.options import Arm, Format, Formatted, Set, Storage, Study, interrupted
+from impon_hpo.commands.options import (
+    Arm,
+    Format,
+    Formatted,
+    Set,
+    Storage,
+    Study,
+    interrupted,
+    quiet_optuna,
+)
 from impon_hpo.console import loading, print_json, print_rows, say, talk
 
 if TYPE_CHECKING:
@@ -83,8 +92,6 @@ def tune(
 def _run_study(
     study_file: StudyFile, arm: str, n_trials: int, address: str, command: dict[str, Any]
 ) -> StudyRecord:
-    import optuna
-
     from impon_hpo.environment import environment
     from impon_hpo.record import read_studies
     from impon_hpo.reporting.csv_files import write_csv_files
@@ -96,7 +103,7 @@ def _run_study(
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.tune import tune as run_trials
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    quiet_optuna()
     config = study_file.arms[arm]
     progress = Progress(talk, config.epochs)
     objective = Objective(

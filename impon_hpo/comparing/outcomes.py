@@ -33,10 +33,12 @@ class Outcome:
         cost: (blocks,) forward-equivalents of a study, all charged.
         quality: (blocks,) truth of the pick: see `Truth`.
         own: (blocks,) hidden-test accuracy of the pick as this arm trained it.
-        budget_quality: (blocks,) truth of the pick when the study stops at the block's budget.
+        budget_quality: (blocks,) truth of the pick of a study that goes on through all
+            configurations until it has spent the block's budget.
         regret: (blocks, budgets) truth of the best minus truth of the pick at each budget asked.
         epochs: (blocks,) epochs trained.
-        lost_best: (blocks,) share of the orders in which the truly best configuration was pruned.
+        lost_best: (blocks,) share of the studies in which the truly best of their configurations
+            was pruned.
         lost_top: (blocks,) share of the truly best three that was pruned.
         stopped: (configurations,) mean epochs that a configuration was trained for.
         n_complete: Mean number of trials that came to their end.
@@ -132,6 +134,7 @@ def outcome(
     truth: Truth,
     pruner: Mapping[str, Any],
     *,
+    n_trials: int,
     n_orders: int,
     budgets: Mapping[int, float],
     budget_grid: Sequence[float],
@@ -143,36 +146,46 @@ def outcome(
         arm: The arm.
         truth: What its picks are worth.
         pruner: `[pruner]` of a study file, or the name `FINISH_BEST`.
+        n_trials: Trials of a study: the first ones of each order.
         n_orders: Random orders a block.
         budgets: Block → forward-equivalents for `budget_quality`.
         budget_grid: Forward-equivalents for `regret`.
     """
     n = truth.by_block.shape[1]
     blocks = [b for b in complete_blocks(recordings, arm, n) if b in truth.blocks]
-    per_block, stopped, n_complete = [], np.zeros(n), []
+    per_block, n_complete = [], []
+    stopped, met = np.zeros(n), np.zeros(n)
     for block in blocks:
         curves = curves_of_arm(recordings, arm, block, n)
         worth = truth.of(block)
         own = _own_quality(recordings, arm, block, n)
         reference = recordings.runs[arm.training, block, n - 1].reference_cost
-        best, top = int(worth.argmax()), np.argsort(-worth)[:3]
         measured = []
         for order in orders(n, n_orders, block):
-            done = _study(curves, order, pruner, reference)
-            stopped += [done.stopped[number] for number in range(n)]
-            lost = [done.stopped[number] < curves[number].horizon for number in range(n)]
-            n_complete.append(n - sum(lost))
-            at_budget = _worth_at(done, budgets.get(block, 0.0), worth)
+            tried = order[:n_trials]
+            whole = _study(curves, order, pruner, reference)
+            # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
+            ends_early = pruner["name"] != FINISH_BEST
+            cost, pick = (
+                whole.picks[n_trials - 1]
+                if ends_early
+                else _study(curves, tried, pruner, reference).picks[-1]
+            )
+            lost = {number: whole.stopped[number] < curves[number].horizon for number in tried}
+            best, *others = sorted(tried, key=lambda number: -worth[number])[:3]
+            n_complete.append(n_trials - sum(lost.values()))
+            stopped[tried] += [whole.stopped[number] for number in tried]
+            met[tried] += 1
             measured.append(
                 [
-                    done.cost,
-                    _worth(done.pick, worth),
-                    _worth(done.pick, own),
-                    at_budget,
-                    sum(done.stopped.values()),
+                    cost,
+                    _worth(pick, worth),
+                    _worth(pick, own),
+                    _worth_at(whole, budgets.get(block, 0.0), worth),
+                    sum(whole.stopped[number] for number in tried),
                     lost[best],
-                    np.mean([lost[number] for number in top]),
-                    *(worth.max() - _worth_at(done, budget, worth) for budget in budget_grid),
+                    np.mean([lost[number] for number in (best, *others)]),
+                    *(worth.max() - _worth_at(whole, budget, worth) for budget in budget_grid),
                 ]
             )
         per_block.append(np.mean(np.array(measured, dtype=np.float64), axis=0))
@@ -188,7 +201,7 @@ def outcome(
         lost_best=found[:, 5],
         lost_top=found[:, 6],
         regret=found[:, 7:],
-        stopped=stopped / max(1, n_orders * len(blocks)),
+        stopped=stopped / np.maximum(met, 1),
         n_complete=float(np.mean(n_complete)) if n_complete else float("nan"),
     )
 

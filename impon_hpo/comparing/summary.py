@@ -67,7 +67,10 @@ def summarise_comparison(
 
     def replayed(arm: Arm, pruner: Mapping[str, Any], n_orders: int, **more: Any) -> Outcome:
         given: dict[str, Any] = {"budgets": {}, "budget_grid": ()} | more
-        return outcome(recordings, arm, truth, pruner, n_orders=n_orders, **given)
+        n_trials = protocol.n_trials
+        return outcome(
+            recordings, arm, truth, pruner, n_trials=n_trials, n_orders=n_orders, **given
+        )
 
     found: dict[str, Outcome] = {}
     for arm in there:

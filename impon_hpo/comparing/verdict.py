@@ -1,4 +1,4 @@
-"""The verdict: paired over blocks, with one-sided 95 % bounds, for and against what was claimed."""
+"""The verdict: paired over blocks, with one-sided 95 % bounds: for and against what was claimed."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from impon_hpo.comparing.outcomes import Outcome
 Numbers = NDArray[np.float64]
 
 LEVEL = 0.05
+CAREFUL_LEVEL = 0.01
+"""Of Student's bound. Losses are skewed: the pick is mostly as good and now and then far worse. In
+simulated worlds whose mean loss is exactly the margin, bootstrap and sign flips alone called 10 to
+17 % of comparisons supported; together with Student's bound at this level it is at most 5 %."""
 RESAMPLES = 10_000
 MOST_BLOCKS = 1000
 
@@ -35,6 +39,8 @@ class Estimate:
         limit: What it is held against.
         p_below: One-sided p-value of the exact sign-flip test for "below the limit".
         p_above: The same for "above the limit".
+        careful_lower: Student's one-sided 99 % bound where values may be skewed, else `lower`.
+        careful_upper: The other one.
         more_blocks: How many more blocks would decide at this mean and spread; None if none of up
             to a thousand would, 0 where it is decided.
     """
@@ -45,24 +51,27 @@ class Estimate:
     limit: float
     p_below: float
     p_above: float
+    careful_lower: float
+    careful_upper: float
     more_blocks: int | None
 
     @property
     def below(self) -> bool:
-        """Whether it is shown to be at most the limit: by the bound and by the test."""
-        return self.upper <= self.limit and self.p_below <= LEVEL
+        """Whether it is shown to be at most the limit: by both bounds and by the test."""
+        return max(self.upper, self.careful_upper) <= self.limit and self.p_below <= LEVEL
 
     @property
     def above(self) -> bool:
         """Whether it is shown to be above the limit."""
-        return self.lower > self.limit and self.p_above <= LEVEL
+        return min(self.lower, self.careful_lower) > self.limit and self.p_above <= LEVEL
 
 
-def estimate(values: Sequence[float] | Numbers, limit: float) -> Estimate:
+def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = True) -> Estimate:
     """Estimate the mean of a value a block and hold it against `limit`.
 
     Bounds are bias-corrected and accelerated (BCa; Efron, 1987, "Better bootstrap confidence
-    intervals") over the blocks with a fixed seed; the test flips the signs of value − limit.
+    intervals") over the blocks with a fixed seed; the test flips the signs of value − limit. Where
+    values may be `skewed`, Student's bound is asked as well.
     """
     found = np.asarray(values, dtype=np.float64)
     n = len(found)
@@ -78,11 +87,25 @@ def estimate(values: Sequence[float] | Numbers, limit: float) -> Estimate:
             rng=np.random.default_rng(0),
         ).confidence_interval
         lower, upper = float(interval.low), float(interval.high)
-    p_below, p_above = (sign_flip_p(found - limit, side) for side in (-1, 1))
-    decided = (upper <= limit and p_below <= LEVEL) or (lower > limit and p_above <= LEVEL)
-    return Estimate(
-        point, lower, upper, limit, p_below, p_above, 0 if decided else _more(found, limit, n)
+    careful = (lower, upper)
+    if skewed:
+        reach = float(stats.t.ppf(1 - CAREFUL_LEVEL, n - 1) * found.std(ddof=1)) / math.sqrt(n)
+        careful = (point - reach, point + reach)
+    made = Estimate(
+        point=point,
+        lower=lower,
+        upper=upper,
+        limit=limit,
+        p_below=sign_flip_p(found - limit, -1),
+        p_above=sign_flip_p(found - limit, 1),
+        careful_lower=careful[0],
+        careful_upper=careful[1],
+        more_blocks=0,
     )
+    if made.below or made.above:
+        return made
+    level = CAREFUL_LEVEL if skewed else LEVEL
+    return dataclasses.replace(made, more_blocks=_more(found, limit, level))
 
 
 def sign_flip_p(differences: Numbers, side: int) -> float:
@@ -100,10 +123,11 @@ def sign_flip_p(differences: Numbers, side: int) -> float:
     return float(np.mean(sums >= differences.sum() - 1e-9 * np.abs(differences).sum()))
 
 
-def _more(values: Numbers, limit: float, n: int) -> int | None:
-    distance, spread = abs(float(values.mean()) - limit), float(values.std(ddof=1))
+def _more(values: Numbers, limit: float, level: float) -> int | None:
+    n, spread = len(values), float(values.std(ddof=1))
+    distance = abs(float(values.mean()) - limit)
     for wanted in range(max(n + 1, 5), MOST_BLOCKS + 1):
-        if distance > stats.t.ppf(1 - LEVEL, wanted - 1) * spread / math.sqrt(wanted):
+        if distance > stats.t.ppf(1 - level, wanted - 1) * spread / math.sqrt(wanted):
             return wanted - n
     return None
 
@@ -142,7 +166,8 @@ class Verdict:
     def beats(self) -> bool:
         """Whether the arm is better than the control: a better pick at the same budget, or one as
         good for less."""
-        return self.budget_gain.lower > 0 or (self.loss.below and self.cost.upper < 1)
+        cheaper = max(self.cost.upper, self.cost.careful_upper) < 1
+        return self.budget_gain.above or (self.loss.below and cheaper)
 
 
 def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -> Verdict | None:
@@ -157,12 +182,16 @@ def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -
         return None
     mine = [arm.blocks.index(block) for block in blocks]
     theirs = [control.blocks.index(block) for block in blocks]
-    logs = estimate(np.log(arm.cost[mine] / control.cost[theirs]), math.log(cost_ratio))
+    logs = estimate(
+        np.log(arm.cost[mine] / control.cost[theirs]), math.log(cost_ratio), skewed=False
+    )
     cost = dataclasses.replace(
         logs,
         point=math.exp(logs.point),
         lower=math.exp(logs.lower),
         upper=math.exp(logs.upper),
+        careful_lower=math.exp(logs.careful_lower),
+        careful_upper=math.exp(logs.careful_upper),
         limit=cost_ratio,
     )
     loss = estimate(control.quality[theirs] - arm.quality[mine], margin)

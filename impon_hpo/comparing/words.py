@@ -34,9 +34,12 @@ def _instead(verdict: Verdict) -> list[str]:
     cost, loss = verdict.cost, verdict.loss
     said = []
     if verdict.word != SUPPORTED and loss.below and not cost.below:
-        said.append(f"It would be supported at a ratio of {cost.upper:.2f}.")
+        said.append(
+            f"It would be supported at a ratio of {max(cost.upper, cost.careful_upper):.2f}."
+        )
     if verdict.word != SUPPORTED and cost.below and not loss.below:
-        said.append(f"At this cost it would be supported with a margin of {loss.upper:.2f} points.")
+        margin = max(loss.upper, loss.careful_upper)
+        said.append(f"At this cost it would be supported with a margin of {margin:.2f} points.")
     if verdict.word == INCONCLUSIVE:
         more = verdict.more_blocks
         said.append(

@@ -116,6 +116,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"at most {protocol['margin']:g} points worse",
         ),
         ("configurations", f"{protocol['n_configurations']}, the same in all arms and blocks"),
+        ("trials of a study", f"{protocol['n_trials']} of them"),
         ("blocks wanted", str(protocol["n_blocks"])),
         ("orders a block", str(protocol["orders"])),
         ("policies", "; ".join(protocol["policies"])),

@@ -42,7 +42,7 @@ def check_fit(
     """
     if wants_reference(config):
         check_reference(config)
-        splits = dataclasses.replace(splits, reference=_made_up_reference(splits))
+        splits = dataclasses.replace(splits, reference=made_up_reference(splits))
     shapes: list[dict[str, Any]] = [{}]
     for corner in corners(space):
         shape = {key: value for key, value in corner.items() if key in SHAPING}
@@ -146,7 +146,8 @@ def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
     return split_data(ImageData(images, labels), whole, device)
 
 
-def _made_up_reference(splits: Splits) -> Reference:
+def made_up_reference(splits: Splits) -> Reference:
+    """Return a reference that says nothing, to build samplers on that want one."""
     device = splits.train.labels.device
     losses = torch.zeros(1, len(splits.train), device=device)
     probabilities = torch.full(

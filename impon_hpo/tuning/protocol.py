@@ -52,6 +52,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     configurations: Annotated[int, Field(ge=2)] | None = None
+    trials: Annotated[int, Field(ge=2)] | None = None
     blocks: int = Field(default=6, ge=2)
     arms: list[str] | None = None
     epoch_fractions: list[str | float | int] = Field(default=[1, "1/2", "1/3"], min_length=1)
@@ -72,6 +73,7 @@ class Protocol:
 
     Args:
         n_configurations: Configurations, the same in all arms and blocks.
+        n_trials: Trials of a replayed study: so many of the configurations, others in each order.
         n_blocks: Blocks; block k has the study's seed plus k.
         placebo: The arm whose whole path the placebo pays for.
         claim: The arm that the verdict is about, such as "memory@1/3".
@@ -85,6 +87,7 @@ class Protocol:
     """
 
     n_configurations: int
+    n_trials: int
     n_blocks: int
     placebo: str
     claim: str
@@ -135,8 +138,15 @@ def parse_protocol(
     _check_known("compare.claim", claim, claims)
     placebo = asked.placebo or claim.partition(" (")[0].partition("@")[0]
     _check_known("compare.placebo", placebo, arms)
+    n_configurations = asked.configurations or n_trials
+    if asked.trials is not None and asked.trials > n_configurations:
+        raise ConfigError(
+            f"compare.trials must be at most compare.configurations ({n_configurations}), but got "
+            f"{asked.trials}."
+        )
     return Protocol(
-        n_configurations=asked.configurations or n_trials,
+        n_configurations=n_configurations,
+        n_trials=asked.trials or max(2, -(-2 * n_configurations // 3)),
         n_blocks=asked.blocks,
         placebo=placebo,
         claim=claim,

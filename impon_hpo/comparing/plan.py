@@ -1,0 +1,141 @@
+"""The plan of a comparison: runs, epochs, cost and time, before any of it is spent."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from impon_hpo.comparing.arms import Arm, arms_of
+from impon_hpo.comparing.cell import Cell
+from impon_hpo.comparing.record_study import recording_folder, wanted_cells
+from impon_hpo.errors import DataError
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import find_device
+from impon_hpo.training.epoch_result import forward_equivalents
+from impon_hpo.training.references import uniformly, wants_reference
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.tuning.plan import check_fit, made_up_reference
+from impon_hpo.tuning.study_file import StudyFile
+
+CALIBRATION_STEPS = 20
+LEAST_BLOCKS = 5
+"""The sign-flip test of n blocks cannot give less than 1 / 2^n."""
+
+
+def cost_ratio_of_an_epoch(trained: float, scored: float, validation: float) -> float:
+    """Return what an arm's epoch costs of a full uniform epoch.
+
+    With shares of the training rows b trained and s scored, and validation rows v, both in units of
+    the training rows, it is (3b + s + v) / (3 + v).
+    """
+    return (3 * trained + scored + validation) / (3 + validation)
+
+
+def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[str, Any]:
+    """Return what `compare` would record, what it would cost, and what cannot come out of it.
+
+    Args:
+        study_file: The study.
+        calibrate: Whether to time a few steps here, to estimate seconds.
+
+    Raises:
+        ConfigError: The study or its device does not fit.
+        DataError: The data are not here.
+    """
+    protocol = study_file.protocol
+    cells = wanted_cells(study_file)
+    folder = recording_folder(study_file) / "cells"
+    left = [cell for cell in cells if not cell.path(folder).exists()]
+    device = find_device(study_file.run.device)
+    try:
+        splits = load_splits(study_file.run, device)
+    except DataError as error:
+        raise DataError(f"{error} A plan counts the rows, so it needs the data.") from error
+    for arm in study_file.arms.values():
+        check_fit(arm, study_file.space, splits)
+    arms = arms_of(study_file)
+    scored = {arm.training: _scored_share(arm.config, splits) for arm in arms}
+    costs = {cell.name: _cost(cell, splits, scored[cell.arm]) for cell in cells}
+    facts: dict[str, Any] = {
+        "study": study_file.name,
+        "question": study_file.question,
+        "claim": f"{protocol.claim}: at most {protocol.cost_ratio:g} of uniform sampling's cost, "
+        f"at most {protocol.margin:g} points worse",
+        "arms": [arm.name for arm in arms],
+        "configurations": protocol.n_configurations,
+        "blocks": protocol.n_blocks,
+        "runs": len(cells),
+        "runs recorded already": len(cells) - len(left),
+        "epochs": sum(cell.config.epochs for cell in cells),
+        "cost (forward-equivalents)": sum(costs.values()),
+        "cost left": sum(costs[cell.name] for cell in left),
+        "device": str(device),
+    }
+    if calibrate:
+        seconds = _seconds(study_file.run, splits)
+        facts["seconds left (one process, from a few steps here)"] = round(
+            sum(seconds * costs[cell.name] for cell in left)
+        )
+    claimed = next(arm for arm in arms if arm.name == protocol.claim)
+    ratio = _ratio(claimed, scored[claimed.training], splits)
+    facts["cost ratio of an epoch of the claim"] = round(ratio, 4)
+    facts["warnings"] = _warnings(study_file, ratio)
+    return facts
+
+
+def _cost(cell: Cell, splits: Splits, scored_share: float) -> int:
+    """Return the forward-equivalents of a run: all that is charged, without hidden tests."""
+    config = cell.config
+    full = len(splits.train) // config.batch_size
+    rows = max(1, round(config.epoch_fraction * full)) * config.batch_size
+    return config.epochs * forward_equivalents(
+        rows, round(rows * scored_share), len(splits.validation)
+    )
+
+
+def _scored_share(config: TrainingConfig, splits: Splits) -> float:
+    """Return rows scored per row trained, counted over a few steps."""
+    if wants_reference(config):
+        splits = dataclasses.replace(splits, reference=made_up_reference(splits))
+    run = TrainingRun(config, splits)
+    if not run.sampler.needs_forward:
+        return 0.0
+    run.steps_per_epoch = CALIBRATION_STEPS
+    _, rows_scored = run.train_rows(1, PhaseTimer(run.device))
+    return rows_scored / (CALIBRATION_STEPS * config.batch_size)
+
+
+def _seconds(config: TrainingConfig, splits: Splits) -> float:
+    """Return seconds a forward-equivalent, from a few uniform steps here."""
+    run = TrainingRun(uniformly(config), splits)
+    run.steps_per_epoch = CALIBRATION_STEPS
+    run.train_rows(1, PhaseTimer(run.device))  # the first steps are slower
+    timer = PhaseTimer(run.device)
+    run.train_rows(2, timer)
+    spent = timer.seconds("drawing") + timer.seconds("stepping")
+    return spent / forward_equivalents(CALIBRATION_STEPS * config.batch_size, 0, 0)
+
+
+def _ratio(arm: Arm, scored_share: float, splits: Splits) -> float:
+    share = float(arm.fraction)
+    validation = len(splits.validation) / len(splits.train)
+    return cost_ratio_of_an_epoch(share, share * scored_share, validation)
+
+
+def _warnings(study_file: StudyFile, ratio: float) -> list[str]:
+    protocol = study_file.protocol
+    found = []
+    if ratio > protocol.cost_ratio:
+        found.append(
+            f"An epoch of {protocol.claim} costs {ratio:.2f} of a uniform one, so with as many "
+            f"epochs a cost ratio of {protocol.cost_ratio:g} is arithmetically impossible. Lower "
+            "its share of an epoch, or validate on fewer rows."
+        )
+    if protocol.n_blocks < LEAST_BLOCKS:
+        found.append(
+            f"With {protocol.n_blocks} blocks nothing can be supported or refuted: the exact test "
+            f"reaches 0.05 with {LEAST_BLOCKS} or more."
+        )
+    return found

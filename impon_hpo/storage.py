@@ -30,6 +30,17 @@ def no_experimental_warnings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def quiet_studies() -> Iterator[None]:
+    """Silence what Optuna tells of every study in memory that is made; warnings are kept."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
 def open_storage(address: str, *, create: bool) -> BaseStorage:
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
     an Optuna journal file.

@@ -38,6 +38,7 @@ MAY_IMPORT = {
         "environment",
         "console",
         "record",
+        "storage",
         "sampling",
         "training",
         "tuning",

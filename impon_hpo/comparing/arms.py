@@ -75,7 +75,7 @@ def arms_of(study_file: StudyFile) -> list[Arm]:
             if kind == SHORT:
                 settings["epochs"] = max(1, int(config.epochs * fraction))
             else:
-                settings["epoch_fraction"] = float(fraction)
+                settings["epoch_fraction"] = config.epoch_fraction * float(fraction)
             taught = wants_reference(config) and config.reference == "prequential"
             arms.append(
                 Arm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from impon_hpo.training.config import TrainingConfig
 if TYPE_CHECKING:
     from impon_hpo.training.run import TrainingRun
     from impon_hpo.training.splits import Splits
+
+LOSSES_AN_EPOCH = 20
+"""How many training losses of an epoch a result keeps."""
 
 
 @dataclass(frozen=True)
@@ -118,10 +122,12 @@ def _train(cell: Cell, folder: Path) -> dict[str, Any]:
     run = TrainingRun(cell.config, splits, memory)
     test = _hidden(splits, cell)
     epochs: list[dict[str, Any]] = []
+    step_losses: list[list[float]] = []
     ended, ended_cost = "", 0
     try:
         while run.epoch < cell.config.epochs:
             epochs.append(dataclasses.asdict(run.train_epoch()) | _looks(run, cell, test))
+            step_losses.append(_thinned(run.step_losses.tolist()))
     except NonFiniteLossError as error:
         ended, ended_cost = str(error), error.cost
     if memory is not None:  # its word counts even if it learnt little: it is alone
@@ -133,12 +139,22 @@ def _train(cell: Cell, folder: Path) -> dict[str, Any]:
         "params": cell.params,
         "seed": cell.seed,
         "epochs": epochs,
+        "steps_per_epoch": run.steps_per_epoch,
+        "step_losses": step_losses,
         "ended": ended,
         "ended_cost": ended_cost,
         "horizon": cell.config.epochs,
         "reference_cost": reference_cost,
         "environment": environment(str(device)),
     }
+
+
+def _thinned(losses: list[float]) -> list[float]:
+    """Return the means of at most `LOSSES_AN_EPOCH` stretches of an epoch's steps."""
+    n = min(LOSSES_AN_EPOCH, len(losses))
+    ends = [len(losses) * at // n for at in range(n + 1)]
+    stretches = (losses[begin:end] for begin, end in itertools.pairwise(ends))
+    return [round(sum(stretch) / len(stretch), 5) for stretch in stretches]
 
 
 def _hidden(splits: Splits, cell: Cell) -> Any:

@@ -18,6 +18,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
+MOST_SEEDS = 100
 POLL_SECONDS = 1.0
 """How often a grid looks for the results of runs that other processes are at."""
 
@@ -50,6 +51,19 @@ def cells(study_file: StudyFile, arms: list[str], n_seeds: int) -> list[Cell]:
                         school=school(taught_by[0]) if taught_by else "",
                     )
                 )
+    return found
+
+
+def trained(study_file: StudyFile, folder: Path) -> list[dict[str, Any]]:
+    """Return the results of a grid that are there, of whatever arms and of up to 100 seeds."""
+    found = []
+    for seed in range(MOST_SEEDS):
+        wanted = cells(study_file, list(study_file.arms), seed + 1)
+        of_seed = [cell for cell in wanted if cell.seed == study_file.seed + seed]
+        there = [cell for cell in of_seed if cell.path(folder).exists()]
+        if not there:
+            break
+        found += [read_cell(cell, folder) for cell in there]
     return found
 
 

@@ -27,8 +27,8 @@ LEAST_BLOCKS = 5
 def cost_ratio_of_an_epoch(trained: float, scored: float, validation: float) -> float:
     """Return what an arm's epoch costs of a full uniform epoch.
 
-    With shares of the training rows b trained and s scored, and validation rows v, both in units of
-    the training rows, it is (3b + s + v) / (3 + v).
+    With b rows trained, s scored and v of validation, in units of the rows that uniform sampling
+    trains on in an epoch, it is (3b + s + v) / (3 + v).
     """
     return (3 * trained + scored + validation) / (3 + validation)
 
@@ -120,7 +120,8 @@ def _seconds(config: TrainingConfig, splits: Splits) -> float:
 
 def _ratio(arm: Arm, scored_share: float, splits: Splits) -> float:
     share = float(arm.fraction)
-    validation = len(splits.validation) / len(splits.train)
+    full = len(splits.train) * arm.config.epoch_fraction / share
+    validation = len(splits.validation) / full
     return cost_ratio_of_an_epoch(share, share * scored_share, validation)
 
 

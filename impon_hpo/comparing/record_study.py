@@ -78,6 +78,7 @@ def gather(study_file: StudyFile, committed: Path | None = None) -> Recordings:
         NothingYetError: There is nothing.
         StorageError: It cannot be read, or is of other arms or configurations.
     """
+    arms_of(study_file)  # its mistakes come before "nothing is there"
     folder = recording_folder(study_file)
     if committed is None and (folder / FIXED).exists():
         found = _gather_cells(study_file, folder)

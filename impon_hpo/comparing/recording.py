@@ -17,6 +17,7 @@ from optuna.distributions import (
 from impon_hpo.comparing.arms import Arm
 from impon_hpo.comparing.cell import Cell, school
 from impon_hpo.record import EPOCH_SECONDS
+from impon_hpo.storage import quiet_studies
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.space import suggest, with_settings
 from impon_hpo.tuning.study_file import StudyFile
@@ -29,7 +30,8 @@ def configurations(study_file: StudyFile, n: int) -> list[dict[str, Any]]:
     others are what Optuna's RandomSampler draws with the study's seed.
     """
     space = study_file.space
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study_file.seed))
+    with quiet_studies():
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study_file.seed))
     drawn = [suggest(study.ask(), space) for _ in range(n - 1)]
     return [{key: _middle(distribution) for key, distribution in space.items()}, *drawn]
 

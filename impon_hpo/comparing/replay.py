@@ -9,6 +9,8 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
+from impon_hpo.storage import quiet_studies
+
 STUDY_NAME = "replay"
 """The same for all: Hyperband takes a trial's bracket from the study's name."""
 
@@ -61,12 +63,13 @@ def replay(
         pruner: Optuna's, or one of the user's; unused before.
         cost: Spent before the first trial, on a reference.
     """
-    study = optuna.create_study(
-        study_name=STUDY_NAME,
-        direction="maximize",
-        pruner=pruner,
-        sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: configurations are given
-    )
+    with quiet_studies():
+        study = optuna.create_study(
+            study_name=STUDY_NAME,
+            direction="maximize",
+            pruner=pruner,
+            sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: all is given
+        )
     stopped: dict[int, int] = {}
     best: tuple[float, int] | None = None
     picks = []

@@ -24,11 +24,14 @@ class Effect:
         speed: How much faster accuracy approaches its end.
         distortion: Standard deviation, in points, of what the arm adds to a configuration's
             accuracy, anew in each block: it makes the arm judge by something else.
+        favour: Points that it adds to a configuration for each point that it is worse than the
+            best; above 1 it turns the order round.
     """
 
     cost: float = 1.0
     speed: float = 1.0
     distortion: float = 0.0
+    favour: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class World:
             epochs = np.arange(1, arm.config.epochs + 1)
             for block in range(n_blocks):
                 shift = generator.normal(0, effect.distortion, n)
+                shift += effect.favour * (worth.max() - worth)
                 for number in range(n):
                     end = worth[number] + shift[number] + generator.normal(0, self.seed_noise)
                     # A good start is not always a good end: each configuration has its own pace.

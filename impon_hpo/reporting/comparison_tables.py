@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from impon_hpo.reporting.page import versions_of
+
 EXPLAINED = (
     "Cost counts forward passes (backward = 2) with scoring, validation and references; ratio and "
     "loss are paired over blocks, with one-sided 95 % bounds in brackets. Loss: truth of uniform's "
@@ -123,10 +125,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("hash of the protocol", about["digest"]),
         ("fixed before recording on", about["fixed"]),
     ]
-    for environment in about["environments"]:
-        versions = ", ".join(f"{name} {said}" for name, said in environment["versions"].items())
-        device = environment.get("gpu") or environment["cpu"]
-        found.append(("made with", f"{versions}; {device}; {environment['threads']} threads"))
+    found += [("made with", versions_of(entry)) for entry in about["environments"]]
     return found
 
 

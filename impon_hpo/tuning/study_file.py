@@ -33,6 +33,7 @@ class _Tables(BaseModel):
     space: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     compare: dict[str, Any] = {}
+    figures: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class StudyFile:
         run: `[run]`: what all arms have in common.
         space: Settings searched over, as Optuna distributions.
         arms: The training configuration of each arm, by name, in the order of the file.
-        compare: `[compare]`, unchecked; see `protocol`.
+        compare: `[compare]`; see `protocol`.
+        figures: `[figures]`: the learning rate at which a figure shows an arm, or None.
     """
 
     name: str
@@ -66,6 +68,7 @@ class StudyFile:
     space: dict[str, BaseDistribution]
     arms: dict[str, TrainingConfig]
     compare: dict[str, Any]
+    figures: dict[str, float] | None
 
     @property
     def protocol(self) -> Protocol:
@@ -210,6 +213,9 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         check_space(config, space)
     make_pruner(tables.pruner, epochs=first.epochs)
     make_study_sampler(tables.study_sampler, seed=tables.seed, n_trials=0)
+    for name in tables.figures or {}:
+        if name not in arms:
+            raise ConfigError(f"figures: there is no arm '{name}'.{suggestion(name, arms)}")
     if tables.compare:
         parse_protocol(tables.compare, n_trials=tables.n_trials, run=common, arms=arms)
     storage = tables.storage or f"sqlite:///runs/{folder.name}/study.db"
@@ -226,6 +232,7 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         space=space,
         arms=arms,
         compare=tables.compare,
+        figures=tables.figures,
     )
 
 

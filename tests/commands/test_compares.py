@@ -1,21 +1,25 @@
-"""`compare-samplers` from the command line: the table, the files beside it, and mistakes."""
+"""`plan`, `compare`, `report` and `compare-samplers` from the command line."""
 
 from __future__ import annotations
 
 import csv
 import json
+import lzma
 import sys
 from pathlib import Path
 
 import pytest
 
 from impon_hpo.cli import main
+from impon_hpo.comparing.recordings import Recordings
+from impon_hpo.record import EPOCH_SECONDS
+from tests.comparing.comparisons import COMPARED
 from tests.comparing.test_grid import GRID
 from tests.studies import SMALL, write_study
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["impon-hpo", "compare-samplers", *arguments])
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, command: str = "compare-samplers") -> int:
+    monkeypatch.setattr(sys, "argv", ["impon-hpo", command, *arguments])
     with pytest.raises(SystemExit) as caught:
         main()
     return int(caught.value.code or 0)
@@ -79,3 +83,111 @@ def test_mistakes_end_with_two(
     write_study(text)
     assert run(monkeypatch, "small", *arguments) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+SMALLEST = (
+    COMPARED.replace("epochs = 4", "epochs = 2\nepoch_fraction = 0.5")
+    .replace('epoch_fractions = [1, "1/2"]', 'epoch_fractions = ["1/2"]')
+    .replace("n_trials = 5", "n_trials = 3")
+    .replace('[arms.impon]\nsampler = "impon"\n', "")
+)
+
+
+def test_from_plan_to_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(SMALLEST)
+    assert run(monkeypatch, "small", "--format", "json", command="plan") == 0
+    plan = json.loads(capsys.readouterr().out)
+    # uniform, uniform-fraction, uniform-short, and two that are taught their first configuration
+    assert plan["runs"] == 2 * (3 * 3 + 2 * 2)
+    assert plan["cost left"] == plan["cost (forward-equivalents)"]
+    assert any("2 blocks nothing can be supported" in line for line in plan["warnings"])
+
+    assert run(monkeypatch, "small", command="report") == 2
+    assert "run `impon-hpo compare` first" in " ".join(capsys.readouterr().err.split())
+
+    assert run(monkeypatch, "small", command="compare") == 0
+    said = capsys.readouterr()
+    assert f"[{plan['runs']}/{plan['runs']}]" in said.err
+    assert "A new study" not in said.err
+    lines = said.out.splitlines()
+    assert lines[0].split("\t")[:3] == ["arm", "blocks", "cost ratio"]
+    assert any(line.startswith("Inconclusive: under SuccessiveHalving") for line in lines)
+    assert lines[-1] == "report: runs/small/report/index.html"
+
+    # The plan was right: what is recorded costs what it said.
+    with lzma.open("runs/small/compare/recordings.csv.xz", "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert sum(int(row["cost"]) for row in rows) == plan["cost left"]
+
+    # Again, from a copy of the table alone, and without training: the same report.
+    first = json.loads(Path("runs/small/report/summary.json").read_text())
+    Path("runs/small/compare").rename("kept")
+    monkeypatch.setattr("impon_hpo.comparing.grid.train_cell", lambda *_: pytest.fail("trained"))
+    arguments = ("small", "--recordings", "kept", "--format", "json")
+    assert run(monkeypatch, *arguments, command="report") == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second == first
+    assert second["verdict"]["arm"] == "memory@1/2"
+    assert set(EPOCH_SECONDS) <= set(rows[0])
+
+    # Beside the study file, it is found by itself.
+    for name in ("recordings.csv.xz", "recordings.json"):
+        (Path("kept") / name).rename(Path("small") / name)
+    assert run(monkeypatch, "small", command="report") == 0
+    said = capsys.readouterr()
+    assert "Inconclusive" in said.out
+    assert "was changed after" not in said.err
+
+    # With another margin, nothing was fixed beforehand any more, and the report says so.
+    assert run(monkeypatch, "small", "--set", "compare.margin=9.0", command="report") == 0
+    assert "the study file was changed after recording" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("compare.block=3", "Did you mean 'blocks'"),
+        ("compare.claim=memory", "compare.claim: there is no 'memory'"),
+        ("arms.memory.run={momentum = 0.5}", "arms.memory.run.momentum: all arms of a comparison"),
+        ("seed=2", "are of other configurations"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "compare", "report"])
+def test_mistakes_in_a_comparison_end_with_two(
+    command: str,
+    setting: str,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_study(SMALLEST)
+    if setting == "seed=2":
+        if command != "report":
+            pytest.skip("only a report reads what was recorded for another study")
+        Recordings(
+            [{"training": "uniform cosine", "block": 0, "configuration": 0, "epoch": 1}],
+            {"configurations": [{"lr": 1.0}]},
+        ).write(folder)
+    assert run(monkeypatch, "small", "--set", setting, command=command) == 2
+    assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+PAPER = GRID + "\n[figures]\nuniform = 0.1\nimpon = 0.01\n"
+
+
+def test_report_of_a_study_with_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(PAPER)
+    assert run(monkeypatch, "small", command="report") == 2
+    assert "run `impon-hpo compare-samplers`" in " ".join(capsys.readouterr().err.split())
+    arguments = ("small", "--arm", "impon", "--arm", "uniform", "--seeds", "2")
+    assert run(monkeypatch, *arguments) == 0
+    assert run(monkeypatch, "small", command="report") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "report: runs/small/report/digits/index.html"
+    summary = json.loads(Path("runs/small/report/digits/summary.json").read_text())
+    assert summary["seeds"] == 2
+    assert [line["lr"] for line in summary["views"][0]["lines"]] == [0.01, 0.1]
+    assert Path("runs/small/report/digits/figure-3-loss-2.png").exists()

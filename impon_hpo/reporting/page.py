@@ -1,0 +1,87 @@
+"""A page of a report: one HTML file that works without network, on paper, and in the dark."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from impon_hpo.errors import StorageError
+from impon_hpo.reporting.chart import Chart
+from impon_hpo.reporting.draw_page import fragments
+
+Table = tuple[str, Sequence[Mapping[str, str]], str]
+"""Heading, rows and a note on how to read them."""
+
+
+def page(
+    *,
+    title: str,
+    lead: str,
+    word: str = "",
+    paragraphs: Sequence[str] = (),
+    warnings: Sequence[str] = (),
+    tables: Sequence[Table] = (),
+    charts: Sequence[Chart] = (),
+    facts: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the page; whatever a text contains is escaped.
+
+    Args:
+        title: Of the page.
+        lead: What was found, in a sentence or two.
+        word: "supported", "refuted" or "": the colour of the lead.
+        paragraphs: What follows it.
+        warnings: What a reader has to mind.
+        tables: Shown in their order, the first one before the charts.
+        charts: Drawn by Plotly, whose whole source is in the page.
+        facts: What it rests on, as (what, said).
+    """
+    from jinja2 import Environment
+
+    source = files("impon_hpo.reporting").joinpath("page.html").read_text(encoding="utf-8")
+    return (
+        Environment(autoescape=True)
+        .from_string(source)
+        .render(
+            title=title,
+            lead=lead,
+            word=word,
+            paragraphs=paragraphs,
+            warnings=warnings,
+            tables=[table for table in tables if table[1]],
+            charts=list(zip(charts, fragments(charts), strict=True)),
+            facts=facts,
+        )
+    )
+
+
+def markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    if not rows:
+        return []
+    cells = [[name.replace("|", "\\|") for name in rows[0]]]
+    cells += [[str(cell).replace("|", "\\|") for cell in row.values()] for row in rows]
+    drawn = [f"| {' | '.join(row)} |" for row in cells]
+    return [drawn[0], "|" + "---|" * len(rows[0]), *drawn[1:]]
+
+
+def versions_of(environment: Mapping[str, Any]) -> str:
+    """Return versions and hardware as one line."""
+    versions = ", ".join(f"{name} {said}" for name, said in environment["versions"].items())
+    device = environment.get("gpu") or environment["cpu"]
+    return f"{versions}; {device}; threads: {environment['threads']}"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error

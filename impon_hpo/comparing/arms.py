@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -132,3 +132,19 @@ def _check_own_settings(study_file: StudyFile, protocol: Protocol) -> None:
                     "for batch sampler and reference. Set it in [run], or schedule and evaluated "
                     "weights in compare.policies."
                 )
+
+
+def controls_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
+    """Return what an arm has to beat before a saving is due to importance: as few rows without it,
+    as few epochs, and its own path without its scores."""
+    kinds = (PLACEBO,) if arm.fraction == 1 else (FRACTION, SHORT, PLACEBO)
+    return [
+        other
+        for other in arms
+        if other.kind in kinds and other.fraction == arm.fraction and other.policy == arm.policy
+    ]
+
+
+def uniform_of(arm: Arm, arms: Sequence[Arm]) -> Arm:
+    """Return uniform sampling under an arm's policy."""
+    return next(other for other in arms if other.kind == UNIFORM and other.policy == arm.policy)

@@ -7,37 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from impon_hpo.comparing.arms import FRACTION, IMPORTANCE, PLACEBO, SHORT, UNIFORM, Arm, arms_of
+from impon_hpo.comparing.arms import IMPORTANCE, UNIFORM, Arm, arms_of, controls_of, uniform_of
 from impon_hpo.comparing.curves import cost_to_reach
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
-from impon_hpo.comparing.outcomes import FINISH_BEST, Outcome, Truth, outcome
+from impon_hpo.comparing.other_pruners import under_other_pruners
+from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
 from impon_hpo.comparing.recordings import Recordings
-from impon_hpo.comparing.verdict import SUPPORTED, Estimate, Verdict, judge
+from impon_hpo.comparing.verdict import SUPPORTED, judge
 from impon_hpo.comparing.words import credit_sentence, verdict_sentence
 from impon_hpo.tuning.study_file import StudyFile
-
-OTHER_PRUNERS: dict[str, tuple[dict[str, Any], int]] = {
-    "none": ({"name": "NopPruner"}, 1),
-    "successive halving, η 3": ({"name": "SuccessiveHalvingPruner", "reduction_factor": 3}, 20),
-    "hyperband, η 3": ({"name": "HyperbandPruner", "reduction_factor": 3}, 10),
-    "median": ({"name": "MedianPruner", "n_startup_trials": 3}, 5),
-    "percentile 25": (
-        {"name": "PercentilePruner", "percentile": 25.0, "n_startup_trials": 3},
-        5,
-    ),
-    "patient median": (
-        {
-            "name": "PatientPruner",
-            "wrapped_pruner": {"name": "MedianPruner", "n_startup_trials": 3},
-            "patience": 1,
-        },
-        5,
-    ),
-    "wilcoxon": ({"name": "WilcoxonPruner", "n_startup_steps": 2}, 1),
-    "one epoch, then the best quarter": ({"name": FINISH_BEST}, 20),
-}
-"""What the claim is replayed under beside the study's own pruner, and in how many orders a block:
-fewer where a pruner is slow."""
 
 BUDGETS = 40
 
@@ -103,23 +81,8 @@ def summarise_comparison(
         "configurations": _configurations(recordings, truth),
         "random_pick": float(truth.by_block.mean()),
         "policies": _policies(there, found, faithful),
-        "pruners": _pruners(protocol.claim, there, replayed, protocol) if other_pruners else [],
+        "pruners": under_other_pruners(protocol, there, replayed) if other_pruners else [],
     }
-
-
-def controls_of(arm: Arm, there: Sequence[Arm]) -> list[Arm]:
-    """Return what an arm has to beat before a saving is due to importance: as few rows without it,
-    as few epochs, and its own path without its scores."""
-    kinds = (PLACEBO,) if arm.fraction == 1 else (FRACTION, SHORT, PLACEBO)
-    return [
-        other
-        for other in there
-        if other.kind in kinds and other.fraction == arm.fraction and other.policy == arm.policy
-    ]
-
-
-def _uniform(arm: Arm, there: Sequence[Arm]) -> Arm:
-    return next(other for other in there if other.kind == UNIFORM and other.policy == arm.policy)
 
 
 def _row(
@@ -131,7 +94,7 @@ def _row(
 ) -> dict[str, Any]:
     """Return everything about one arm under the study's own pruner."""
     protocol = study_file.protocol
-    mine, curves, uniform = found[arm.name], faithful[arm.name], _uniform(arm, there)
+    mine, curves, uniform = found[arm.name], faithful[arm.name], uniform_of(arm, there)
     control = faithful[uniform.name]
     row: dict[str, Any] = {
         "arm": arm.name,
@@ -176,7 +139,7 @@ def _row(
     verdict = judge(mine, found[uniform.name], **limits)
     if verdict is None:
         return row
-    said = _plain(verdict)
+    said = verdict.plain()
     said["sentence"] = verdict_sentence(verdict, str(study_file.pruner["name"]))
     said["per_block"] = {
         "blocks": list(verdict.blocks),
@@ -191,7 +154,7 @@ def _row(
         held = [judge(mine, found[other.name], **limits) for other in controls_of(arm, there)]
         judged = [entry for entry in held if entry is not None]
         wanted = 1 if arm.fraction == 1 else 3
-        said["controls"] = [_plain(entry) for entry in judged]
+        said["controls"] = [entry.plain() for entry in judged]
         said["credit"] = len(judged) == wanted and all(entry.beats for entry in judged)
         said["credit_sentence"] = credit_sentence(
             verdict.word == SUPPORTED, judged, wanted, arm.name
@@ -201,24 +164,6 @@ def _row(
 
 def _at(found: Outcome, block: int, what: str) -> float:
     return float(getattr(found, what)[found.blocks.index(block)])
-
-
-def _plain(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "word": verdict.word,
-        "arm": verdict.arm,
-        "control": verdict.control,
-        "blocks": len(verdict.blocks),
-        "cost": _estimate(verdict.cost),
-        "loss": _estimate(verdict.loss),
-        "budget_gain": _estimate(verdict.budget_gain),
-        "beats": verdict.beats,
-        "more_blocks": verdict.more_blocks,
-    }
-
-
-def _estimate(found: Estimate) -> dict[str, Any]:
-    return vars(found) | {"below": found.below, "above": found.above}
 
 
 def _configurations(recordings: Recordings, truth: Truth) -> list[dict[str, Any]]:
@@ -246,35 +191,7 @@ def _policies(
                 "tau": faithful[arm.name].tau.mean(0).tolist(),
                 "quality": float(found[arm.name].quality.mean()),
                 "lost_best": float(found[arm.name].lost_best.mean()),
-                "against_first": None if verdict is None else _plain(verdict),
+                "against_first": None if verdict is None else verdict.plain(),
             }
         )
-    return rows
-
-
-def _pruners(
-    claim: str, there: Sequence[Arm], replayed: Any, protocol: Any
-) -> list[dict[str, Any]]:
-    """Return the claim and what it is held against under the other pruners."""
-    arm = next((arm for arm in there if arm.name == claim), None)
-    if arm is None:
-        return []
-    uniform = _uniform(arm, there)
-    rows = []
-    for name, (pruner, n_orders) in OTHER_PRUNERS.items():
-        control = replayed(uniform, pruner, n_orders)
-        for other in (uniform, *controls_of(arm, there), arm):
-            mine = control if other is uniform else replayed(other, pruner, n_orders)
-            row = {
-                "pruner": name,
-                "arm": other.name,
-                "cost": float(mine.cost.mean()),
-                "epochs": float(mine.epochs.mean()),
-                "quality": float(mine.quality.mean()),
-                "lost_best": float(mine.lost_best.mean()),
-            }
-            verdict = judge(mine, control, cost_ratio=protocol.cost_ratio, margin=protocol.margin)
-            if verdict is not None and other is not uniform:
-                row["verdict"] = _plain(verdict)
-            rows.append(row)
     return rows

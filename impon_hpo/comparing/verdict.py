@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +169,26 @@ class Verdict:
         good for less."""
         cheaper = max(self.cost.upper, self.cost.careful_upper) < 1
         return self.budget_gain.above or (self.loss.below and cheaper)
+
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        estimates = {
+            name: vars(found) | {"below": found.below, "above": found.above}
+            for name, found in (
+                ("cost", self.cost),
+                ("loss", self.loss),
+                ("budget_gain", self.budget_gain),
+            )
+        }
+        return {
+            "word": self.word,
+            "arm": self.arm,
+            "control": self.control,
+            "blocks": len(self.blocks),
+            **estimates,
+            "beats": self.beats,
+            "more_blocks": self.more_blocks,
+        }
 
 
 def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -> Verdict | None:

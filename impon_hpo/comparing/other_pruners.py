@@ -1,0 +1,70 @@
+"""The other pruners: what becomes of the claim under each of Optuna's, and under a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from impon_hpo.comparing.arms import Arm, controls_of, uniform_of
+from impon_hpo.comparing.outcomes import FINISH_BEST, Outcome
+from impon_hpo.comparing.verdict import judge
+from impon_hpo.tuning.protocol import Protocol
+
+OTHER_PRUNERS: dict[str, tuple[dict[str, Any], int]] = {
+    "none": ({"name": "NopPruner"}, 1),
+    "successive halving, η 3": ({"name": "SuccessiveHalvingPruner", "reduction_factor": 3}, 20),
+    "hyperband, η 3": ({"name": "HyperbandPruner", "reduction_factor": 3}, 10),
+    "median": ({"name": "MedianPruner", "n_startup_trials": 3}, 5),
+    "percentile 25": (
+        {"name": "PercentilePruner", "percentile": 25.0, "n_startup_trials": 3},
+        5,
+    ),
+    "patient median": (
+        {
+            "name": "PatientPruner",
+            "wrapped_pruner": {"name": "MedianPruner", "n_startup_trials": 3},
+            "patience": 1,
+        },
+        5,
+    ),
+    "wilcoxon": ({"name": "WilcoxonPruner", "n_startup_steps": 2}, 1),
+    "one epoch, then the best quarter": ({"name": FINISH_BEST}, 20),
+}
+"""What the claim is replayed under beside the study's own pruner, and in how many orders a block:
+fewer where a pruner is slow."""
+
+
+def under_other_pruners(
+    protocol: Protocol,
+    there: Sequence[Arm],
+    replayed: Callable[[Arm, Mapping[str, Any], int], Outcome],
+) -> list[dict[str, Any]]:
+    """Return the claim and what it is held against under the other pruners.
+
+    Args:
+        protocol: What was asked.
+        there: The arms that are recorded.
+        replayed: Replays an arm under a pruner in so many orders.
+    """
+    arm = next((arm for arm in there if arm.name == protocol.claim), None)
+    if arm is None:
+        return []
+    uniform = uniform_of(arm, there)
+    rows = []
+    for name, (pruner, n_orders) in OTHER_PRUNERS.items():
+        control = replayed(uniform, pruner, n_orders)
+        for other in (uniform, *controls_of(arm, there), arm):
+            mine = control if other is uniform else replayed(other, pruner, n_orders)
+            row = {
+                "pruner": name,
+                "arm": other.name,
+                "cost": float(mine.cost.mean()),
+                "epochs": float(mine.epochs.mean()),
+                "quality": float(mine.quality.mean()),
+                "lost_best": float(mine.lost_best.mean()),
+            }
+            verdict = judge(mine, control, cost_ratio=protocol.cost_ratio, margin=protocol.margin)
+            if verdict is not None and other is not uniform:
+                row["verdict"] = verdict.plain()
+            rows.append(row)
+    return rows

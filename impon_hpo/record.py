@@ -23,6 +23,8 @@ EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
 COST = "impon:cost"  # forward-equivalents spent
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
+WORKER = "impon:worker"  # which process is at it; {} when none is
+WASTED = "impon:wasted"  # epochs, cost and seconds that had to be spent again
 
 EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
 """The fields of an epoch that differ from machine to machine."""
@@ -46,6 +48,9 @@ class TrialRecord:
         reason: Why it was pruned or failed, or "".
         reference: Key of the reference that it used, or "".
         seconds: From start to end, or None while it runs.
+        wasted_epochs: Epochs that were lost with a checkpoint and trained again.
+        wasted_cost: Forward-equivalents of those.
+        wasted_seconds: Seconds of those.
     """
 
     number: int
@@ -58,6 +63,9 @@ class TrialRecord:
     reason: str
     reference: str
     seconds: float | None
+    wasted_epochs: int = 0
+    wasted_cost: float = 0.0
+    wasted_seconds: float = 0.0
 
     @property
     def finished(self) -> bool:
@@ -107,6 +115,7 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         reason=trial.user_attrs.get(REASON, ""),
         reference=trial.user_attrs.get(USED, ""),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
+        **{f"wasted_{what}": value for what, value in trial.user_attrs.get(WASTED, {}).items()},
     )
 
 

@@ -32,6 +32,11 @@ class Checkpoint:
         """
         write_state(self.path, {"format": FORMAT} | state, "Checkpoint")
 
+    def delete(self) -> None:
+        """Remove the file, if it is there, and what a process that was killed left of it."""
+        for path in (self.path, *self.path.parent.glob(f"{self.path.name}*.tmp")):
+            path.unlink(missing_ok=True)
+
     def load(self, config: TrainingConfig, device: torch.device) -> dict[str, Any] | None:
         """Return the saved state with its tensors on `device`, or None where there is no file.
 

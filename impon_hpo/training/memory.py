@@ -78,6 +78,13 @@ class RowMemory:
         trajectory = torch.stack(self._trajectory)
         return Reference(losses, probabilities, torch.where(trajectory < 0, losses, trajectory))
 
+    def clear(self) -> None:
+        """Forget everything."""
+        for values in (self.losses, self.probabilities, self.visits):
+            values.zero_()
+        self._trajectory = []
+        self._before = (self.losses.clone(), self.visits.clone())
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint between two epochs must keep."""
         return {

@@ -13,7 +13,7 @@ from optuna.artifacts import upload_artifact
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import NonFiniteLossError
+from impon_hpo.errors import ImponHpoError, NonFiniteLossError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, USED, flat_epoch
 from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
@@ -28,8 +28,9 @@ from impon_hpo.training.references import (
     with_reference,
     without_reference,
 )
-from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.tuning.begun import Begun, begun_trial
+from impon_hpo.tuning.checkpoints import Checkpoints, resumed_epochs
 from impon_hpo.tuning.space import check_space, suggest, with_settings
 from impon_hpo.tuning.study_references import StudyReferences
 
@@ -51,7 +52,9 @@ class Objective:
         splits: The data; default: loaded from `config` at the first trial.
         artifact_store: Where learning curves and references go; default: nowhere.
         references: Where references are kept; default: in the user's cache folder.
-        on_epoch: Called after every epoch, before the pruner is asked.
+        checkpoints: Where trials are saved after every epoch, so that one that was put back among
+            the waiting ones goes on where it was; default: nowhere.
+        on_epoch: Called after every new epoch, before the pruner is asked.
 
     Raises:
         ConfigError: The space does not fit the settings, or the device is not there.
@@ -65,6 +68,7 @@ class Objective:
         splits: Splits | None = None,
         artifact_store: ArtifactStore | None = None,
         references: References | None = None,
+        checkpoints: Checkpoints | None = None,
         on_epoch: OnEpoch | None = None,
     ) -> None:
         check_space(config, space)
@@ -77,6 +81,7 @@ class Objective:
         self._references = StudyReferences(references, artifact_store)
         if wants_reference(config):
             check_reference(config)
+        self._checkpoints = checkpoints
         self._on_epoch = on_epoch
 
     @property
@@ -93,15 +98,26 @@ class Objective:
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
         """
         config = with_settings(self.config, suggest(trial, self.space))
+        begun = begun_trial(trial)
+        checkpoint = None
+        if self._checkpoints is not None:
+            checkpoint = self._checkpoints.of(trial.study.study_name, trial.number)
         results: list[EpochResult] = []
         try:
-            config, splits, memory = self._with_reference(trial, config)
-            for result in train_epochs(config, splits, memory=memory):
+            config, splits, memory = self._with_reference(trial, config, begun)
+            say = self._references.say
+            for result, new in resumed_epochs(config, splits, memory, checkpoint, say):
+                if new and len(results) < len(begun.epochs):
+                    begun = begun.trained_again(trial, n_kept=len(results))
                 results.append(result)
-                self._record(trial, results)
-                if self._on_epoch is not None:
+                if new or len(results) > len(begun.epochs):
+                    self._record(trial, results)
+                if new and self._on_epoch is not None:
                     self._on_epoch(trial, result)
-                trial.report(result.val_accuracy, step=result.epoch)
+                if result.epoch not in begun.reported:
+                    trial.report(result.val_accuracy, step=result.epoch)
+                elif result.epoch < max(begun.reported):
+                    continue  # it was decided then
                 # After the last epoch there is nothing left to save, and a pruned trial is never
                 # the best one.
                 if result.epoch < config.epochs and trial.should_prune():
@@ -111,29 +127,35 @@ class Objective:
                 self._references.learn(trial.study, self.config, splits, memory)
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
+            self._describe(trial, results)
             raise
         except NonFiniteLossError as error:
             trial.set_user_attr(COST, _cost(results) + error.cost)
             trial.set_user_attr(REASON, str(error))
+            self._describe(trial, results)
             raise optuna.TrialPruned(str(error)) from error
         except KeyboardInterrupt:
             trial.set_user_attr(REASON, INTERRUPTED)
             raise
+        except ImponHpoError:
+            raise
         except Exception as error:
             trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
+            self._describe(trial, results)
             raise
-        finally:
-            if results:
-                self._describe(trial, results)
+        trial.set_user_attr(REASON, "")
+        self._describe(trial, results)
         return last
 
     def _with_reference(
-        self, trial: optuna.Trial, config: TrainingConfig
+        self, trial: optuna.Trial, config: TrainingConfig, begun: Begun
     ) -> tuple[TrainingConfig, Splits, RowMemory | None]:
         """Return settings and data of a trial, and a memory where it is to learn a reference."""
         if not wants_reference(config):
             return config, self.splits, None
-        kept = self._references.find(trial.study, self.config, self.splits)
+        kept = None
+        if begun.used or not begun.epochs:  # one that began without a reference ends without
+            kept = self._references.find(trial.study, self.config, self.splits)
         if kept is None:
             config = without_reference(config)
             self._references.say(
@@ -150,6 +172,8 @@ class Objective:
         trial.set_user_attr(COST, _cost(results))
 
     def _describe(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
+        if not results:
+            return
         # As numbers of their own, the dashboard can sort and plot by them.
         numbers = {"share_seen": results[-1].share_seen} | results[-1].diagnostics
         for name, number in numbers.items():

@@ -2,56 +2,138 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import optuna
+from optuna.trial import TrialState
 
 from impon_hpo.errors import ImponHpoError
 from impon_hpo.record import REASON, StudyRecord, read_study
-from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.checkpoints import Checkpoints
+from impon_hpo.tuning.guard import Guard
+from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back
 from impon_hpo.tuning.progress import Progress
 
 FAILURES_IN_A_ROW = 3
+POLL_SECONDS = 1.0
+"""How often a worker looks whether the last trials, which others are at, are finished."""
+
+Run = Callable[[optuna.Trial], float]
 
 
 def tune(
-    study: optuna.Study, objective: Objective, *, n_trials: int, progress: Progress
+    study: optuna.Study,
+    objective: Run,
+    *,
+    n_trials: int,
+    progress: Progress,
+    guard: Guard | None = None,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> StudyRecord:
-    """Run trials until `n_trials` of the study are finished (complete, pruned or failed).
+    """Run trials until `n_trials` of the study are finished (complete, pruned or failed), beside
+    whatever other workers the storage has.
 
-    A trial that fails is recorded with its reason and the study goes on. A trial that is
-    interrupted does not count, and its configuration is queued to be tried again.
+    A trial that fails is recorded with its reason and the study goes on. One that is interrupted, or
+    whose worker is gone, keeps its number and what it reported, and is continued by whoever comes
+    first. A worker waits for the trials that others are at, in case they are lost.
+
+    Args:
+        study: The study.
+        objective: Trains a trial.
+        n_trials: Finished trials wanted in all.
+        progress: Gets what there is to say.
+        guard: Watches over budget and lease after every epoch; its `epoch` is the objective's
+            `on_epoch`.
+        watch: Tells which workers are gone.
+        checkpoints: Those that the objective writes; of finished trials they are deleted.
 
     Raises:
         ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's.
+        BudgetSpentError: The budget is spent; a trial that had begun waits to be continued.
         KeyboardInterrupt: The user stopped it.
     """
+    watch = watch or Watch()
     failures = 0
-    while (record := read_study(study)).n_finished < n_trials:
+    if checkpoints is not None:
+        checkpoints.delete_finished(study)  # of a process that was killed in between
+    while True:
+        for number in watch.take_back(study):
+            progress.note(f"trial {number} has lost its worker: it is continued")
+        record = read_study(study)
+        if record.n_finished >= n_trials:
+            return record
+        if guard is not None:
+            guard.check_budget(study)
+        trial = _next_trial(study, record, n_trials)
+        if trial is None:
+            time.sleep(POLL_SECONDS)
+            continue
         progress.begin(record, n_trials)
-        running: list[optuna.Trial] = []
+        error = _run_trial(study, trial, objective, progress, guard)
+        if checkpoints is not None:
+            checkpoints.delete_finished(study)
+        failures = 0 if error is None else failures + 1
+        if failures >= FAILURES_IN_A_ROW:
+            raise ImponHpoError(
+                f"{failures} trials in a row failed, the last one with "
+                f"{type(error).__name__}: {error}. {read_study(study).n_finished} of {n_trials} "
+                "trials are finished; mend the cause, then the same command continues."
+            ) from error
 
-        def run(trial: optuna.Trial, running: list[optuna.Trial] = running) -> float:
-            running.append(trial)
-            return objective(trial)
 
-        try:
-            study.optimize(run, n_trials=1)
-        except ImponHpoError:
-            raise
-        except KeyboardInterrupt:
-            if running:
-                study.enqueue_trial(running[0].params)
-            raise
-        except Exception as error:
-            failures += 1
-            progress.note(f"trial {running[0].number} failed: {type(error).__name__}: {error}")
-            if failures >= FAILURES_IN_A_ROW:
-                raise ImponHpoError(
-                    f"{failures} trials in a row failed, the last one with "
-                    f"{type(error).__name__}: {error}. {record.n_finished + 1} of {n_trials} "
-                    "trials are finished; mend the cause, then the same command continues."
-                ) from error
-        else:
-            failures = 0
-            last = study.get_trials(deepcopy=False)[running[0].number]
-            progress.end(last.number, last.state.name, last.user_attrs.get(REASON, ""))
-    return record
+def _next_trial(study: optuna.Study, record: StudyRecord, n_trials: int) -> optuna.Trial | None:
+    """Ask for a trial; None where all that are wanted are finished or in other hands.
+
+    Trial numbers are given out once, by the storage: those below the limit are the ones wanted,
+    however many workers ask at the same moment.
+    """
+    n_not_counted = sum(trial.state == "FAIL" and not trial.finished for trial in record.trials)
+    limit = n_trials + n_not_counted
+    waiting = any(trial.state == "WAITING" and trial.number < limit for trial in record.trials)
+    if not waiting and len(record.trials) >= limit:
+        return None
+    trial = study.ask()
+    if trial.number >= limit:  # for a later command that wants more
+        put_back(study, trial._trial_id)
+        return None
+    return trial
+
+
+def _run_trial(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    objective: Run,
+    progress: Progress,
+    guard: Guard | None,
+) -> Exception | None:
+    """Run one trial and tell the study how it ended; return the error of one that failed."""
+    lease = Lease(study, trial)
+    if guard is not None:
+        guard.hold(lease)
+    failed: Exception | None = None
+    try:
+        with lease.held():
+            value = objective(trial)
+    except TakenOverError:
+        progress.note(f"trial {trial.number} was taken over by another worker")
+        return None
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+    except ImponHpoError:
+        put_back(study, trial._trial_id)
+        raise
+    except Exception as error:
+        failed = error
+        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
+        return failed
+    except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
+        put_back(study, trial._trial_id)
+        raise
+    else:
+        study.tell(trial, value, skip_if_finished=True)
+    ended = study.get_trials(deepcopy=False)[trial.number]
+    progress.end(ended.number, ended.state.name, ended.user_attrs.get(REASON, ""))
+    return None

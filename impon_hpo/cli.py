@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from impon_hpo.commands import compares, looks, runs
+from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
 
@@ -37,6 +38,7 @@ for command in (
 def main() -> None:
     """Run the command line; a mistake of the user's ends it with its message and exit code 2."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `impon-hpo status … | head` is no error
+    heed_sigterm()
     try:
         app()
     except ImponHpoError as error:

@@ -14,6 +14,7 @@ from impon_hpo.errors import NothingYetError
 
 # User attributes of a study.
 IDENTITY = "impon:identity"  # what must be the same when a study is continued
+UID = "impon:uid"  # tells it from a study of the same name in another storage
 QUESTION = "impon:question"
 COMMAND = "impon:command"  # study, settings and storage as the user last gave them
 REFERENCE = "impon:reference:"  # followed by its key: what a reference is and cost
@@ -23,6 +24,7 @@ EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
 COST = "impon:cost"  # forward-equivalents spent
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
+PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
 WORKER = "impon:worker"  # which process is at it; {} when none is
 WASTED = "impon:wasted"  # epochs, cost and seconds that had to be spent again
 

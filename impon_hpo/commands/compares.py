@@ -43,8 +43,8 @@ def compare(
     command = shlex.join(["impon-hpo", *sys.argv[1:]])
     try:
         recordings = record(study_file, only=arms, n_workers=workers, command=command, say=say)
-    except KeyboardInterrupt:
-        raise interrupted() from None
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     _report(study_file, recordings, format)
 
 
@@ -172,8 +172,8 @@ def compare_samplers(
     folder = study_file.runs / "samplers"
     try:
         results = run_grid(wanted, folder, n_workers=workers, say=say)
-    except KeyboardInterrupt:
-        raise interrupted() from None
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     curves = curves_of(results, chance=0.0)
     horizon = wanted[0].config.epochs
     rows = table(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from enum import StrEnum
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -36,10 +38,23 @@ Storage = Annotated[
 Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
 
 
-def interrupted() -> typer.Exit:
-    """Return what to raise after Ctrl-C."""
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: it ends a command as Ctrl-C does, but for the exit code."""
+
+
+def heed_sigterm() -> None:
+    """From here on, SIGTERM raises `Terminated` in the main thread."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def interrupted(error: KeyboardInterrupt) -> typer.Exit:
+    """Return what to raise after Ctrl-C or SIGTERM."""
     say("Interrupted. The same command continues.")
-    return typer.Exit(130)
+    return typer.Exit(143 if isinstance(error, Terminated) else 130)
 
 
 def quiet_optuna() -> None:

@@ -21,6 +21,7 @@ from impon_hpo.console import loading, print_json, print_rows, say, talk
 
 if TYPE_CHECKING:
     from impon_hpo.record import StudyRecord
+    from impon_hpo.tuning.ledger import Budget
     from impon_hpo.tuning.study_file import StudyFile
 
 
@@ -43,8 +44,8 @@ def train(study: Study, arm: Arm = None, settings: Set = None) -> None:
             name=arm,
             say=say,
         )
-    except KeyboardInterrupt:
-        raise interrupted() from None
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     print_json(result)
 
 
@@ -56,14 +57,35 @@ def tune(
     ] = None,
     storage: Storage = None,
     settings: Set = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Budget of the study: epochs of all workers.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option(min=1, help="Budget: forward-equivalents.")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=1, help="Budget: seconds of training, added up.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes on this machine.")] = 1,
+    devices: Annotated[
+        str | None, typer.Option(metavar="cuda:0,cuda:1", help="Given out to them in turn.")
+    ] = None,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Also of finished trials.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be run.")
     ] = False,
     format: Formatted = Format.table,
 ) -> None:
-    """Run the study until N trials are finished; the same command again continues it."""
+    """Run the study until N trials are finished; the same command again continues it.
+
+    Killed at any moment, it loses an epoch at most. Started again beside itself, here or on a
+    machine that reaches the same storage, it works on the same study.
+    """
     with loading():
         from impon_hpo.reporting.summary import summarise
+        from impon_hpo.tuning.ledger import Budget
         from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study, settings or [])
@@ -82,36 +104,91 @@ def tune(
             print_rows(f"{study_file.name}, arm {arm}: nothing is run", plan_rows(facts))
         return
     command = {"study": study, "settings": settings or [], "storage": storage}
-    facts = summarise(_run_study(study_file, arm, n_trials, address, command))
+    budget = Budget(max_epochs, max_cost, max_seconds)
+    if workers == 1:
+        more = [f"device={devices.split(',')[0]}"] if devices else []
+        study_file = read_study_file(study, [*(settings or []), *more])
+        record = _run_study(study_file, arm, n_trials, address, command, budget, keep_checkpoints)
+    else:
+        given = [study, "--arm", arm, "--trials", str(n_trials), "--storage", address]
+        for setting in settings or []:
+            given += ["--set", setting]
+        for name, limit in vars(budget).items():
+            given += [f"--{name.replace('_', '-')}", str(limit)] if limit is not None else []
+        given += ["--keep-checkpoints"] if keep_checkpoints else []
+        places = devices.split(",") if devices else []
+        record = _run_workers(study_file, arm, address, given, places, workers, command)
+    facts = summarise(record)
     if format is Format.json:
         print_json(facts)
     else:
         print_summary(facts)
 
 
-def _run_study(
-    study_file: StudyFile, arm: str, n_trials: int, address: str, command: dict[str, Any]
+def _run_workers(
+    study_file: StudyFile,
+    arm: str,
+    address: str,
+    given: list[str],
+    devices: list[str],
+    workers: int,
+    command: dict[str, Any],
 ) -> StudyRecord:
     from impon_hpo.environment import environment
-    from impon_hpo.record import read_studies
+    from impon_hpo.record import read_study
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study import open_study
+    from impon_hpo.tuning.workers import run_workers
+
+    quiet_optuna()
+    opened = open_storage(address, create=True)
+    here = environment(devices[0] if devices else "cpu")
+    study = open_study(study_file, arm, opened, command=command, environment=here)
+    code = run_workers(["tune", *given], devices, n=workers, say=say)
+    if code:
+        raise typer.Exit(code)
+    return read_study(study)
+
+
+def _run_study(
+    study_file: StudyFile,
+    arm: str,
+    n_trials: int,
+    address: str,
+    command: dict[str, Any],
+    budget: Budget,
+    keep_checkpoints: bool,
+) -> StudyRecord:
+    from impon_hpo.environment import environment
+    from impon_hpo.record import read_studies, read_study
     from impon_hpo.reporting.csv_files import write_csv_files
     from impon_hpo.storage import artifact_store, open_storage
     from impon_hpo.training.references import References
+    from impon_hpo.tuning.algorithms import make_study_sampler
+    from impon_hpo.tuning.checkpoints import Checkpoints
+    from impon_hpo.tuning.guard import BudgetSpentError, Guard
     from impon_hpo.tuning.objective import Objective
     from impon_hpo.tuning.plan import check_fit
     from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.tune import tune as run_trials
+    from impon_hpo.tuning.workers import end_with_parent
 
     quiet_optuna()
+    end_with_parent()
     config = study_file.arms[arm]
     progress = Progress(talk, config.epochs)
+    guard = Guard(budget, progress.epoch)
+    checkpoints = Checkpoints(
+        study_file.runs / "checkpoints", keep=keep_checkpoints, say=progress.note
+    )
     objective = Objective(
         config,
         study_file.space,
         artifact_store=artifact_store(study_file.runs / "artifacts"),
         references=References(study_file.runs / "references", say=progress.note),
-        on_epoch=progress.epoch,
+        checkpoints=checkpoints,
+        on_epoch=guard.epoch,
     )
     check_fit(config, study_file.space, objective.splits)
     opened = open_storage(address, create=True)
@@ -119,8 +196,21 @@ def _run_study(
     study = open_study(study_file, arm, opened, command=command, environment=here)
     try:
         with progress:
-            return run_trials(study, objective, n_trials=n_trials, progress=progress)
-    except KeyboardInterrupt:
-        raise interrupted() from None
+            return run_trials(
+                study,
+                objective,
+                n_trials=n_trials,
+                progress=progress,
+                guard=guard,
+                checkpoints=checkpoints,
+                sampler_of=lambda number: make_study_sampler(
+                    study_file.study_sampler, seed=study_file.seed, number=number
+                ),
+            )
+    except BudgetSpentError as spent:
+        say(f"The budget is spent: {spent}. With a greater one, the same command continues.")
+        return read_study(study)
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
     finally:
         write_csv_files(study_file.runs, read_studies(opened, study_file.name))

@@ -73,7 +73,8 @@ def arms_of(study_file: StudyFile) -> list[Arm]:
             settings: dict[str, Any] = {"schedule": policy.schedule}
             settings["eval_weights"] = policy.weights
             if kind == SHORT:
-                settings["epochs"] = max(1, int(config.epochs * fraction))
+                settings["epochs"] = epochs = max(1, int(config.epochs * fraction))
+                settings["warmup_epochs"] = config.warmup_epochs * epochs / config.epochs
             else:
                 settings["epoch_fraction"] = config.epoch_fraction * float(fraction)
             taught = wants_reference(config) and config.reference == "prequential"
@@ -111,7 +112,9 @@ def _bases(
 
 
 def _blind(config: TrainingConfig) -> TrainingConfig:
-    options = {"of": config.sampler} | config.sampler_options
+    options: dict[str, Any] = {"of": config.sampler}
+    if config.sampler_options:
+        options["options"] = config.sampler_options
     return with_settings(config, {"sampler": "placebo", "sampler_options": options})
 
 

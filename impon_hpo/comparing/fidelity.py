@@ -70,7 +70,7 @@ def fidelity(recordings: Recordings, arm: Arm, truth: Truth) -> Fidelity | None:
             measured[:, at, epoch] = (
                 seen[:, epoch].mean(),
                 0.0 if np.isnan(tau) else tau,
-                len(top & set(best_seen.tolist())) / 3,
+                len(top & set(best_seen.tolist())) / len(top),
                 worth.max() - worth[best_seen[0]],
                 worth.max() - worth[best_seen].max(),
             )

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.comparing.arms import Arm, arms_of
+from impon_hpo.comparing.arms import Arm, arms_of, uniform_of
 from impon_hpo.comparing.cell import Cell, read_cell
 from impon_hpo.comparing.grid import run_grid
 from impon_hpo.comparing.recording import configurations, recorded_rows, recording_cells
-from impon_hpo.comparing.recordings import TABLE, Recordings, read_recordings
+from impon_hpo.comparing.recordings import TABLE, Recordings, Run, read_recordings
 from impon_hpo.console import Say
 from impon_hpo.errors import ConfigError, NothingYetError, StorageError
 from impon_hpo.lookup import suggestion
@@ -30,8 +30,8 @@ def wanted_cells(study_file: StudyFile, only: list[str] | None = None) -> list[C
 
     Args:
         study_file: The study.
-        only: Names of arms, such as "memory@1/3"; default: all. Uniform sampling and what teaches
-            them come with them.
+        only: Names of arms, such as "memory@1/3"; default: all. Uniform sampling, under the first
+            policy and their own, and what teaches them come with them.
 
     Raises:
         ConfigError: An arm is not known.
@@ -49,7 +49,8 @@ def wanted_cells(study_file: StudyFile, only: list[str] | None = None) -> list[C
                 f"Its arms: {', '.join(known)}."
             )
     trainings = {arms[0].training}
-    trainings |= {training for name in only for training in known[name].trainings}
+    for name in only:
+        trainings |= {uniform_of(known[name], arms).training, *known[name].trainings}
     return [cell for cell in cells if cell.arm in trainings]
 
 
@@ -130,7 +131,11 @@ def digest(study_file: StudyFile) -> str:
         "run": study_file.run.identity(),
         "arms": {name: arm.identity() for name, arm in study_file.arms.items()},
     }
-    return study_file.protocol.digest(asked)
+    protocol = study_file.protocol
+    first = protocol.policies[0]
+    if (first.schedule, first.weights) != (study_file.run.schedule, study_file.run.eval_weights):
+        asked["truth"] = str(first)  # the protocol's own hash does not see which one is the first
+    return protocol.digest(asked)
 
 
 def _fix(study_file: StudyFile, folder: Path, command: str) -> None:
@@ -153,10 +158,10 @@ def _fix(study_file: StudyFile, folder: Path, command: str) -> None:
 
 def _read_fixed(folder: Path) -> dict[str, str]:
     try:
-        found: dict[str, str] = json.loads((folder / FIXED).read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads((folder / FIXED).read_text())
+        return {key: found[key] for key in ("digest", "on", "command")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise StorageError(f"'{folder / FIXED}' cannot be read: {error}.") from error
-    return found
 
 
 def _check_same(study_file: StudyFile, recordings: Recordings, folder: Path) -> None:
@@ -170,3 +175,16 @@ def _check_same(study_file: StudyFile, recordings: Recordings, folder: Path) -> 
     known: list[Arm] = arms_of(study_file)
     if not {arm.training for arm in known} & {key[0] for key in recordings.runs}:
         raise StorageError(f"The recordings in '{folder}' have none of the study's arms.")
+    for arm in known:
+        for (training, _, _), run in recordings.runs.items():
+            if training == arm.training and not _fits(run, arm):
+                raise StorageError(
+                    f"The recordings in '{folder}' are not what the study file asks for: "
+                    f"'{arm.name}' has {arm.config.epochs} epochs, judged by its "
+                    f"{arm.policy.weights} weights, and its runs there have not."
+                )
+
+
+def _fits(run: Run, arm: Arm) -> bool:
+    judged = all(f"val_accuracy_{arm.policy.weights}" in epoch for epoch in run.epochs)
+    return judged and (bool(run.ended) or len(run.epochs) == arm.config.epochs)

@@ -14,26 +14,44 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from impon_hpo.comparing.arms import Arm
+from impon_hpo.comparing.arms import FRACTION, UNIFORM, Arm
 from impon_hpo.comparing.cell import Cell, school
+from impon_hpo.errors import ConfigError
 from impon_hpo.record import EPOCH_SECONDS
 from impon_hpo.storage import quiet_studies
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.space import suggest, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
+DRAWS_EACH = 50
+"""How often, for each configuration wanted, another one is drawn before a space is exhausted."""
+
 
 def configurations(study_file: StudyFile, n: int) -> list[dict[str, Any]]:
-    """Return the n configurations of a comparison, the same in all arms and blocks.
+    """Return the n configurations of a comparison, the same in all arms and blocks, each once.
 
     The first one is the middle of the space, as one would queue by hand what is known to work; the
     others are what Optuna's RandomSampler draws with the study's seed.
+
+    Raises:
+        ConfigError: The space has not so many.
     """
     space = study_file.space
     with quiet_studies():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study_file.seed))
-    drawn = [suggest(study.ask(), space) for _ in range(n - 1)]
-    return [{key: _middle(distribution) for key, distribution in space.items()}, *drawn]
+    found = [{key: _middle(distribution) for key, distribution in space.items()}]
+    n_draws = 0
+    while len(found) < n and n_draws < DRAWS_EACH * n:
+        n_draws += 1
+        drawn = suggest(study.ask(), space)
+        if drawn not in found:
+            found.append(drawn)
+    if len(found) < n:
+        raise ConfigError(
+            f"compare.configurations must be at most {len(found)}, which is all that [space] has, "
+            f"but got {n}."
+        )
+    return found
 
 
 def _middle(distribution: BaseDistribution) -> Any:
@@ -65,7 +83,8 @@ def recording_cells(
         training: tuple(sorted({arm.policy.weights for arm in sharing}))
         for training, sharing in trainings.items()
     }
-    teachers = {arm.teacher for arm in arms if arm.taught}
+    # Whether or not an arm is taught so far: one that is added later finds what it learns from.
+    teachers = {arm.training for arm in arms if arm.kind in (UNIFORM, FRACTION)}
 
     def settings(training: str, number: int, seed: int) -> TrainingConfig:
         ema = "ema" if "ema" in weights[training] else "last"

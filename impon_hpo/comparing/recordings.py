@@ -37,8 +37,10 @@ class Run:
     reference_cost: float
 
     def accuracy(self, split: str, weights: str) -> tuple[float, ...]:
-        """Return the accuracy on "val" or "test" of "last" or "ema" after each epoch."""
-        return tuple(epoch[f"{split}_accuracy_{weights}"] for epoch in self.epochs)
+        """Return the accuracy on "val" or "test" of "last" or "ema" after each epoch; on "test"
+        only after those in which it was looked at."""
+        name = f"{split}_accuracy_{weights}"
+        return tuple(epoch[name] for epoch in self.epochs if split != "test" or name in epoch)
 
     @cached_property
     def cost(self) -> tuple[float, ...]:
@@ -118,9 +120,9 @@ def read_recordings(folder: Path) -> Recordings:
     try:
         text = lzma.decompress(path.read_bytes()).decode()
         rows = [_typed(row) for row in csv.DictReader(io.StringIO(text))]
-        about = json.loads((folder / ABOUT).read_text())
+        about = dict(json.loads((folder / ABOUT).read_text()))
         return Recordings(rows, about)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, lzma.LZMAError) as error:
+    except (OSError, ValueError, KeyError, TypeError, csv.Error, lzma.LZMAError) as error:
         said = str(error) or type(error).__name__
         raise StorageError(f"The recordings in '{folder}' cannot be read: {said}.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED, Verdict
@@ -33,21 +34,27 @@ def _worse(points: float) -> str:
 def _instead(verdict: Verdict) -> list[str]:
     cost, loss = verdict.cost, verdict.loss
     said = []
-    if verdict.word != SUPPORTED and loss.below and not cost.below:
-        said.append(
-            f"It would be supported at a ratio of {max(cost.upper, cost.careful_upper):.2f}."
-        )
-    if verdict.word != SUPPORTED and cost.below and not loss.below:
-        margin = max(loss.upper, loss.careful_upper)
+    ratio = max(cost.upper, cost.careful_upper)
+    if loss.below and not cost.below and ratio > cost.limit:
+        said.append(f"It would be supported at a ratio of {_hundredth_above(ratio):.2f}.")
+    margin = max(loss.upper, loss.careful_upper)
+    if cost.below and not loss.below and margin > loss.limit:
+        margin = _hundredth_above(margin)
         said.append(f"At this cost it would be supported with a margin of {margin:.2f} points.")
     if verdict.word == INCONCLUSIVE:
         more = verdict.more_blocks
         said.append(
             "No number of blocks that could be paid for would decide it."
             if more is None
-            else f"About {more} more blocks would decide it, if means and spread stay."
+            else f"About {more} more block{'' if more == 1 else 's'} would decide it, if means and "
+            "spread stay."
         )
     return said
+
+
+def _hundredth_above(bound: float) -> float:
+    """Return what a bound lies below as it is written: at the bound itself nothing is shown."""
+    return (math.floor(100 * bound + 1e-9) + 1) / 100
 
 
 def credit_sentence(supported: bool, held: Sequence[Verdict], wanted: int, arm: str) -> str:
@@ -63,7 +70,8 @@ def credit_sentence(supported: bool, held: Sequence[Verdict], wanted: int, arm: 
         return f"{what}: {arm} beats {_listed(beaten)} as well."
     what = "Importance earns no credit"
     if supported:
-        what = "The saving comes from using fewer rows, not from importance"
+        rows = "using fewer rows" if wanted > 1 else "the sampler's path"
+        what = f"The saving comes from {rows}, not from importance"
     also = f" (it does beat {_listed(beaten)})" if beaten else ""
     return f"{what}: {arm} is not shown to beat {_listed(others)}{also}."
 

@@ -18,6 +18,9 @@ from impon_hpo.storage import no_experimental_warnings
 
 Base = TypeVar("Base", BasePruner, BaseSampler)
 
+FIXED_ORDER = ("GridSampler", "QMCSampler")
+"""Study samplers whose seed decides the order that all workers go through together."""
+
 
 def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
     """Make the pruner that `[pruner]` describes: `name` and the arguments of that class.
@@ -38,14 +41,15 @@ def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
     return _make(optuna.pruners, BasePruner, arguments, "pruner")
 
 
-def make_study_sampler(table: Mapping[str, Any], *, seed: int, n_trials: int) -> BaseSampler:
+def make_study_sampler(table: Mapping[str, Any], *, seed: int, number: int) -> BaseSampler:
     """Make the study sampler that `[study_sampler]` describes: `name` and that class's arguments.
 
     Args:
         table: The table; an argument that is a table itself is a study sampler of its own.
         seed: The study's seed.
-        n_trials: Trials that the study has already. A study sampler that begins anew from the
-            same seed would propose its first configurations again, so its seed depends on both.
+        number: Of the trial that is to be proposed. The generator depends on seed and number,
+            so that an interrupted study proposes what it would have otherwise, and workers do not
+            propose the same; but for those that go through a fixed order, kept in the storage.
 
     Raises:
         ConfigError: The name or an argument is unknown, or a value does not fit.
@@ -53,14 +57,15 @@ def make_study_sampler(table: Mapping[str, Any], *, seed: int, n_trials: int) ->
     if "seed" in table:
         raise ConfigError("study_sampler.seed is derived: set the study's `seed` instead.")
     arguments = {
-        key: make_study_sampler(value, seed=seed, n_trials=n_trials)
+        key: make_study_sampler(value, seed=seed, number=number)
         if isinstance(value, dict) and "name" in value
         else value
         for key, value in table.items()
     }
     cls = find(_family(optuna.samplers, BaseSampler), str(table.get("name")), "study sampler")
     if callable(cls) and "seed" in inspect.signature(cls).parameters:
-        arguments["seed"] = int(np.random.SeedSequence([seed, n_trials]).generate_state(1)[0])
+        drawn = [seed, 0 if table.get("name") in FIXED_ORDER else number]
+        arguments["seed"] = int(np.random.SeedSequence(drawn).generate_state(1)[0])
     return _make(optuna.samplers, BaseSampler, arguments, "study sampler")
 
 

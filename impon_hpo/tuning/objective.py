@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import ImponHpoError, NonFiniteLossError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, USED, flat_epoch
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED, flat_epoch
 from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
@@ -99,39 +99,20 @@ class Objective:
         """
         config = with_settings(self.config, suggest(trial, self.space))
         begun = begun_trial(trial)
-        checkpoint = None
-        if self._checkpoints is not None:
-            checkpoint = self._checkpoints.of(trial.study.study_name, trial.number)
+        if begun.pruned:
+            raise optuna.TrialPruned(begun.pruned)
         results: list[EpochResult] = []
         try:
-            config, splits, memory = self._with_reference(trial, config, begun)
-            say = self._references.say
-            for result, new in resumed_epochs(config, splits, memory, checkpoint, say):
-                if new and len(results) < len(begun.epochs):
-                    begun = begun.trained_again(trial, n_kept=len(results))
-                results.append(result)
-                if new or len(results) > len(begun.epochs):
-                    self._record(trial, results)
-                if new and self._on_epoch is not None:
-                    self._on_epoch(trial, result)
-                if result.epoch not in begun.reported:
-                    trial.report(result.val_accuracy, step=result.epoch)
-                elif result.epoch < max(begun.reported):
-                    continue  # it was decided then
-                # After the last epoch there is nothing left to save, and a pruned trial is never
-                # the best one.
-                if result.epoch < config.epochs and trial.should_prune():
-                    raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
-            last = results[-1].val_accuracy
-            if memory is not None and learnt_enough(last, self.splits.n_classes):
-                self._references.learn(trial.study, self.config, splits, memory)
+            self._train(trial, config, begun, results)
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
+            trial.set_user_attr(PRUNED, str(pruned))
             self._describe(trial, results)
             raise
         except NonFiniteLossError as error:
             trial.set_user_attr(COST, _cost(results) + error.cost)
             trial.set_user_attr(REASON, str(error))
+            trial.set_user_attr(PRUNED, str(error))
             self._describe(trial, results)
             raise optuna.TrialPruned(str(error)) from error
         except KeyboardInterrupt:
@@ -143,9 +124,35 @@ class Objective:
             trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
             self._describe(trial, results)
             raise
-        trial.set_user_attr(REASON, "")
+        if REASON in trial.user_attrs:  # of an earlier interruption
+            trial.set_user_attr(REASON, "")
         self._describe(trial, results)
-        return last
+        return results[-1].val_accuracy
+
+    def _train(
+        self,
+        trial: optuna.Trial,
+        config: TrainingConfig,
+        begun: Begun,
+        results: list[EpochResult],
+    ) -> None:
+        """Train from where the trial is to its end, and gather the results of its epochs."""
+        checkpoint = None
+        if self._checkpoints is not None:
+            checkpoint = self._checkpoints.of(trial.study, trial.number)
+        config, splits, memory = self._with_reference(trial, config, begun)
+        say = self._references.say
+        for result, new in resumed_epochs(config, splits, memory, checkpoint, say):
+            if new and len(results) < len(begun.epochs):
+                begun = begun.trained_again(trial, n_kept=len(results))
+            results.append(result)
+            if new or len(results) > len(begun.epochs):
+                self._record(trial, results)
+            if new and self._on_epoch is not None:
+                self._on_epoch(trial, result)
+            _report(trial, result, begun, config.epochs)
+        if memory is not None and learnt_enough(results[-1].val_accuracy, self.splits.n_classes):
+            self._references.learn(trial.study, self.config, splits, memory)
 
     def _with_reference(
         self, trial: optuna.Trial, config: TrainingConfig, begun: Begun
@@ -180,6 +187,17 @@ class Objective:
             trial.set_user_attr(f"impon:{name}", number)
         if self._artifact_store is not None:
             _upload_curve(trial, results, self._artifact_store)
+
+
+def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:
+    """Report an epoch, unless that is done, and ask the pruner, unless that was decided."""
+    if result.epoch not in begun.reported:
+        trial.report(result.val_accuracy, step=result.epoch)
+    elif result.epoch < max(begun.reported):
+        return
+    # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
+    if result.epoch < horizon and trial.should_prune():
+        raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
 
 
 def _cost(results: list[EpochResult]) -> int:

@@ -108,7 +108,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "batch sampler": {"name": config.sampler} | config.sampler_options,
         "pruner": _describe(make_pruner(study_file.pruner, epochs=config.epochs)),
         "study sampler": _describe(
-            make_study_sampler(study_file.study_sampler, seed=study_file.seed, n_trials=0)
+            make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
         "space": {key: _describe_space(value) for key, value in study_file.space.items()},
         "run": config.identity(),

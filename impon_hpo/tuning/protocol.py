@@ -127,18 +127,21 @@ def parse_protocol(
     if chosen is None:
         chosen = [name for name, arm in arms.items() if arm.sampler not in CONTROLS]
     for name in chosen:
-        _check_known("compare.arms", name, arms)
+        _check_arm("compare.arms", name, arms)
+    _check_once("compare.arms", chosen)
     if not chosen:
         raise ConfigError("compare.arms must name an arm to hold against uniform sampling.")
     fractions = sorted({_fraction(entry) for entry in asked.epoch_fractions}, reverse=True)
     names = [arm_name(name, fraction) for name in chosen for fraction in fractions]
     policies = _policies(asked.policies, run, names)
     claims = [policy.name(arm, policies[0]) for policy in policies for arm in policy.arms]
-    claim = asked.claim or names[-1]
+    claim = asked.claim or policies[0].arms[-1]
     _check_known("compare.claim", claim, claims)
     placebo = asked.placebo or claim.partition(" (")[0].partition("@")[0]
-    _check_known("compare.placebo", placebo, arms)
+    _check_arm("compare.placebo", placebo, arms)
     n_configurations = asked.configurations or n_trials
+    if n_configurations < 2:
+        raise ConfigError("compare.configurations must be at least 2; by default it is n_trials.")
     if asked.trials is not None and asked.trials > n_configurations:
         raise ConfigError(
             f"compare.trials must be at most compare.configurations ({n_configurations}), but got "
@@ -162,6 +165,8 @@ def parse_protocol(
 
 CONTROLS = ("uniform", "uniform-fraction", "placebo")
 """Batch samplers that a comparison adds by itself."""
+_RESERVED = (*CONTROLS, "uniform-short")
+"""Names that arms of its own have."""
 
 
 def arm_name(name: str, fraction: Fraction) -> str:
@@ -176,17 +181,36 @@ def _check_known(key: str, name: str, known: Sequence[str] | dict[str, Any]) -> 
         )
 
 
+def _check_arm(key: str, name: str, arms: dict[str, TrainingConfig]) -> None:
+    _check_known(key, name, arms)
+    if name in _RESERVED or arms[name].sampler in CONTROLS:
+        raise ConfigError(
+            f"{key}: '{name}' is a control: a comparison has {', '.join(_RESERVED)} by itself."
+        )
+    if "@" in name or " (" in name:
+        raise ConfigError(
+            f"{key}: an arm of a comparison cannot be called '{name}': 'NAME@1/3' is an arm at a "
+            "share of an epoch, and 'NAME (…)' one under another policy."
+        )
+
+
+def _check_once(key: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{key} has '{name}' twice.")
+
+
 def _fraction(entry: str | float) -> Fraction:
     try:
-        fraction = Fraction(entry).limit_denominator(100)
-    except (ValueError, ZeroDivisionError):
-        fraction = Fraction(0)
-    if not 0 < fraction <= 1:
+        exact = Fraction(entry)
+    except (ValueError, ZeroDivisionError, OverflowError):
+        exact = Fraction(0)
+    if not Fraction(1, 100) <= exact <= 1:
         raise ConfigError(
-            f'compare.epoch_fractions must be above 0 and at most 1, such as "1/3" or 0.5, '
+            f'compare.epoch_fractions must be from 1/100 to 1, such as "1/3" or 0.5, '
             f"but got {entry!r}."
         )
-    return fraction
+    return exact.limit_denominator(100)
 
 
 def _policies(
@@ -203,11 +227,13 @@ def _policies(
                     f"with schedule one of {', '.join(known['schedule'])} and weights last or ema, "
                     f"but got {table}."
                 )
-        if not isinstance(asked["arms"], list) or not asked["arms"]:
+        wanted = asked["arms"]
+        if not (isinstance(wanted, list) and wanted and all(isinstance(n, str) for n in wanted)):
             raise ConfigError(f"compare.policies: arms must be a list of arms, but got {table}.")
-        for name in asked["arms"]:
+        for name in wanted:
             _check_known("compare.policies", name, arms)
-        policy = Policy(asked["schedule"], asked["weights"], tuple(asked["arms"]))
+        _check_once("compare.policies.arms", wanted)
+        policy = Policy(asked["schedule"], asked["weights"], tuple(wanted))
         if any(str(policy) == str(other) for other in found):
             raise ConfigError(f"compare.policies has '{policy}' twice.")
         found.append(policy)

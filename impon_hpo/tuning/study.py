@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import Any
 
 import optuna
@@ -10,7 +11,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION
+from impon_hpo.record import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION, UID
 from impon_hpo.storage import no_experimental_warnings
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.study_file import StudyFile
@@ -71,6 +72,8 @@ def open_study(
             f"The storage holds study '{name}' with other settings: {listed}. Continue it with its "
             "own settings, or use another --storage."
         )
+    if UID not in study.user_attrs:
+        study.set_user_attr(UID, uuid.uuid4().hex)
     for key, value in ((QUESTION, study_file.question), (COMMAND, command)):
         if study.user_attrs.get(key) != value:
             study.set_user_attr(key, value)
@@ -82,7 +85,7 @@ def open_study(
     study.sampler = make_study_sampler(
         study_file.study_sampler,
         seed=study_file.seed,
-        n_trials=len(study.get_trials(deepcopy=False)),
+        number=len(study.get_trials(deepcopy=False)),
     )
     return study
 
@@ -90,6 +93,7 @@ def open_study(
 def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any]) -> None:
     """Keep in runs/<study>/<arm>.json what was resolved, for those who have no storage at hand."""
     resolved = {key.removeprefix("impon:"): value for key, value in attributes.items()}
+    del resolved["uid"]
     path = study_file.runs / f"{arm}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

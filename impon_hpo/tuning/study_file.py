@@ -212,7 +212,7 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
     for config in arms.values():
         check_space(config, space)
     make_pruner(tables.pruner, epochs=first.epochs)
-    make_study_sampler(tables.study_sampler, seed=tables.seed, n_trials=0)
+    make_study_sampler(tables.study_sampler, seed=tables.seed, number=0)
     for name in tables.figures or {}:
         if name not in arms:
             raise ConfigError(f"figures: there is no arm '{name}'.{suggestion(name, arms)}")

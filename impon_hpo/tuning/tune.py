@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ImponHpoError
@@ -31,13 +32,14 @@ def tune(
     guard: Guard | None = None,
     watch: Watch | None = None,
     checkpoints: Checkpoints | None = None,
+    sampler_of: Callable[[int], BaseSampler] | None = None,
 ) -> StudyRecord:
     """Run trials until `n_trials` of the study are finished (complete, pruned or failed), beside
     whatever other workers the storage has.
 
-    A trial that fails is recorded with its reason and the study goes on. One that is interrupted, or
-    whose worker is gone, keeps its number and what it reported, and is continued by whoever comes
-    first. A worker waits for the trials that others are at, in case they are lost.
+    A trial that fails is recorded with its reason and the study goes on. One that is interrupted,
+    or whose worker is gone, keeps its number and what it reported, and is continued by whoever
+    comes first. A worker waits for the trials that others are at, in case they are lost.
 
     Args:
         study: The study.
@@ -48,6 +50,8 @@ def tune(
             `on_epoch`.
         watch: Tells which workers are gone.
         checkpoints: Those that the objective writes; of finished trials they are deleted.
+        sampler_of: Makes the study sampler for a trial number, seeded by it, so that what is
+            proposed depends neither on interruptions nor, at random, on the other workers.
 
     Raises:
         ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's.
@@ -66,7 +70,7 @@ def tune(
             return record
         if guard is not None:
             guard.check_budget(study)
-        trial = _next_trial(study, record, n_trials)
+        trial = _next_trial(study, record, n_trials, sampler_of)
         if trial is None:
             time.sleep(POLL_SECONDS)
             continue
@@ -83,7 +87,12 @@ def tune(
             ) from error
 
 
-def _next_trial(study: optuna.Study, record: StudyRecord, n_trials: int) -> optuna.Trial | None:
+def _next_trial(
+    study: optuna.Study,
+    record: StudyRecord,
+    n_trials: int,
+    sampler_of: Callable[[int], BaseSampler] | None,
+) -> optuna.Trial | None:
     """Ask for a trial; None where all that are wanted are finished or in other hands.
 
     Trial numbers are given out once, by the storage: those below the limit are the ones wanted,
@@ -94,7 +103,12 @@ def _next_trial(study: optuna.Study, record: StudyRecord, n_trials: int) -> optu
     waiting = any(trial.state == "WAITING" and trial.number < limit for trial in record.trials)
     if not waiting and len(record.trials) >= limit:
         return None
+    expected = len(record.trials)
+    if sampler_of is not None:
+        study.sampler = sampler_of(expected)
     trial = study.ask()
+    if sampler_of is not None and trial.number != expected:  # another worker was faster
+        study.sampler = sampler_of(trial.number)  # which is asked at the first suggestion
     if trial.number >= limit:  # for a later command that wants more
         put_back(study, trial._trial_id)
         return None

@@ -51,7 +51,7 @@ def test_no_pruner_of_optuna_is_left_out() -> None:
 
 @pytest.mark.parametrize("table", SAMPLERS, ids=lambda table: table["name"])
 def test_every_study_sampler_of_optuna_is_made_by_name(table: dict[str, Any]) -> None:
-    made = make_study_sampler(table, seed=0, n_trials=0)
+    made = make_study_sampler(table, seed=0, number=0)
     assert type(made).__name__ == table["name"]
 
 
@@ -70,18 +70,18 @@ def test_resources_are_set_and_never_guessed_from_the_first_trials() -> None:
     assert vars(given)["_max_resource"] == 9
 
 
-def _first_values(table: dict[str, Any], *, seed: int, n_trials: int) -> list[float]:
-    sampler = make_study_sampler(table, seed=seed, n_trials=n_trials)
+def _first_values(table: dict[str, Any], *, seed: int, number: int) -> list[float]:
+    sampler = make_study_sampler(table, seed=seed, number=number)
     study = optuna.create_study(sampler=sampler)
     return [study.ask().suggest_float("x", 0, 1) for _ in range(4)]
 
 
 @pytest.mark.parametrize("name", ["RandomSampler", "TPESampler"])
 def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name: str) -> None:
-    first = _first_values({"name": name}, seed=7, n_trials=0)
-    assert first == _first_values({"name": name}, seed=7, n_trials=0)
-    assert not set(first) & set(_first_values({"name": name}, seed=7, n_trials=4))
-    assert not set(first) & set(_first_values({"name": name}, seed=8, n_trials=0))
+    first = _first_values({"name": name}, seed=7, number=0)
+    assert first == _first_values({"name": name}, seed=7, number=0)
+    assert not set(first) & set(_first_values({"name": name}, seed=7, number=4))
+    assert not set(first) & set(_first_values({"name": name}, seed=8, number=0))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_mistake_in_a_pruner_is_named(table: dict[str, Any], said: str) -> Non
 
 def test_a_seed_belongs_to_the_study() -> None:
     with pytest.raises(ConfigError, match="set the study's `seed`"):
-        make_study_sampler({"name": "TPESampler", "seed": 3}, seed=0, n_trials=0)
+        make_study_sampler({"name": "TPESampler", "seed": 3}, seed=0, number=0)
 
 
 def test_a_pruner_of_ones_own_is_used_and_anything_else_refused() -> None:

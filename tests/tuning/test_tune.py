@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import TrialState
 from rich.console import Console
 
 from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
@@ -121,9 +122,7 @@ def test_a_mistake_of_the_users_stops_at_once() -> None:
     assert len(study.trials) == 1
 
 
-def test_an_interrupted_trial_is_tried_again_with_the_same_configuration(
-    tiny_splits: Splits,
-) -> None:
+def test_an_interrupted_trial_goes_on_under_its_number(tiny_splits: Splits) -> None:
     study_file = small_study()
     study = _open(study_file)
 
@@ -135,11 +134,17 @@ def test_an_interrupted_trial_is_tried_again_with_the_same_configuration(
     stopped = Objective(config, study_file.space, splits=tiny_splits, on_epoch=interrupt)
     with pytest.raises(KeyboardInterrupt):
         _tune(study, stopped, 1)
+    (waiting,) = study.get_trials(deepcopy=False)
+    assert waiting.state == TrialState.WAITING
+    assert list(waiting.intermediate_values) == [1]
     again = Objective(config, study_file.space, splits=tiny_splits)
     record, _ = _tune(_open(study_file), again, 1)
-    assert [trial.state for trial in record.trials] == ["FAIL", "COMPLETE"]
-    assert record.trials[0].params == record.trials[1].params
-    assert record.n_finished == 1
+    assert [trial.state for trial in record.trials] == ["COMPLETE"]
+    assert record.trials[0].params == waiting.params
+    assert record.trials[0].reason == ""
+    # Without checkpoints, both epochs had to be trained again, and that is written down.
+    assert record.trials[0].wasted_epochs == 2
+    assert record.trials[0].wasted_cost == sum(e["cost"] for e in record.trials[0].epochs[:2])
 
 
 def test_arms_of_one_study_try_the_same_configurations_with_a_random_study_sampler() -> None:

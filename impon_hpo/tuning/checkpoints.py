@@ -1,0 +1,86 @@
+"""The checkpoints of a study's trials: one file a trial, while it is not finished."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+
+from impon_hpo.console import Say
+from impon_hpo.errors import CheckpointError
+from impon_hpo.record import UID
+from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits
+
+
+class Checkpoints:
+    """The folder of checkpoints; workers on other machines need it on a disk that they share.
+
+    Args:
+        folder: The folder; made when something is saved.
+        keep: Whether those of finished trials stay.
+        say: Gets a line when one cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, keep: bool, say: Say) -> None:
+        self.folder = folder
+        self.keep = keep
+        self.say = say
+
+    def of(self, study: optuna.Study, number: int) -> Checkpoint:
+        """Return the checkpoint of a trial, whether it is there or not."""
+        name = str(study.user_attrs.get(UID, study.study_name))
+        safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+        return Checkpoint(self.folder / f"{safe}-{number}.pt")
+
+    def delete_finished(self, study: optuna.Study) -> None:
+        """Delete what finished trials have left, unless it is to be kept."""
+        if self.keep or not any(self.folder.glob("*.pt*")):
+            return
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished():
+                self.of(study, trial.number).delete()
+
+    @property
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.pt*"))
+
+
+def resumed_epochs(
+    config: TrainingConfig,
+    splits: Splits,
+    memory: RowMemory | None,
+    checkpoint: Checkpoint | None,
+    say: Say,
+) -> Iterator[tuple[EpochResult, bool]]:
+    """Yield the result of each epoch and whether it is new: those of the checkpoint first, then
+    what is trained from there.
+
+    A checkpoint that cannot be used is deleted, and the run begins anew.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be written; what was there is still whole.
+    """
+    run = TrainingRun(config, splits, memory)
+    if checkpoint is not None:
+        try:
+            run.continue_from(checkpoint)
+        except CheckpointError as error:
+            say(f"{error} The trial begins anew.")
+            checkpoint.delete()
+            if memory is not None:
+                memory.clear()
+            run = TrainingRun(config, splits, memory)
+    for result in tuple(run.results):
+        yield result, False
+    while run.epoch < config.epochs:
+        result = run.train_epoch()
+        if checkpoint is not None:
+            checkpoint.save(run.state_dict())
+        yield result, True

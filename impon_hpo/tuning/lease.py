@@ -1,0 +1,171 @@
+"""The lease on a trial: who is at it, whether it still lives, and how another one takes it over.
+
+Optuna's heartbeat exists in RDB storages only, and its retry makes a new trial: with the rungs of
+the old one counted twice, and another Hyperband bracket. Here a trial whose worker is gone keeps
+its number, values and rungs: it goes back to WAITING, and whoever asks next takes it up.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from impon_hpo.record import WORKER
+
+BEAT_SECONDS = 15.0
+GRACE_SECONDS = 180.0
+"""How long a worker on another machine may be silent before its trial is taken over."""
+
+
+class HandedBackError(BaseException):
+    """A trial ends here without being finished: no failure, so no `except Exception` takes it."""
+
+
+class TakenOverError(HandedBackError):
+    """Another worker has taken over the trial, since this one was silent for too long."""
+
+
+def this_worker() -> dict[str, Any]:
+    """Return what tells this process from every other one, here and elsewhere, now and later."""
+    pid = os.getpid()
+    return {"place": _place(), "pid": pid, "began": _began(pid)}
+
+
+def _place() -> str:
+    """Name the machine since its last start, and the container: where a pid means something."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return f"{socket.gethostname()} of unknown start"
+    return f"{socket.gethostname()} {boot} {space}"
+
+
+def _began(pid: int) -> str | None:
+    """Return when a process began, in ticks since the machine started; None if there is none."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # Behind the name in parentheses: the state is the 3rd field of proc(5), the start the 22nd.
+    fields = said.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else fields[19]
+
+
+class Watch:
+    """Tells which RUNNING trials have lost their worker, on any storage.
+
+    A worker of this machine is gone when its process is; one elsewhere, when its beat has not
+    changed for `grace` seconds of this machine's own clock, so that clocks need not agree.
+
+    Args:
+        grace: Seconds.
+        clock: A monotonic clock.
+    """
+
+    def __init__(
+        self, *, grace: float = GRACE_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._grace = grace
+        self._clock = clock
+        self._seen: dict[int, tuple[Any, float]] = {}
+
+    def lost(self, trial: FrozenTrial) -> bool:
+        """Return whether a RUNNING trial has lost its worker."""
+        worker = trial.user_attrs.get(WORKER) or {}
+        if worker.get("place") == _place():
+            return bool(_began(worker["pid"]) != worker["began"])
+        beat = (worker.get("place"), worker.get("pid"), worker.get("beat"))
+        last, since = self._seen.get(trial.number, (None, 0.0))
+        if last != beat:
+            self._seen[trial.number] = (beat, self._clock())
+            return False
+        return self._clock() - since > self._grace
+
+    def take_back(self, study: optuna.Study) -> list[int]:
+        """Put trials that have lost their worker back among the waiting ones; return their numbers.
+
+        Whoever asks next goes on with them, under their old numbers.
+        """
+        found = []
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if self.lost(trial):
+                latest = study._storage.get_trial(trial._trial_id)
+                same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
+                if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
+                    found.append(trial.number)
+        return found
+
+
+def put_back(study: optuna.Study, trial_id: int) -> bool:
+    """Put a RUNNING trial back among the waiting ones, as it is; False if it is finished."""
+    storage = study._storage
+    try:
+        # Nobody's, so that nobody takes it for lost between the asking and the first beat.
+        storage.set_trial_user_attr(trial_id, WORKER, {})
+        return bool(storage.set_trial_state_values(trial_id, TrialState.WAITING))
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
+
+
+class Lease:
+    """Says that this process is at a trial, and again every few seconds.
+
+    Args:
+        study: The study.
+        trial: A trial that has just been asked for.
+        beat_seconds: How often.
+    """
+
+    def __init__(
+        self, study: optuna.Study, trial: optuna.Trial, *, beat_seconds: float = BEAT_SECONDS
+    ) -> None:
+        self._storage: BaseStorage = study._storage
+        self._trial_id = trial._trial_id
+        self._me = this_worker()
+        self._beat = 0
+        self._seconds = beat_seconds
+        self._stop = threading.Event()
+        self._say()
+
+    def check(self) -> None:
+        """Raise `TakenOverError` unless the trial is still this process's."""
+        worker = self._storage.get_trial(self._trial_id).user_attrs.get(WORKER) or {}
+        if {key: worker.get(key) for key in self._me} != self._me:
+            raise TakenOverError(f"trial {self._trial_id} is {worker.get('place')}'s now")
+
+    @contextmanager
+    def held(self) -> Iterator[Lease]:
+        """Beat while what is inside runs."""
+        thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._stop.set()
+            thread.join()
+
+    def _say(self) -> None:
+        said = self._me | {"beat": self._beat}
+        self._storage.set_trial_user_attr(self._trial_id, WORKER, said)
+
+    def _keep(self) -> None:
+        while not self._stop.wait(self._seconds):
+            self._beat += 1
+            try:
+                self.check()
+                self._say()
+            except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
+                return
+            except Exception:  # a storage that is away for a moment: the next beat tries again
+                continue

@@ -1,0 +1,311 @@
+"""The protocol of a comparison: its defaults, its mistakes, its names and its hash."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.protocol import Policy, Protocol, arm_name
+from tests.comparing.comparisons import COMPARED, compared_study
+
+SIX = ("impon", "impon@1/2", "impon@1/3", "memory", "memory@1/2", "memory@1/3")
+PLAIN = Protocol(
+    n_configurations=5,
+    n_trials=4,
+    n_blocks=6,
+    placebo="memory",
+    claim="memory@1/3",
+    cost_ratio=0.5,
+    margin=1.0,
+    policies=(Policy("cosine", "last", SIX),),
+    orders=50,
+    test_size=None,
+    test_epochs="all",
+    data="",
+)
+
+
+def test_every_key_has_a_default() -> None:
+    assert compared_study("compare={}").protocol == PLAIN
+
+
+def test_every_key_is_taken_over() -> None:
+    table = """{
+        configurations = 7, trials = 3, blocks = 5, arms = ["memory", "impon"],
+        epoch_fractions = [0.25, 1], placebo = "impon", claim = "memory (rungs, ema)",
+        cost_ratio = 0.4, margin = 2, orders = 9, test_size = 100, test_epochs = "last",
+        data = "digits", policies = [{}, { schedule = "rungs", weights = "ema", arms = ["memory"] }]
+    }"""
+    assert compared_study(f"compare={' '.join(table.split())}").protocol == Protocol(
+        n_configurations=7,
+        n_trials=3,
+        n_blocks=5,
+        placebo="impon",
+        claim="memory (rungs, ema)",
+        cost_ratio=0.4,
+        margin=2.0,
+        policies=(
+            Policy("cosine", "last", ("memory", "memory@1/4", "impon", "impon@1/4")),
+            Policy("rungs", "ema", ("memory",)),
+        ),
+        orders=9,
+        test_size=100,
+        test_epochs="last",
+        data="digits",
+    )
+
+
+@pytest.mark.parametrize(("n", "trials"), [(2, 2), (3, 2), (4, 3), (5, 4), (12, 8)])
+def test_two_thirds_of_the_configurations_are_tried(n: int, trials: int) -> None:
+    assert compared_study(f"compare.configurations={n}").protocol.n_trials == trials
+
+
+def test_policy_is_that_of_the_run_where_nothing_else_is_said() -> None:
+    study_file = compared_study("run.schedule=constant", "run.eval_weights=ema")
+    assert [str(policy) for policy in study_file.protocol.policies] == ["constant, ema"]
+    half = compared_study("run.schedule=constant", "compare.policies=[{}, {weights='ema'}]")
+    assert [str(policy) for policy in half.protocol.policies] == ["constant, last", "constant, ema"]
+
+
+def test_controls_of_the_file_are_no_arms() -> None:
+    controls = "".join(
+        f'[arms.mine-{number}]\nsampler = "{name}"\n\n'
+        for number, name in enumerate(("uniform", "uniform-fraction", "placebo"))
+    )
+    text = COMPARED.replace("[compare]", f"{controls}[compare]")
+    assert set(compared_study(text=text).protocol.policies[0].arms) == {
+        "impon",
+        "impon@1/2",
+        "memory",
+        "memory@1/2",
+    }
+
+
+def test_claim_is_the_last_arm_of_the_first_policy() -> None:
+    assert compared_study().protocol.claim == "memory@1/2"
+    policies = "compare.policies=[{arms=['impon']}, {weights='ema'}]"
+    assert compared_study(policies).protocol.claim == "impon"
+
+
+@pytest.mark.parametrize("claim", ["impon", "impon@1/2", "impon@1/2 (constant, last)"])
+def test_placebo_is_of_the_arm_that_is_claimed(claim: str) -> None:
+    policies = "compare.policies=[{}, {schedule='constant'}]"
+    study_file = compared_study(policies, f'compare.claim="{claim}"')
+    assert (study_file.protocol.claim, study_file.protocol.placebo) == (claim, "impon")
+
+
+FRACTIONS = 'compare.epoch_fractions must be from 1/100 to 1, such as "1/3" or 0.5, but got '
+
+
+@pytest.mark.parametrize("given", ['"0"', '"4/3"', '"a third"', '"1/0"', '"1/300"', '""', '"-1/2"'])
+def test_fraction_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compared_study(f"compare.epoch_fractions=[1, {given}]")
+    assert FRACTIONS + given.replace('"', "'") in str(caught.value)
+
+
+@pytest.mark.parametrize("given", ["0.0", "0", "-0.5", "1.5", "2", "inf", "nan", "0.001"])
+def test_number_that_is_no_fraction_is_refused(given: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compared_study(f"compare.epoch_fractions=[{given}]")
+    assert FRACTIONS + given in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "fractions"),
+    [
+        ('[1, "1/2"]', ["1", "1/2"]),
+        ('["1/3", 0.5, 1.0]', ["1", "1/2", "1/3"]),
+        ("[0.3333]", ["1/3"]),
+        ('["0.25", "1/4", 0.25]', ["1/4"]),
+        ('["1/100", 0.01]', ["1/100"]),
+    ],
+)
+def test_fractions_are_exact_and_largest_first(given: str, fractions: list[str]) -> None:
+    study_file = compared_study(f"compare.epoch_fractions={given}")
+    (policy,) = study_file.protocol.policies
+    assert policy.fractions() == [Fraction(fraction) for fraction in fractions]
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("block=3", "Unknown key 'compare.block'. Did you mean 'blocks'?"),
+        ("nonsense=3", "Unknown key 'compare.nonsense'."),
+        ("blocks=1", "compare.blocks = 1: Input should be greater than or equal to 2."),
+        ("blocks=2.5", "compare.blocks = 2.5: Input should be a valid integer"),
+        ('blocks="6"', "compare.blocks = '6': Input should be a valid integer"),
+        ("configurations=1", "compare.configurations = 1: Input should be greater than or equal"),
+        ("trials=1", "compare.trials = 1: Input should be greater than or equal to 2"),
+        ("trials=6", "compare.trials must be at most compare.configurations (5), but got 6."),
+        ("orders=0", "compare.orders = 0: Input should be greater than or equal to 1"),
+        ("margin=0", "compare.margin = 0: Input should be greater than 0"),
+        ("margin=inf", "compare.margin = inf: Input should be a finite number"),
+        ("cost_ratio=0.0", "compare.cost_ratio = 0.0: Input should be greater than 0"),
+        ("cost_ratio=nan", "compare.cost_ratio = nan: Input should be"),
+        ('cost_ratio="half"', "compare.cost_ratio = 'half': Input should be a valid number"),
+        ("test_size=0", "compare.test_size = 0: Input should be greater than or equal to 1"),
+        ("test_epochs=first", "compare.test_epochs = 'first': Input should be 'all' or 'last'"),
+        ("arms=memory", "compare.arms = 'memory': Input should be a valid list"),
+        ("arms=[3]", "compare.arms.0 = 3: Input should be a valid string"),
+        ("epoch_fractions=0.5", "compare.epoch_fractions = 0.5: Input should be a valid list"),
+        ("epoch_fractions=[]", "compare.epoch_fractions = []: List should have at least 1 item"),
+        ("epoch_fractions=[true]", "compare.epoch_fractions.0 = True: Input should be"),
+        ("policies=[]", "compare.policies = []: List should have at least 1 item"),
+        ("policies=[3]", "compare.policies.0 = 3: Input should be a valid dictionary"),
+        ("data=3", "compare.data = 3: Input should be a valid string"),
+    ],
+)
+def test_wrong_value_is_named(setting: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compared_study(f"compare.{setting}")
+    assert complaint in str(caught.value)
+
+
+POLICIES = "compare.policies must be such as"
+
+
+@pytest.mark.parametrize(
+    ("policies", "complaint"),
+    [
+        ("[{schedule='cosin'}]", POLICIES),
+        ("[{schedule=['cosine']}]", POLICIES),
+        ("[{schedule=3}]", POLICIES),
+        ("[{weights='mean'}]", POLICIES),
+        ("[{weight='ema'}]", POLICIES),
+        ("[{arms=[]}]", "compare.policies: arms must be a list of arms, but got {'arms': []}."),
+        ("[{arms='memory'}]", "compare.policies: arms must be a list of arms"),
+        ("[{arms=[3]}]", "compare.policies: arms must be a list of arms"),
+        ("[{arms=['impon', 'impon']}]", "compare.policies.arms has 'impon' twice."),
+        ("[{}, {}]", "compare.policies has 'cosine, last' twice."),
+        ("[{weights='ema'}, {}, {schedule='cosine'}]", "has 'cosine, last' twice."),
+    ],
+)
+def test_wrong_policy_is_named(policies: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compared_study(f"compare.policies={policies}")
+    assert complaint in str(caught.value)
+    if complaint == POLICIES:
+        assert "schedule one of constant, cosine, one-cycle, rungs and weights last or ema" in str(
+            caught.value
+        )
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("arms=['memry']", "compare.arms: there is no 'memry'. Did you mean 'memory'? There are:"),
+        ("arms=['memory', 'memory']", "compare.arms has 'memory' twice."),
+        ("claim=memory@1/4", "compare.claim: there is no 'memory@1/4'. Did you mean 'memory@1/2'?"),
+        ("claim=uniform", "compare.claim: there is no 'uniform'."),
+        ("placebo=imponn", "compare.placebo: there is no 'imponn'. Did you mean 'impon'?"),
+        ("placebo=memory@1/2", "compare.placebo: there is no 'memory@1/2'."),
+        (
+            "policies=[{arms=['memory@1/4']}]",
+            "compare.policies: there is no 'memory@1/4'. Did you mean 'memory@1/2'?",
+        ),
+    ],
+)
+def test_unknown_arm_is_named_and_a_known_one_suggested(setting: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compared_study(f"compare.{setting}")
+    assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["arms", "placebo"])
+@pytest.mark.parametrize("name", ["uniform", "mine"])
+def test_controls_cannot_be_asked_for(key: str, name: str) -> None:
+    asked = f"['{name}']" if key == "arms" else name
+    with pytest.raises(ConfigError, match=rf"compare\.{key}: '{name}' is a control"):
+        compared_study("arms.mine.sampler=uniform-fraction", f"compare.{key}={asked}")
+
+
+@pytest.mark.parametrize("name", ["placebo", "uniform-short"])
+def test_arm_cannot_have_the_name_of_a_control(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"compare\.arms: '{name}' is a control"):
+        compared_study(text=COMPARED.replace("[arms.impon]", f"[arms.{name}]"))
+
+
+@pytest.mark.parametrize("name", ["a@b", "a@1/2", "a (b, c)"])
+def test_arm_cannot_be_called_like_a_share_or_a_policy(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"compare\.arms: an arm .* cannot be called"):
+        compared_study(text=COMPARED.replace("[arms.impon]", f'[arms."{name}"]'))
+
+
+def test_comparison_needs_an_arm() -> None:
+    complaint = "compare.arms must name an arm to hold against uniform sampling"
+    with pytest.raises(ConfigError, match=complaint):
+        compared_study("compare.arms=[]")
+    alone = COMPARED.replace('"impon"', '"uniform"').replace('"impon-memory"', '"uniform"')
+    with pytest.raises(ConfigError, match=complaint):
+        compared_study(text=alone)
+    # A study without [compare] is no comparison, until it is asked for one.
+    study_file = compared_study("compare={}", text=alone)
+    with pytest.raises(ConfigError, match=complaint):
+        _ = study_file.protocol
+
+
+def test_comparison_needs_two_configurations() -> None:
+    with pytest.raises(ConfigError, match=r"compare\.configurations must be at least 2"):
+        compared_study("n_trials=1")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "name"), [("1", "memory"), ("1/3", "memory@1/3"), ("0.5", "memory@1/2")]
+)
+def test_arm_is_called_by_its_share_of_an_epoch(fraction: str, name: str) -> None:
+    assert arm_name("memory", Fraction(fraction)) == name
+
+
+def test_arm_is_called_by_its_policy_unless_that_is_the_first() -> None:
+    first, other = Policy("cosine", "last", ("memory",)), Policy("rungs", "ema", ("memory",))
+    assert first.name("memory@1/3", first) == "memory@1/3"
+    assert other.name("memory@1/3", first) == "memory@1/3 (rungs, ema)"
+
+
+CHANGED: dict[str, Any] = {
+    "n_configurations": 6,
+    "n_trials": 3,
+    "n_blocks": 5,
+    "placebo": "impon",
+    "claim": "memory",
+    "cost_ratio": 0.6,
+    "margin": 0.5,
+    "policies": (Policy("cosine", "ema", SIX),),
+    "orders": 51,
+    "test_size": 100,
+    "test_epochs": "last",
+}
+
+
+@pytest.mark.parametrize("field", CHANGED)
+def test_digest_changes_with_what_decides_the_verdict(field: str) -> None:
+    changed = dataclasses.replace(PLAIN, **{field: CHANGED[field]})
+    assert changed.digest({}) != PLAIN.digest({})
+
+
+def test_digest_is_asked_of_every_field() -> None:
+    known = {field.name for field in dataclasses.fields(Protocol)}
+    assert known == {*CHANGED, "data"}, "what is new decides the verdict, too, or does it not?"
+
+
+def test_digest_changes_with_a_policy_s_arms_and_with_what_else_is_asked() -> None:
+    fewer = dataclasses.replace(PLAIN, policies=(Policy("cosine", "last", SIX[1:]),))
+    asked = {"pruner": {"name": "NopPruner"}, "seed": 1}
+    digests = {
+        PLAIN.digest({}),
+        fewer.digest({}),
+        PLAIN.digest(asked),
+        PLAIN.digest(asked | {"seed": 2}),
+    }
+    assert len(digests) == 4
+
+
+def test_digest_is_the_same_in_every_process() -> None:
+    """And in every version: it stands in reports, and in recordings that are kept."""
+    assert PLAIN.digest({"seed": 1, "space": {"lr": "x"}}) == "c88a602d0b533b73"
+    assert PLAIN.digest({"space": {"lr": "x"}, "seed": 1}) == "c88a602d0b533b73"

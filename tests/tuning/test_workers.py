@@ -1,0 +1,137 @@
+"""Several workers: threads and devices shared out, all of them heard, stopped and ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+
+from impon_hpo.record import read_studies
+from impon_hpo.storage import open_storage
+from impon_hpo.tuning import workers
+from impon_hpo.tuning.workers import run_workers
+from tests.studies import SMALL, write_study
+
+# Stands in for `python -m impon_hpo`: says what it was given, and ends as its arguments say.
+STAND_IN = """
+import os, signal, sys, time
+def stop(number, frame):
+    print("stopped", file=sys.stderr, flush=True)
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, stop)
+print(" ".join(sys.argv[1:]), "threads", os.environ["OMP_NUM_THREADS"], file=sys.stderr, flush=True)
+if "sleep" in sys.argv:
+    time.sleep(60)
+if "die" in sys.argv and "device=cuda:1" in sys.argv:
+    os.kill(os.getpid(), signal.SIGKILL)
+sys.exit(3 if "fail" in sys.argv else 0)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "stand-in" / "impon_hpo"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(STAND_IN)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_devices_and_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    said: list[str] = []
+    assert run_workers(["tune", "a study"], ["cuda:0", "cuda:1"], n=3, say=said.append) == 0
+    assert sorted(said) == [
+        "[0] tune a study --set device=cuda:0 threads 2",
+        "[1] tune a study --set device=cuda:1 threads 2",
+        "[2] tune a study --set device=cuda:0 threads 2",
+    ]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_mistake_of_all_is_the_exit_code_and_death_of_one_is_told() -> None:
+    said: list[str] = []
+    assert run_workers(["fail"], [], n=2, say=said.append) == 3
+    assert run_workers(["die"], ["cuda:0", "cuda:1"], n=2, say=said.append) == 0
+    assert "[1] was killed by SIGKILL; its trial is continued" in said
+
+
+@pytest.mark.usefixtures("stand_in")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_reaches_all(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:  # both have begun
+            os.kill(os.getpid(), number)
+
+    assert run_workers(["sleep"], [], n=2, say=say) == 128 + number
+    if number == signal.SIGTERM:
+        assert sorted(said[2:]) == ["[0] stopped", "[1] stopped"]
+    assert signal.getsignal(number) is before
+
+
+def test_worker_ends_when_its_parent_is_killed() -> None:
+    code = (
+        "import os, subprocess, sys, time\n"
+        f"os.environ['{workers.PARENT}'] = str(os.getpid())\n"
+        "child = 'import time; from impon_hpo.tuning.workers import end_with_parent; '\n"
+        "child += \"end_with_parent(); print('here', flush=True); time.sleep(60)\"\n"
+        "worker = subprocess.Popen([sys.executable, '-c', child])\n"
+        "print(worker.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    assert parent.stdout.readline() == "here\n"
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:///shared.db", pytest.param("shared.journal", marks=pytest.mark.slow)]
+)
+def test_two_workers_do_a_study_once(address: str) -> None:
+    """One of them is killed in the midst, and the other one ends what it was at."""
+    write_study(SMALL.replace("n_trials = 3", "n_trials = 6"))
+    command = [sys.executable, "-m", "impon_hpo", "tune", "small", "--arm", "uniform"]
+    command += ["--storage", address]
+    other = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    assert other.stderr is not None
+    while "epoch 1/" not in other.stderr.readline():
+        assert other.poll() is None
+    other.kill()
+    other.communicate()
+    done = subprocess.run(
+        [*command, "--workers", "2", "--format", "json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "[0] " in done.stderr
+    assert "[1] " in done.stderr
+    (record,) = read_studies(open_storage(address, create=False), "small")
+    assert record.n_finished == len(record.trials) == 6
+    assert [trial.number for trial in record.trials] == list(range(6))
+    assert len({trial.params["lr"] for trial in record.trials}) == 6
+    for trial in record.trials:
+        assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
+        assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
+    assert isinstance(record.optuna_study, optuna.Study)

@@ -1,0 +1,158 @@
+"""The report of a comparison: self-contained, escaped, the same every time, verdict first."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from impon_hpo.comparing.arms import arms_of
+from impon_hpo.comparing.summary import summarise_comparison
+from impon_hpo.comparing.worlds import Effect, World
+from impon_hpo.errors import StorageError
+from impon_hpo.reporting.comparison_charts import comparison_charts
+from impon_hpo.reporting.comparison_curves import main_arms
+from impon_hpo.reporting.comparison_report import html, markdown, write_report
+from impon_hpo.reporting.comparison_tables import arms_table, policies_table, warnings
+from tests.comparing.comparisons import compared_study
+
+NASTY = "<script>alert(1)</script>"
+N_BLOCKS = 6
+
+
+def summary_of(*settings: str, pruners: bool = False) -> dict[str, Any]:
+    study_file = compared_study(
+        'compare.epoch_fractions=["1/2"]',
+        'compare.arms=["impon"]',
+        f"compare.blocks={N_BLOCKS}",
+        *settings,
+    )
+    world = World({"importance": Effect(cost=0.375)}, n_configurations=5)
+    recordings = world.recordings(arms_of(study_file), N_BLOCKS, seed=1)
+    rates = [{"lr": rate} for rate in (0.01, 0.1, 0.003, 0.03, 0.3)]
+    environment = {"versions": {"torch": NASTY}, "cpu": "some", "threads": 1}
+    about = {
+        "configurations": rates,
+        "dataset": "digits",
+        "command": "impon-hpo compare small",
+        "fixed": "2026-11-23",
+        "fixed_digest": "a",
+        "digest": "a",
+        "environments": [environment],
+    }
+    found = type(recordings)(recordings.rows, about)
+    return summarise_comparison(study_file, found, other_pruners=pruners)
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("summary"))
+        return summary_of(f"question={NASTY}", pruners=True)
+
+
+def test_everything_is_written_and_opens_with_the_verdict(summary: dict[str, Any]) -> None:
+    page = write_report(Path("report"), summary)
+    assert page == Path("report/index.html")
+    written = {path.name for path in Path("report").iterdir()}
+    assert {"index.html", "report.md", "summary.json", "arms.csv", "pruners.csv"} <= written
+    for chart in comparison_charts(summary):
+        assert (Path("report") / f"{chart.key}.png").read_bytes()[:4] == b"\x89PNG"
+    lines = Path("report/report.md").read_text().splitlines()
+    assert lines[2].startswith("**Supported: under SuccessiveHalvingPruner, a study with impon@1/2")
+    text = page.read_text()
+    assert text.index("Supported: under") < text.index("<figure>")
+    first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
+    write_report(Path("report"), summary)
+    assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first
+
+
+def test_page_needs_no_network_and_runs_nothing_it_was_given(summary: dict[str, Any]) -> None:
+    page = html(summary)
+    assert "<link" not in page
+    assert 'src="http' not in page
+    assert NASTY not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_numbers_are_json(summary: dict[str, Any]) -> None:
+    never = json.loads(json.dumps(summary)) | {}
+    never["arms"][1]["cost_to_reach"]["2"] = math.inf
+    write_report(Path("report"), never)
+    read = json.loads(Path("report/summary.json").read_text())
+    assert read["arms"][1]["cost_to_reach"]["2"] is None
+    assert "inf" in markdown(never)
+
+
+def test_charts_show_what_was_measured(summary: dict[str, Any]) -> None:
+    charts = {chart.key: chart for chart in comparison_charts(summary)}
+    assert set(charts) == {
+        "regret-against-cost",
+        "accuracy-against-cost",
+        "tau-against-cost",
+        "forest-cost",
+        "forest-loss",
+        "pruned-when",
+        "seconds-by-phase",
+        "learning-rates",
+        "pareto",
+    }
+    arms = [row["arm"] for row in summary["arms"]]
+    accuracy = charts["accuracy-against-cost"]
+    assert [series.name for series in accuracy.series] == arms
+    uniform = accuracy.series[0]
+    assert uniform.x[0] == 1.0  # in epochs of uniform sampling
+    assert all(
+        low <= mean <= high
+        for low, mean, high in zip(uniform.low or [], uniform.y, uniform.high or [], strict=True)
+    )
+    # Half of the points cost what the world says.
+    impon = accuracy.series[arms.index("impon@1/2")]
+    assert impon.x[0] == pytest.approx(0.375)
+    assert list(charts["learning-rates"].series[0].x) == [0.003, 0.01, 0.03, 0.1, 0.3]
+    truth = [float(value) for value in charts["pruned-when"].series[0].x]
+    assert truth == sorted(truth)
+    assert [limit for _, limit, _ in charts["forest-cost"].limits] == [0.5]
+    assert len(charts["forest-loss"].series[0].y) == N_BLOCKS
+
+
+def test_each_arm_has_one_colour(summary: dict[str, Any]) -> None:
+    colours: dict[str, set[str]] = {}
+    for chart in comparison_charts(summary):
+        for series in chart.series:
+            if series.name in {row["arm"] for row in summary["arms"]}:
+                colours.setdefault(series.name, set()).add(series.colour)
+    assert all(len(found) == 1 for found in colours.values())
+    assert len({next(iter(found)) for found in colours.values()}) == len(colours)
+
+
+def test_table_has_bounds_and_one_policy_has_no_table(summary: dict[str, Any]) -> None:
+    rows = {row["arm"]: row for row in arms_table(summary)}
+    assert rows["uniform"]["cost ratio"] == "1"
+    point, bounds = rows["impon@1/2"]["cost ratio"].split(" ", 1)
+    low, high = (float(bound) for bound in bounds.strip("[]").split(", "))
+    assert low <= float(point) <= high < 0.5
+    assert rows["impon@1/2"]["verdict"] == "supported"
+    assert rows["impon@1/2"]["credit"] == "importance"
+    assert policies_table(summary) == []
+    assert main_arms(summary) == set(rows)
+    two = summary_of("compare.policies=[{}, {schedule='constant'}]")
+    assert [row["policy"] for row in policies_table(two)] == ["cosine, last", "constant, last"]
+    assert not any("constant" in name for name in main_arms(two))
+
+
+def test_reader_is_warned(summary: dict[str, Any]) -> None:
+    assert warnings(summary) == []
+    changed = summary | {"recordings": summary["recordings"] | {"digest": "b"}}
+    assert "was changed after recording had begun" in warnings(changed)[0]
+    missing = summary | {"protocol": summary["protocol"] | {"n_blocks": 9}}
+    assert f"some arms have {N_BLOCKS} of 9 blocks" in warnings(missing)[0]
+
+
+def test_folder_that_cannot_be_made_is_told(summary: dict[str, Any]) -> None:
+    Path("report").write_text("in the way")
+    with pytest.raises(StorageError, match="'report"):
+        write_report(Path("report"), summary)

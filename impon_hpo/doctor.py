@@ -100,7 +100,7 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
 def _storages(address: str | None) -> Iterator[Finding]:
     import optuna
 
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage import open_storage, without_secrets
 
     runs = Path("runs")
     addresses = (
@@ -110,9 +110,17 @@ def _storages(address: str | None) -> Iterator[Finding]:
         try:
             names = optuna.get_all_study_names(open_storage(one, create=False))
         except StorageError as error:
-            yield Finding(f"storage {one}", str(error), False, "Check the address and the server.")
+            yield Finding(
+                f"storage {without_secrets(one)}",
+                str(error),
+                False,
+                "Check the address and the server.",
+            )
         else:
-            yield Finding(f"storage {one}", f"opens, {len(names)} studies: {', '.join(names)}")
+            yield Finding(
+                f"storage {without_secrets(one)}",
+                f"opens, {len(names)} studies: {', '.join(names)}",
+            )
     place = runs if runs.is_dir() else Path()
     writable = os.access(place, os.W_OK)
     yield Finding(

@@ -54,16 +54,17 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
         StorageError: It cannot be opened.
     """
     path = _file_of(address)
+    shown = without_secrets(address)
     if path is not None and not path.exists():
         if not create:
             raise NothingYetError(
-                f"There is no storage '{address}' yet: nothing has been run into it."
+                f"There is no storage '{shown}' yet: nothing has been run into it."
             )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StorageError(
-                f"The folder of storage '{address}' cannot be made: {error}"
+                f"The folder of storage '{shown}' cannot be made: {error}"
             ) from error
     try:
         if "://" not in address:
@@ -73,9 +74,26 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
     except Exception as error:  # whatever the database driver raises
         hint = ""
         if isinstance(error, ImportError):
-            hint = " A database driver is missing: for PostgreSQL, `uv add 'psycopg[binary]'`."
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise StorageError(f"Storage '{address}' cannot be opened: {said[0]}{hint}") from error
+            hint = (
+                " A database driver is missing: for PostgreSQL, `pip install impon-hpo[postgres]`."
+            )
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        secret = _secret(address)
+        if secret:
+            said = said.replace(address, shown).replace(secret, "***")
+        raise StorageError(f"Storage '{shown}' cannot be opened: {said}{hint}") from None
+
+
+def without_secrets(address: str) -> str:
+    """Return an address as it may be shown: without the password in it."""
+    secret = _secret(address)
+    return address.replace(f":{secret}@", ":***@", 1) if secret else address
+
+
+def _secret(address: str) -> str | None:
+    """Return the password as it stands in the address, percent signs and all."""
+    credentials, at, _ = address.partition("://")[2].rpartition("@")
+    return credentials.partition(":")[2] or None if at else None
 
 
 def _file_of(address: str) -> Path | None:

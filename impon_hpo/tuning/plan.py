@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 from impon_hpo.errors import ConfigError, DataError, NothingYetError
 from impon_hpo.record import read_studies
 from impon_hpo.sampling.reference import Reference
-from impon_hpo.storage import open_storage
+from impon_hpo.storage import open_storage, without_secrets
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
@@ -90,7 +90,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "study": study_file.name,
         "arm": arm,
         "question": study_file.question,
-        "storage": address,
+        "storage": without_secrets(address),
         "finished already": _n_finished(study_file, arm, address),
         "trials": n_trials,
         "epochs at most": n_trials * config.epochs,

@@ -13,13 +13,18 @@ from types import FrameType
 
 from impon_hpo.console import Say
 
+STORAGE = "IMPON_HPO_STORAGE"
+"""Environment variable of the storage's address."""
+
 PARENT = "IMPON_HPO_PARENT"
 """Environment variable of a worker: the process that started it."""
 
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
-def run_workers(arguments: Sequence[str], devices: Sequence[str], *, n: int, say: Say) -> int:
+def run_workers(
+    arguments: Sequence[str], devices: Sequence[str], *, n: int, say: Say, storage: str = ""
+) -> int:
     """Run `impon-hpo ARGUMENTS` in n processes until all have ended, and return the exit code: 0
     where one came to the end, else the first one that was not 0.
 
@@ -31,6 +36,7 @@ def run_workers(arguments: Sequence[str], devices: Sequence[str], *, n: int, say
         devices: Given out in turn; empty: what the study file says.
         n: Number of processes.
         say: Gets what they say, line by line.
+        storage: Its address, which no list of processes shows.
     """
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // n)
     workers = []
@@ -44,7 +50,7 @@ def run_workers(arguments: Sequence[str], devices: Sequence[str], *, n: int, say
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                env=_environment(threads),
+                env=_environment(threads, storage),
             )
         )
     readers = [
@@ -65,14 +71,19 @@ def run_workers(arguments: Sequence[str], devices: Sequence[str], *, n: int, say
     return 0 if 0 in codes else next(abs(code) for code in codes)
 
 
-def _environment(threads: int) -> Mapping[str, str]:
+def _environment(threads: int, storage: str) -> Mapping[str, str]:
     said = str(threads)
-    return os.environ | {
-        "OMP_NUM_THREADS": said,
-        "MKL_NUM_THREADS": said,
-        PARENT: str(os.getpid()),
-        "COLUMNS": "200",
-    }
+    address = {STORAGE: storage} if storage else {}
+    return (
+        os.environ
+        | address
+        | {
+            "OMP_NUM_THREADS": said,
+            "MKL_NUM_THREADS": said,
+            PARENT: str(os.getpid()),
+            "COLUMNS": "200",
+        }
+    )
 
 
 def _pass_on(worker: subprocess.Popen[str], index: int, say: Say) -> None:
@@ -104,10 +115,14 @@ def _wait(workers: Sequence[subprocess.Popen[str]]) -> int:
 
 
 def end_with_parent() -> None:
-    """In a worker: ask the kernel for SIGTERM when the process that started it ends."""
+    """In a worker that `run_workers` has started: end when the process that started it does."""
     parent = os.environ.get(PARENT)
-    if parent is None:
-        return
+    if parent is not None:
+        end_with(int(parent))
+
+
+def end_with(parent: int) -> None:
+    """Ask the kernel for SIGTERM when the process that started this one ends."""
     ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
-    if os.getppid() != int(parent):  # it ended before that
+    if os.getppid() != parent:  # it ended before that
         os.kill(os.getpid(), signal.SIGTERM)

@@ -20,17 +20,17 @@ from impon_hpo.record import WORKER
 from impon_hpo.storage import open_storage
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back, this_worker
 
-STORAGES = ["sqlite:///study.db", "study.journal", "memory"]
+STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres"]
 ELSEWHERE = {"place": "another machine", "pid": 1, "began": "1", "beat": 0}
 
 
 @pytest.fixture(params=STORAGES)
 def study(request: pytest.FixtureRequest) -> optuna.Study:
-    storage: BaseStorage = (
-        optuna.storages.InMemoryStorage()
-        if request.param == "memory"
-        else open_storage(request.param, create=True)
-    )
+    storage: BaseStorage = optuna.storages.InMemoryStorage()
+    if request.param == "postgres":
+        storage = open_storage(request.getfixturevalue("postgres"), create=True)
+    elif request.param != "memory":
+        storage = open_storage(request.param, create=True)
     return optuna.create_study(storage=storage, direction="maximize")
 
 

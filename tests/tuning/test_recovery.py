@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +18,28 @@ from optuna.trial import TrialState
 from impon_hpo.cli import main
 from impon_hpo.record import EPOCHS, StudyRecord, read_studies
 from impon_hpo.storage import open_storage
+from impon_hpo.training.run import TrainingRun
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS
+
+# Since Python 3.12, forking beside other threads (here pytest-xdist's) is warned of.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 STUDY = SMALL.replace("n_trials = 3", "n_trials = 4").replace(
     "reduction_factor = 3", "reduction_factor = 2"
 )
 
-# A worker that is killed at the n-th call of a function, before it or in the midst of it.
-KILLED = """
-import os, signal, sys
-import impon_hpo.training.state_file as state_file
-import impon_hpo.training.run as run
-import optuna
 
-def die(*_, **__):
+def die(*_: Any, **__: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
-calls = 0
 
-def at_call(n, function, *, after):
-    def counted(*arguments, **named):
-        global calls
+def at_call(n: int, function: Callable[..., Any], *, after: bool = False) -> Callable[..., Any]:
+    """Return the function, which kills the process at its n-th call, before or after it."""
+    calls = 0
+
+    def counted(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
         calls += 1
         if calls == n and not after:
             die()
@@ -45,30 +47,20 @@ def at_call(n, function, *, after):
         if calls == n and after:
             die()
         return found
+
     return counted
 
-point, n = sys.argv[1], int(sys.argv[2])
-if point == "in an epoch":
-    run.TrainingRun._step = at_call(n * 7 + 3, run.TrainingRun._step, after=False)
-elif point == "before the checkpoint is renamed":
-    state_file.Path.replace = at_call(n, state_file.Path.replace, after=False)
-elif point == "between checkpoint and report":
-    optuna.Trial.report = at_call(n, optuna.Trial.report, after=False)
-elif point == "between report and pruner":
-    optuna.Trial.should_prune = at_call(n, optuna.Trial.should_prune, after=False)
-elif point == "between pruner and end":
-    optuna.Study.tell = at_call(n, optuna.Study.tell, after=False)
-elif point == "after the end":
-    optuna.Study.tell = at_call(n, optuna.Study.tell, after=True)
-else:
-    raise AssertionError(point)
-sys.argv = ["impon-hpo", *sys.argv[3:]]
-from impon_hpo.cli import main
-main()
-"""
 
+WHERE: dict[str, tuple[Any, str, bool]] = {
+    "in an epoch": (TrainingRun, "_step", False),
+    "before the checkpoint is renamed": (Path, "replace", False),
+    "between checkpoint and report": (optuna.Trial, "report", False),
+    "between report and pruner": (optuna.Trial, "should_prune", False),
+    "between pruner and end": (optuna.Study, "tell", False),
+    "after the end": (optuna.Study, "tell", True),
+}
 POINTS = [
-    ("in an epoch", 4),
+    ("in an epoch", 31),
     ("before the checkpoint is renamed", 2),
     ("between checkpoint and report", 2),
     ("between report and pruner", 3),
@@ -87,11 +79,22 @@ def tune(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def kill(point: str, n: int, *arguments: str) -> None:
-    command = [sys.executable, "-c", KILLED, point, str(n), "tune", "small", "--arm", "impon"]
-    done = subprocess.run(
-        [*command, *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    """Run the study in a child process that is killed at the n-th time it comes to a point.
+
+    It is forked, since importing torch anew takes longer than the whole study.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            place, name, after = WHERE[point]
+            setattr(place, name, at_call(n, getattr(place, name), after=after))
+            sys.argv = ["impon-hpo", "tune", "small", "--arm", "impon", *arguments]
+            main()
+        finally:
+            os._exit(99)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
 
 
 def record(address: str) -> StudyRecord:
@@ -118,13 +121,19 @@ def outcome(found: StudyRecord) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.fixture
-def undisturbed(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Any:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What the study comes to when nobody disturbs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("undisturbed"))
+        write_study(STUDY)
+        assert tune(patch, "--storage", "whole.journal") == 0
+        return outcome(record("whole.journal"))
+
+
+@pytest.fixture(autouse=True)
+def _study() -> None:
     write_study(STUDY)
-    assert tune(monkeypatch, "--storage", "whole.journal") == 0
-    capfd.readouterr()
-    return outcome(record("whole.journal"))
 
 
 @pytest.mark.parametrize(("point", "n"), POINTS, ids=[point for point, _ in POINTS])
@@ -153,14 +162,18 @@ def test_killed_worker_loses_nothing(
     assert outcome(record(address)) == undisturbed
 
 
-def test_killed_worker_on_a_journal_loses_nothing(
-    undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("storage", ["journal", "postgres"])
+def test_killed_worker_loses_nothing_on_any_storage(
+    storage: str,
+    undisturbed: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    kill("between checkpoint and report", 2, "--storage", "killed.journal")
-    running = record("killed.journal").count("RUNNING")
-    assert running == 1
-    assert tune(monkeypatch, "--storage", "killed.journal") == 0
-    assert outcome(record("killed.journal")) == undisturbed
+    address = "killed.journal" if storage == "journal" else request.getfixturevalue("postgres")
+    kill("between checkpoint and report", 2, "--storage", address)
+    assert record(address).count("RUNNING") == 1
+    assert tune(monkeypatch, "--storage", address) == 0
+    assert outcome(record(address)) == undisturbed
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "foreign"])
@@ -210,11 +223,3 @@ def test_sigterm_puts_the_trial_back_and_exits_with_143(
     assert EPOCHS in study.trials[0].user_attrs
     assert tune(monkeypatch, "--storage", address) == 0
     assert outcome(record(address)) == undisturbed
-
-
-def test_optuna_sees_an_ordinary_study(undisturbed: list[dict[str, Any]]) -> None:
-    study = optuna.load_study(
-        study_name="small-impon", storage=open_storage("whole.journal", create=False)
-    )
-    assert [trial.number for trial in study.trials] == [0, 1, 2, 3]
-    assert all(trial.state.is_finished() for trial in study.trials)

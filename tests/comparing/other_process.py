@@ -15,7 +15,7 @@ from typing import Any
 
 from impon_hpo.comparing import cell as module
 from impon_hpo.comparing import grid
-from impon_hpo.comparing.cell import Cell, train_cell
+from impon_hpo.comparing.cell import Cell
 from impon_hpo.comparing.grid import run_grid
 
 CELLS = Path("cells")
@@ -35,13 +35,13 @@ class OtherProcess:
         self._process: Popen[str] | None = None
 
     def ask(self, task: str, cells: list[Cell]) -> None:
-        """Let it "share" these runs, or be "at" the first one, in the test's working directory."""
+        """Let it do one of `TASKS` with these runs, in the working directory of the test."""
         Path("cells.pickle").write_bytes(pickle.dumps(cells))
         if self._process is None:
             command = [sys.executable, "-m", "tests.comparing.other_process"]
             self._process = Popen(command, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True)
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{task} {Path.cwd()}\n")
+        self._process.stdin.write(f"{task} in {Path.cwd()}\n")
         self._process.stdin.flush()
 
     def line(self) -> str:
@@ -60,25 +60,30 @@ class OtherProcess:
         self._process = None
 
 
-def _be_at_it(cell: Cell, folder: Path) -> dict[str, Any]:
+def _for_ever(cell: Cell, folder: Path) -> dict[str, Any]:
     print("training", flush=True)
     time.sleep(600)
     return {}
 
 
+def _slowly(cell: Cell, folder: Path) -> dict[str, Any]:
+    print("training", flush=True)
+    time.sleep(0.3)
+    return fake(cell, folder)
+
+
+TASKS = {"share": fake, "train slowly": _slowly, "train for ever": _for_ever}
+
+
 def _main() -> None:
     grid.POLL_SECONDS = 0.05
     for line in sys.stdin:
-        task, _, folder = line.strip().partition(" ")
+        task, folder = line.strip().split(" in ", 1)
         os.chdir(folder)
         wanted: list[Cell] = pickle.loads(Path("cells.pickle").read_bytes())
-        if task == "share":
-            module._train = fake
-            run_grid(wanted, CELLS, n_workers=1, say=lambda said: print(said, flush=True))
-            print("done", flush=True)
-        else:
-            module._train = _be_at_it
-            train_cell(wanted[0], CELLS)
+        module._train = TASKS[task]
+        run_grid(wanted, CELLS, n_workers=1, say=lambda said: print(said, flush=True))
+        print("done", flush=True)
 
 
 if __name__ == "__main__":

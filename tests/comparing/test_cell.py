@@ -181,18 +181,32 @@ def test_nobody_learns_before_all_teachers_are_done(monkeypatch: pytest.MonkeyPa
     wanted = everything()
     said: list[str] = []
     run_grid(wanted, CELLS, n_workers=1, say=said.append)
-    teachers = {cell.arm for cell in wanted if cell.teaches}
-    assert teachers == {"uniform cosine", "uniform-fraction@1/2 cosine"}
-    n = sum(cell.teaches for cell in wanted)
-    first = {line.partition("] ")[2].partition(" lr=")[0] for line in said[:n]}
-    assert first == teachers
+    teachers = [cell for cell in wanted if cell.teaches]
+    assert {cell.arm for cell in teachers} == {"uniform cosine", "uniform-fraction@1/2 cosine"}
+    assert [line.partition("] ")[2].rpartition(":")[0] for line in said[: len(teachers)]] == [
+        f"{cell.arm} lr={cell.params['lr']:.4g} seed={cell.seed}" for cell in teachers
+    ]
+
+
+def test_grid_waits_for_a_run_in_other_hands(
+    second: OtherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = everything()[0]
+    second.ask("train slowly", [cell])
+    assert second.line() == "training"
+    monkeypatch.setattr(module, "_train", fail)
+    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    (result,) = run_grid([cell], CELLS, n_workers=1, say=fail)
+    assert result["by"] != os.getpid()
+    assert second.line().startswith("[1/1] uniform cosine ")
+    assert second.line() == "done"
 
 
 def test_run_is_left_to_the_process_that_is_at_it_until_that_is_killed(
     second: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cell = everything()[0]
-    second.ask("at", [cell])
+    second.ask("train for ever", [cell])
     assert second.line() == "training"
     with monkeypatch.context() as patch:
         patch.setattr(module, "_train", fail)

@@ -121,10 +121,13 @@ def test_two_workers_do_a_study_once(address: str) -> None:
     assert "[0] " in done.stderr
     assert "[1] " in done.stderr
     (record,) = read_studies(open_storage(address, create=False), "small")
-    assert record.n_finished == len(record.trials) == 6
-    assert [trial.number for trial in record.trials] == list(range(6))
-    assert len({trial.params["lr"] for trial in record.trials}) == 6
-    for trial in record.trials:
+    trials = [trial for trial in record.trials if trial.finished]
+    assert [trial.number for trial in trials] == list(range(6))
+    assert len({trial.params["lr"] for trial in trials}) == 6
+    # Both may have asked for the last one at once: the one too many waits for a greater n_trials.
+    assert {trial.state for trial in record.trials[6:]} <= {"WAITING"}
+    assert not any(trial.epochs for trial in record.trials[6:])
+    for trial in trials:
         assert [epoch["epoch"] for epoch in trial.epochs] == list(range(1, len(trial.epochs) + 1))
         assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
     assert isinstance(record.optuna_study, optuna.Study)

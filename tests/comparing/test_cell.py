@@ -196,7 +196,7 @@ def test_grid_waits_for_a_run_in_other_hands(
     assert second.line() == "training"
     monkeypatch.setattr(module, "_train", fail)
     monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
-    (result,) = run_grid([cell], CELLS, n_workers=1, say=lambda line: pytest.fail(line))
+    (result,) = run_grid([cell], CELLS, n_workers=1, say=pytest.fail)
     assert result["by"] != os.getpid()
     assert second.line().startswith("[1/1] uniform cosine ")
     assert second.line() == "done"

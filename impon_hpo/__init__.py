@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from impon_hpo.training.checkpoint import Checkpoint
     from impon_hpo.training.config import TrainingConfig
     from impon_hpo.training.epoch_result import EpochResult
+    from impon_hpo.training.epochs import train_epochs
     from impon_hpo.training.image_data import ImageData
-    from impon_hpo.training.run import train_epochs
     from impon_hpo.training.splits import Splits, load_splits
     from impon_hpo.tuning.objective import Objective
 
@@ -47,7 +47,7 @@ _HOMES = {
     "WithRows": "sampling.loader",
     "load_splits": "training.splits",
     "make_sampler": "sampling.table",
-    "train_epochs": "training.run",
+    "train_epochs": "training.epochs",
 }
 
 __all__ = [

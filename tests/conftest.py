@@ -15,6 +15,10 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.splits import Splits, load_splits
 
+# Before any fixture: results are the same to the bit with one thread only, and a process that has
+# started OpenMP threads hangs when it is forked.
+torch.set_num_threads(1)
+
 STUDIES = Path(__file__).parent.parent / "studies"
 
 

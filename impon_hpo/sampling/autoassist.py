@@ -154,6 +154,7 @@ class AutoAssist(BatchSampler):
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
+            "fit": self._fit.state_dict(),
             "stream": self._stream.state_dict(),
             "w": self._w.clone(),
             "u": self._u.clone(),
@@ -162,6 +163,7 @@ class AutoAssist(BatchSampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._fit.load_state_dict(state["fit"])
         self._stream.load_state_dict(state["stream"])
         self._w.copy_(state["w"])
         self._u.copy_(state["u"])

@@ -97,7 +97,9 @@ class BatchSampler(ABC):
         self.batch_size = batch_size
         self.model = common["model"]
         self.generator = torch.Generator(device=rows.device).manual_seed(common.get("seed", 0))
+        # Visits up to the epoch that runs, those of it that a loaded state brought, and its rows.
         self._visits = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
+        self._loaded_visits = torch.zeros_like(self._visits)
         self._epoch_rows: list[Tensor] = []
 
     def start_epoch(self, epoch: int) -> None:
@@ -105,6 +107,7 @@ class BatchSampler(ABC):
         if epoch < 1:
             raise ConfigError(f"Epochs count from 1, but got epoch={epoch}.")
         self._visits = self.visits()
+        self._loaded_visits = torch.zeros_like(self._visits)
         self._epoch_rows = []
 
     @torch.no_grad()
@@ -212,7 +215,8 @@ class BatchSampler(ABC):
         """Return everything that a checkpoint must keep, as tensors and plain values."""
         return {
             "generator": self.generator.get_state(),
-            "visits": self.visits(),
+            "visits": self._visits.clone(),
+            "epoch_visits": self._epoch_visits(),
             "steps": self.steps,
         }
 
@@ -227,12 +231,13 @@ class BatchSampler(ABC):
                 f"The state is of {len(state['visits'])} rows, but there are {len(self.rows)}."
             )
         self.generator.set_state(state["generator"].cpu())
-        self._visits = state["visits"].to(self.rows.device)
+        self._visits = state["visits"].to(self.rows.device, copy=True)
+        self._loaded_visits = state["epoch_visits"].to(self.rows.device)
         self.steps = state["steps"]
         self._epoch_rows = []
 
     def _epoch_visits(self) -> Tensor:
-        visits = torch.zeros_like(self._visits)
+        visits = self._loaded_visits.clone()
         if self._epoch_rows:
             rows = torch.cat(self._epoch_rows)
             visits.scatter_add_(0, rows, torch.ones_like(rows, dtype=visits.dtype))

@@ -135,8 +135,12 @@ class ClassLoss(BatchSampler):
         return super().diagnostics() | self._fit.measures()
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"moments": self._moments.clone()}
+        return super().state_dict() | {
+            "fit": self._fit.state_dict(),
+            "moments": self._moments.clone(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._fit.load_state_dict(state["fit"])
         self._moments.copy_(state["moments"])

@@ -22,6 +22,14 @@ class EstimatorFit:
         self._predicted.clear()
         self._observed.clear()
 
+    def state_dict(self) -> dict[str, list[Tensor]]:
+        """Return what a checkpoint in the middle of an epoch must keep."""
+        return {"predicted": list(self._predicted), "observed": list(self._observed)}
+
+    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+        self._predicted = list(state["predicted"])
+        self._observed = list(state["observed"])
+
     def measures(self) -> dict[str, float]:
         """Return `rank_correlation` (Spearman's, mean over batches) and `r_squared` (whole epoch).
 

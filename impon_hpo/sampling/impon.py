@@ -161,10 +161,14 @@ class Impon(BatchSampler):
         return super().diagnostics() | self._fit.measures()
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"estimator": self.estimator.state_dict()}
+        return super().state_dict() | {
+            "fit": self._fit.state_dict(),
+            "estimator": self.estimator.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._fit.load_state_dict(state["fit"])
         self.estimator.load_state_dict(state["estimator"])
 
 

@@ -222,6 +222,7 @@ class ImponMemory(BatchSampler):
 
     def state_dict(self) -> dict[str, Any]:
         own = {
+            "fit": self._fit.state_dict(),
             "stream": self._stream.state_dict(),
             "history": self._history.state_dict(),
             "estimator": self.estimator.state_dict(),
@@ -232,6 +233,7 @@ class ImponMemory(BatchSampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._fit.load_state_dict(state["fit"])
         self._stream.load_state_dict(state["stream"])
         self._history.load_state_dict(state["history"])
         self.estimator.load_state_dict(state["estimator"])

@@ -167,6 +167,7 @@ class LstmLoss(BatchSampler):
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
+            "fit": self._fit.state_dict(),
             "past": self._past.clone(),
             "count": self._count.clone(),
             "mean": self._mean.clone(),
@@ -175,6 +176,7 @@ class LstmLoss(BatchSampler):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
+        self._fit.load_state_dict(state["fit"])
         self._past.copy_(state["past"])
         self._count.copy_(state["count"])
         self._mean.copy_(state["mean"])

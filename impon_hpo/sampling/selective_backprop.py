@@ -168,6 +168,8 @@ class SelectiveBackprop(BatchSampler):
             "stream": self._stream.state_dict(),
             "history": self._history.state_dict(),
             "epoch": self._epoch,
+            "n_accepted": self._n_accepted.clone(),
+            "n_scored": self._n_scored,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,4 +177,5 @@ class SelectiveBackprop(BatchSampler):
         self._stream.load_state_dict(state["stream"])
         self._history.load_state_dict(state["history"])
         self._epoch = state["epoch"]
-        self._forget_accepted()
+        self._n_accepted = state["n_accepted"].to(self.rows.device, copy=True)
+        self._n_scored = state["n_scored"]

@@ -86,17 +86,20 @@ class RowMemory:
         self._before = (self.losses.clone(), self.visits.clone())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a checkpoint between two epochs must keep."""
+        """Return everything that a checkpoint must keep."""
         return {
             "trajectory": self._trajectory,
             "losses": self.losses,
             "probabilities": self.probabilities,
             "visits": self.visits,
+            "before": self._before,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.losses.copy_(state["losses"])
         self.probabilities.copy_(state["probabilities"])
         self.visits.copy_(state["visits"])
-        self._trajectory = [losses.to(self.losses.device) for losses in state.get("trajectory", [])]
-        self._before = (self.losses.clone(), self.visits.clone())
+        device = self.losses.device
+        self._trajectory = [losses.to(device) for losses in state.get("trajectory", [])]
+        losses, visits = state["before"]
+        self._before = (losses.to(device), visits.to(device))

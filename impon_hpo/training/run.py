@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
 from impon_hpo.training.augmentation import Augmentation
 from impon_hpo.training.averaging import average_weights
+from impon_hpo.training.begun_epoch import BegunEpoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import autocast_pays
@@ -27,35 +28,6 @@ from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import PhaseTimer
 
 VALIDATION_BATCH = 1000
-
-
-def train_epochs(
-    config: TrainingConfig,
-    splits: Splits,
-    checkpoint: Checkpoint | None = None,
-    memory: RowMemory | None = None,
-) -> Iterator[EpochResult]:
-    """Train as `config` says and yield the result of each epoch as it ends.
-
-    Args:
-        config: The settings.
-        splits: The data, from `load_splits(config, device)`; training runs on their device.
-        checkpoint: Where to continue from, if something is there, and to save after each epoch.
-        memory: Takes in what the run observes of each row; kept in the checkpoint, too.
-
-    Raises:
-        ConfigError: Model or batch sampler do not fit the data.
-        CheckpointError: The checkpoint is broken or of another run.
-        NonFiniteLossError: The loss of an epoch is infinite or not a number.
-    """
-    run = TrainingRun(config, splits, memory)
-    if checkpoint is not None:
-        run.continue_from(checkpoint)
-    while run.epoch < config.epochs:
-        result = run.train_epoch()
-        if checkpoint is not None:
-            checkpoint.save(run.state_dict())
-        yield result
 
 
 class TrainingRun:
@@ -79,6 +51,7 @@ class TrainingRun:
         self.memory = memory
         self.splits = splits
         self.results: list[EpochResult] = []
+        self._begun: BegunEpoch | None = None
         self.device = device = splits.train.labels.device
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
@@ -111,15 +84,19 @@ class TrainingRun:
         """Epochs done."""
         return len(self.results)
 
-    def train_epoch(self) -> EpochResult:
-        """Train for one epoch, validate, and return what came of it.
+    def train_epoch(self, between_steps: Callable[[], None] | None = None) -> EpochResult:
+        """Train for one epoch, or what is left of it, validate, and return what came of it.
+
+        Args:
+            between_steps: Called after every step; it may raise, and the state is then that of the
+                middle of an epoch.
 
         Raises:
             NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
         """
-        timer = PhaseTimer(self.device)
+        timer = PhaseTimer(self.device) if self._begun is None else self._begun.timer
         epoch = self.epoch + 1
-        train_loss, rows_scored = self.train_rows(epoch, timer)
+        train_loss, rows_scored = self.train_rows(epoch, timer, between_steps)
         rows_trained = self.steps_per_epoch * self.config.batch_size
         if not math.isfinite(train_loss):
             raise NonFiniteLossError(
@@ -148,34 +125,41 @@ class TrainingRun:
         self.results.append(result)
         return result
 
-    def train_rows(self, epoch: int, timer: PhaseTimer) -> tuple[float, int]:
+    def train_rows(
+        self, epoch: int, timer: PhaseTimer, between_steps: Callable[[], None] | None = None
+    ) -> tuple[float, int]:
         """Take the steps of an epoch; return the mean loss of their rows and the rows scored."""
-        rows_scored = 0
+        begun = self._begun
+        if begun is None:
+            self.sampler.start_epoch(epoch)
+            means = torch.zeros(self.steps_per_epoch, dtype=torch.float64, device=self.device)
+            begun = self._begun = BegunEpoch(means, timer)
 
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-            nonlocal rows_scored
-            rows_scored += len(rows)
+            begun.rows_scored += len(rows)
             logits = self.predict(self.splits.train.images[rows])
             self.model.train()
             return self._row_losses(logits, self.splits.train.labels[rows]), logits
 
         self.model.train()
-        self.sampler.start_epoch(epoch)
-        means = torch.zeros(self.steps_per_epoch, dtype=torch.float64, device=self.device)
-        for step in range(self.steps_per_epoch):
+        for step in range(begun.steps, self.steps_per_epoch):
             with timer.phase("drawing"):
                 draw = self.sampler.draw(score)
             with timer.phase("stepping"):
                 losses, logits = self._step(draw.rows, draw.weights)
-                means[step] = losses.double().mean()
+                begun.losses[step] = losses.double().mean()
             with timer.phase("drawing"):
                 self.sampler.observe(draw, losses, logits)
                 if self.memory is not None:
                     self.memory.add(draw.rows, logits)
+            begun.steps += 1
+            if between_steps is not None:
+                between_steps()
         if self.memory is not None:
             self.memory.end_epoch()
-        self.step_losses = means
-        return float(means.mean()), rows_scored
+        self._begun = None
+        self.step_losses = begun.losses
+        return float(begun.losses.mean()), begun.rows_scored
 
     def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
         """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`)."""
@@ -195,7 +179,7 @@ class TrainingRun:
         return self._logits(images, model or self._forward)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: everything that the next epoch depends on."""
+        """Return what a checkpoint keeps: everything that the next step depends on."""
         return {
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
@@ -204,6 +188,7 @@ class TrainingRun:
             "schedule": self.schedule.state_dict(),
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "sampler": self.sampler.state_dict(),
+            "begun": None if self._begun is None else self._begun.state_dict(),
             "augmentation": self.augmentation.generator.get_state(),
             "memory": None if self.memory is None else self.memory.state_dict(),
         }
@@ -224,6 +209,8 @@ class TrainingRun:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.sampler.load_state_dict(state["sampler"])
+        if state["begun"] is not None:
+            self._begun = BegunEpoch.from_state(state["begun"], self.device)
         self.augmentation.generator.set_state(state["augmentation"].cpu())
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])

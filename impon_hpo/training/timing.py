@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
 
 class PhaseTimer:
-    """Adds up the seconds spent in named phases: on a GPU by its own events, else by the clock."""
+    """Adds up the seconds spent in named phases: on a GPU by its own events, else by the clock.
 
-    def __init__(self, device: torch.device) -> None:
+    Args:
+        device: Where the phases run.
+        seconds: What was counted before.
+    """
+
+    def __init__(self, device: torch.device, seconds: Mapping[str, float] | None = None) -> None:
         self._on_gpu = device.type == "cuda"
         self._device = device
-        self._seconds: dict[str, float] = defaultdict(float)
+        self._seconds = defaultdict[str, float](float, seconds or {})
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager

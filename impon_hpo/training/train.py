@@ -14,6 +14,7 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.references import (
     References,
@@ -22,7 +23,7 @@ from impon_hpo.training.references import (
     with_reference,
     without_reference,
 )
-from impon_hpo.training.run import TrainingRun, train_epochs
+from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import load_splits
 
 

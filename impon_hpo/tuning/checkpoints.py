@@ -13,6 +13,7 @@ from impon_hpo.record import UID
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.epochs import epochs_left
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
@@ -79,8 +80,5 @@ def resumed_epochs(
             run = TrainingRun(config, splits, memory)
     for result in tuple(run.results):
         yield result, False
-    while run.epoch < config.epochs:
-        result = run.train_epoch()
-        if checkpoint is not None:
-            checkpoint.save(run.state_dict())
+    for result in epochs_left(run, checkpoint):
         yield result, True

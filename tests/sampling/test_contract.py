@@ -112,14 +112,16 @@ def test_loaded_sampler_goes_on_as_the_saved_one(
     loaded.sampler.load_state_dict(through_a_file(saved.sampler.state_dict(), device))
     assert_same(saved.sampler.state_dict(), loaded.sampler.state_dict())
 
-    following = []
+    following, told = [], []
     for course in (saved, loaded):
         draws = []
         if n_more is not None:
             draws += [course.step() for _ in range(n_steps)]
+        told.append(torch.tensor(list(course.sampler.diagnostics().values())))
         following.append(draws + course.epochs(2, n_steps, first=n_epochs + 2))
     for one, other in zip(*following, strict=True):
         assert_same(vars(one), vars(other))
+    torch.testing.assert_close(told[0], told[1], rtol=0, atol=0, equal_nan=True)
     assert_same(saved.sampler.state_dict(), loaded.sampler.state_dict())
     assert torch.equal(saved.sampler.visits(), loaded.sampler.visits())
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.run import train_epochs
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.splits import Splits
 
 CPU = torch.device("cpu")

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits
 from tests.training.runs import assert_same_state, config
 

@@ -14,6 +14,7 @@ import torch
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.training import references as references_module
 from impon_hpo.training.crossfit import crossfit_settings
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.references import (
@@ -24,7 +25,6 @@ from impon_hpo.training.references import (
     with_reference,
     without_reference,
 )
-from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.train import train
 from tests.training.runs import CPU, config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from impon_hpo.errors import CheckpointError, NonFiniteLossError
 from impon_hpo.sampling.table import SAMPLERS
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.run import train_epochs
+from impon_hpo.training.epochs import train_epochs
+from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
 from tests.training.runs import (
     CPU,
@@ -35,11 +37,34 @@ def test_epoch_without_a_finite_loss_is_not_saved(tiny_splits: Splits, tmp_path:
     assert not checkpoint.path.exists()
 
 
+def stop_after_steps(n: int, given: TrainingConfig, splits: Splits, checkpoint: Checkpoint) -> None:
+    """Continue a run, and press Ctrl-C while its n-th step is taken."""
+    steps = 0
+    step = TrainingRun._step
+
+    def pressed(run: TrainingRun, *arguments: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == n:
+            signal.raise_signal(signal.SIGINT)
+        return step(run, *arguments)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(TrainingRun, "_step", pressed)
+            list(train_epochs(given, splits, checkpoint))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert steps == n
+
+
 def assert_resumes(given: TrainingConfig, splits: Splits, folder: Path) -> None:
     whole, broken = Checkpoint(folder / "whole.pt"), Checkpoint(folder / "broken.pt")
     expected = numbers(train_epochs(given, splits, whole))
     before = numbers(list(islice(train_epochs(given, splits, broken), 1)))
     torch.manual_seed(12345)
+    stop_after_steps(2, given, splits, broken)
     after = numbers(train_epochs(given, splits, broken))
     assert [one["epoch"] for one in after] == [2, 3]
     assert before + after == expected

@@ -20,7 +20,7 @@ from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON
 from impon_hpo.storage import artifact_store, open_storage
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.run import train_epochs
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.objective import Objective
 

@@ -17,10 +17,10 @@ from impon_hpo.record import COST, EPOCHS, IDENTITY, USED, read_study
 from impon_hpo.reporting.summary import summarise, summary_rows
 from impon_hpo.storage import artifact_store
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.references import References
-from impon_hpo.training.run import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.objective import Objective
 from tests.studies import SMALL, write_study

@@ -1,0 +1,65 @@
+"""The epochs of a training run, one after the other, each saved before it is handed out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.held_signals import HeldSignals
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits
+
+
+def train_epochs(
+    config: TrainingConfig,
+    splits: Splits,
+    checkpoint: Checkpoint | None = None,
+    memory: RowMemory | None = None,
+) -> Iterator[EpochResult]:
+    """Train as `config` says and yield the result of each epoch as it ends.
+
+    Args:
+        config: The settings.
+        splits: The data, from `load_splits(config, device)`; training runs on their device.
+        checkpoint: Where to continue from, if something is there, and to save after each epoch
+            and when Ctrl-C or SIGTERM ends the run in the middle of one.
+        memory: Takes in what the run observes of each row; kept in the checkpoint, too.
+
+    Raises:
+        ConfigError: Model or batch sampler do not fit the data.
+        CheckpointError: The checkpoint is broken or of another run.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
+    run = TrainingRun(config, splits, memory)
+    if checkpoint is not None:
+        run.continue_from(checkpoint)
+    yield from epochs_left(run, checkpoint)
+
+
+def epochs_left(run: TrainingRun, checkpoint: Checkpoint | None) -> Iterator[EpochResult]:
+    """Train a run from where it is to its end and yield the result of each epoch.
+
+    Ctrl-C and SIGTERM let the step under way finish, and what is done of the epoch is saved.
+
+    Args:
+        run: The run.
+        checkpoint: Where to save it after each epoch, if anywhere.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be written; the former one is still whole.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
+    while run.epoch < run.config.epochs:
+        with HeldSignals() as held:
+            try:
+                result = run.train_epoch(held.let_through)
+            except KeyboardInterrupt:
+                if checkpoint is not None:
+                    checkpoint.save(run.state_dict())
+                raise
+            if checkpoint is not None:
+                checkpoint.save(run.state_dict())
+        yield result

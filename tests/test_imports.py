@@ -57,7 +57,9 @@ MAY_IMPORT = {
     "lookup": {"errors"},
     "environment": {"errors"},
     "console": {"errors"},
-    "storage": {"errors"},
+    "journal": set(),
+    "patient_storage": {"errors"},
+    "storage": {"errors", "journal", "patient_storage"},
     "record": {"errors", "storage"},
 }
 MUST_NOT_IMPORT = {

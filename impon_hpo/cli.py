@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import compares, looks, runs
+from impon_hpo.commands import compares, launches, looks, runs
 from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
@@ -30,6 +30,7 @@ for command in (
     compares.report,
     compares.compare_samplers,
     looks.dashboard,
+    launches.proxy,
     looks.doctor,
 ):
     app.command()(command)

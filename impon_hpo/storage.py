@@ -144,14 +144,39 @@ def _file_of(address: str) -> Path | None:
     return Path(rest.partition("?")[0])
 
 
-def artifact_store(folder: Path) -> FileSystemArtifactStore:
-    """Open (and make) the folder of a study's artifacts.
+def artifact_store(address: str) -> ArtifactStore:
+    """Open (and make) the store of a study's artifacts.
+
+    Args:
+        address: A folder, or `s3://bucket` of Amazon's or any like it, with boto3's own settings
+            (`AWS_ENDPOINT_URL`, `AWS_PROFILE` …).
 
     Raises:
-        StorageError: The folder cannot be made.
+        StorageError: The folder cannot be made, or the bucket cannot be reached.
     """
+    if "://" in address:
+        return _bucket(address)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(address).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"The folder for artifacts cannot be made: {error}") from error
-    return FileSystemArtifactStore(str(folder))
+    return FileSystemArtifactStore(address)
+
+
+def _bucket(address: str) -> ArtifactStore:
+    scheme, _, bucket = address.partition("://")
+    if scheme != "s3" or not bucket.strip("/") or "/" in bucket.strip("/"):
+        raise StorageError(
+            f"artifacts must be a folder or s3://bucket, but got '{address}'. Optuna's store gives "
+            "every artifact a name of its own, so folders inside a bucket are of no use."
+        )
+    try:
+        import boto3
+
+        client = boto3.client("s3")
+        client.head_bucket(Bucket=bucket.strip("/"))
+    except ImportError:
+        raise StorageError(f"'{address}' needs boto3: `pip install impon-hpo[s3]`.") from None
+    except Exception as error:  # botocore's errors are made as they are met
+        raise StorageError(f"The bucket '{address}' cannot be reached: {error}") from None
+    return Backoff(Boto3ArtifactStore(bucket.strip("/"), client=client))

@@ -56,7 +56,7 @@ def dashboard(
     print_line(f"http://{HOST}:{port}/dashboard")
     say("Ctrl-C stops it.")
     sys.stdout.flush()
-    serve(opened, study_file.runs / "artifacts", port)
+    serve(opened, study_file.artifacts, port)
 
 
 def doctor(

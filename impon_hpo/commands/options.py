@@ -67,3 +67,19 @@ def quiet_optuna() -> None:
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise `ConfigError` where `port` of `host` cannot be listened on."""
+    import socket
+
+    from impon_hpo.errors import ConfigError
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except (OSError, OverflowError) as error:
+            raise ConfigError(
+                f"Port {port} of {host} cannot be used: {error}. Give another one with --port."
+            ) from error

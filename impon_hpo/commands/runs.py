@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from impon_hpo.commands.launches import Launcher, launch, run_workers_here
 from impon_hpo.commands.looks import print_summary
 from impon_hpo.commands.options import (
     Arm,
@@ -70,6 +71,23 @@ def tune(
     devices: Annotated[
         str | None, typer.Option(metavar="cuda:0,cuda:1", help="Given out to them in turn.")
     ] = None,
+    launcher: Annotated[
+        Launcher | None,
+        typer.Option(help="Hand the workers to a cluster, and return; local: to try that out."),
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="A parameter of submitit's: timeout_min, gpus_per_node, slurm_partition …",
+        ),
+    ] = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=1, help="Seconds of silence after which another machine's trial is taken over."
+        ),
+    ] = 180.0,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Also of finished trials.")
     ] = False,
@@ -107,49 +125,30 @@ def tune(
     shown = None if storage is None else without_secrets(storage)
     command = {"study": study, "settings": settings or [], "storage": shown}
     budget = Budget(max_epochs, max_cost, max_seconds)
-    if workers == 1:
+    if workers == 1 and launcher is None:
         more = [f"device={devices.split(',')[0]}"] if devices else []
         study_file = read_study_file(study, [*(settings or []), *more])
-        record = _run_study(study_file, arm, n_trials, address, command, budget, keep_checkpoints)
+        record = _run_study(
+            study_file, arm, n_trials, address, command, budget, grace, keep_checkpoints
+        )
     else:
         given = [study, "--arm", arm, "--trials", str(n_trials)]
         for setting in settings or []:
             given += ["--set", setting]
         for name, limit in vars(budget).items():
             given += [f"--{name.replace('_', '-')}", str(limit)] if limit is not None else []
+        given += ["--grace", str(grace)]
         given += ["--keep-checkpoints"] if keep_checkpoints else []
+        if launcher is not None:
+            launch(study_file, address, given, workers, launcher, job or [])
+            return
         places = devices.split(",") if devices else []
-        record = _run_workers(study_file, arm, address, given, places, workers, command)
+        record = run_workers_here(study_file, arm, address, given, places, workers, command)
     facts = summarise(record)
     if format is Format.json:
         print_json(facts)
     else:
         print_summary(facts)
-
-
-def _run_workers(
-    study_file: StudyFile,
-    arm: str,
-    address: str,
-    given: list[str],
-    devices: list[str],
-    workers: int,
-    command: dict[str, Any],
-) -> StudyRecord:
-    from impon_hpo.environment import environment
-    from impon_hpo.record import read_study
-    from impon_hpo.storage import open_storage
-    from impon_hpo.tuning.study import open_study
-    from impon_hpo.tuning.workers import run_workers
-
-    quiet_optuna()
-    opened = open_storage(address, create=True)
-    here = environment(devices[0] if devices else "cpu")
-    study = open_study(study_file, arm, opened, command=command, environment=here)
-    code = run_workers(["tune", *given], devices, n=workers, say=say, storage=address)
-    if code:
-        raise typer.Exit(code)
-    return read_study(study)
 
 
 def _run_study(
@@ -159,6 +158,7 @@ def _run_study(
     address: str,
     command: dict[str, Any],
     budget: Budget,
+    grace: float,
     keep_checkpoints: bool,
 ) -> StudyRecord:
     from impon_hpo.environment import environment
@@ -169,6 +169,7 @@ def _run_study(
     from impon_hpo.tuning.algorithms import make_study_sampler
     from impon_hpo.tuning.checkpoints import Checkpoints
     from impon_hpo.tuning.guard import BudgetSpentError, Guard
+    from impon_hpo.tuning.lease import Watch
     from impon_hpo.tuning.objective import Objective
     from impon_hpo.tuning.plan import check_fit
     from impon_hpo.tuning.progress import Progress
@@ -187,7 +188,7 @@ def _run_study(
     objective = Objective(
         config,
         study_file.space,
-        artifact_store=artifact_store(study_file.runs / "artifacts"),
+        artifact_store=artifact_store(study_file.artifacts),
         references=References(study_file.runs / "references", say=progress.note),
         checkpoints=checkpoints,
         on_epoch=guard.epoch,
@@ -204,6 +205,7 @@ def _run_study(
                 n_trials=n_trials,
                 progress=progress,
                 guard=guard,
+                watch=Watch(grace=grace),
                 checkpoints=checkpoints,
                 sampler_of=lambda number: make_study_sampler(
                     study_file.study_sampler, seed=study_file.seed, number=number

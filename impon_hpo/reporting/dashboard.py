@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -18,11 +17,11 @@ from impon_hpo.storage import artifact_store
 HOST = "127.0.0.1"  # the dashboard has no log-in, and can delete studies
 
 
-def serve(storage: BaseStorage, artifacts: Path, port: int) -> None:
+def serve(storage: BaseStorage, artifacts: str, port: int) -> None:
     """Serve the dashboard until it is interrupted.
 
     Raises:
-        StorageError: The folder of artifacts cannot be made.
+        StorageError: The store of artifacts cannot be opened.
     """
     run_server(storage, host=HOST, port=port, artifact_store=artifact_store(artifacts))
 

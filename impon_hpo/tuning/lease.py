@@ -22,9 +22,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.record import WORKER
 
-BEAT_SECONDS = 15.0
 GRACE_SECONDS = 180.0
 """How long a worker on another machine may be silent before its trial is taken over."""
+
+BEATS = 12
+"""How often a worker says within that time that it lives."""
 
 
 class HandedBackError(BaseException):
@@ -77,6 +79,7 @@ class Watch:
         self, *, grace: float = GRACE_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._grace = grace
+        self.beat_seconds = grace / BEATS
         self._clock = clock
         self._seen: dict[int, tuple[Any, float]] = {}
 
@@ -127,9 +130,7 @@ class Lease:
         beat_seconds: How often.
     """
 
-    def __init__(
-        self, study: optuna.Study, trial: optuna.Trial, *, beat_seconds: float = BEAT_SECONDS
-    ) -> None:
+    def __init__(self, study: optuna.Study, trial: optuna.Trial, *, beat_seconds: float) -> None:
         self._storage: BaseStorage = study._storage
         self._trial_id = trial._trial_id
         self._me = this_worker()

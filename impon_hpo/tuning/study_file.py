@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -19,12 +20,15 @@ from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, parse_protocol
 from impon_hpo.tuning.space import check_space, parse_space
 
+NAME = re.compile(r"\w[\w.-]*")
+
 
 class _Tables(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     question: str = Field(min_length=1)
     storage: str | None = None
+    artifacts: str | None = None
     n_trials: int = Field(ge=1)
     seed: int = Field(default=0, ge=0, lt=2**31)
     pruner: dict[str, Any] = {"name": "NopPruner"}
@@ -45,6 +49,7 @@ class StudyFile:
         folder: Its folder.
         question: What the study is to answer.
         storage: URL or journal path of the storage.
+        artifacts: Folder or `s3://bucket` of what trials leave beside their numbers.
         n_trials: Finished trials wanted in each arm.
         seed: Seed of the study sampler (and of `[run]`, where that is silent).
         pruner: `[pruner]`: name and arguments.
@@ -60,6 +65,7 @@ class StudyFile:
     folder: Path
     question: str
     storage: str
+    artifacts: str
     n_trials: int
     seed: int
     pruner: dict[str, Any]
@@ -202,6 +208,11 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
     common = training_config(run, prefix="run.")
     arms = {}
     for name, arm in tables.arms.items():
+        if not NAME.fullmatch(name):
+            raise ConfigError(
+                f"arms.{name}: an arm's name becomes that of files, so it consists of letters, "
+                "digits, '_', '-' and '.', and begins with none of the last two."
+            )
         try:
             arms[name] = _arm_config(run, arm)
         except ConfigError as error:
@@ -224,6 +235,7 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         folder=folder,
         question=tables.question,
         storage=storage,
+        artifacts=tables.artifacts or f"runs/{folder.name}/artifacts",
         n_trials=tables.n_trials,
         seed=tables.seed,
         pruner=tables.pruner,

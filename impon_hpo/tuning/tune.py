@@ -75,7 +75,8 @@ def tune(
             time.sleep(POLL_SECONDS)
             continue
         progress.begin(record, n_trials)
-        error = _run_trial(study, trial, objective, progress, guard)
+        lease = Lease(study, trial, beat_seconds=watch.beat_seconds)
+        error = _run_trial(study, trial, lease, objective, progress, guard)
         if checkpoints is not None:
             checkpoints.delete_finished(study)
         failures = 0 if error is None else failures + 1
@@ -118,12 +119,12 @@ def _next_trial(
 def _run_trial(
     study: optuna.Study,
     trial: optuna.Trial,
+    lease: Lease,
     objective: Run,
     progress: Progress,
     guard: Guard | None,
 ) -> Exception | None:
     """Run one trial and tell the study how it ended; return the error of one that failed."""
-    lease = Lease(study, trial)
     if guard is not None:
         guard.hold(lease)
     failed: Exception | None = None

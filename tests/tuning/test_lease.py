@@ -50,7 +50,7 @@ def frozen(study: optuna.Study, number: int = 0) -> optuna.trial.FrozenTrial:
 
 def test_this_process_is_not_gone_and_an_ended_one_is(study: optuna.Study) -> None:
     trial = study.ask()
-    Lease(study, trial)
+    Lease(study, trial, beat_seconds=15)
     assert not Watch().lost(frozen(study))
     code = "import json, impon_hpo.tuning.lease as l; print(json.dumps(l.this_worker()))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -102,7 +102,7 @@ def test_lost_trial_goes_on_as_it_is(study: optuna.Study) -> None:
     assert again.number == 0
     assert again.suggest_float("x", 0, 1) == value
     assert frozen(study).intermediate_values == {1: 0.5}
-    Lease(study, again)
+    Lease(study, again, beat_seconds=15)
     assert Watch().take_back(study) == []
     study.tell(again, 0.7)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
@@ -117,7 +117,7 @@ def test_finished_trial_is_not_put_back(study: optuna.Study) -> None:
 
 def test_worker_whose_trial_was_taken_over_is_told(study: optuna.Study) -> None:
     trial = study.ask()
-    lease = Lease(study, trial)
+    lease = Lease(study, trial, beat_seconds=15)
     lease.check()
     trial.set_user_attr(WORKER, ELSEWHERE)
     with pytest.raises(TakenOverError, match="another machine"):

@@ -128,7 +128,7 @@ def test_the_learning_curve_is_attached(
     tiny_config: TrainingConfig, tiny_splits: Splits, prune: bool
 ) -> None:
     study = _study(DeterministicPruner(prune))
-    store = artifact_store(Path("artifacts"))
+    store = artifact_store(str(Path("artifacts")))
     objective = Objective(tiny_config, SPACE, splits=tiny_splits, artifact_store=store)
     study.optimize(objective, n_trials=1)
     trial = study.trials[0]

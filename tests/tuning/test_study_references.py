@@ -66,7 +66,7 @@ def objective(given: TrainingConfig, splits: Splits, folder: str = "here") -> Ob
         given,
         SPACE,
         splits=splits,
-        artifact_store=artifact_store(Path("artifacts")),
+        artifact_store=artifact_store(str(Path("artifacts"))),
         references=References(Path(folder), say=quiet),
     )
 

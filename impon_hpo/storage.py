@@ -6,9 +6,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
+import sqlalchemy.exc
+import tenacity
 from optuna.artifacts import (
     Backoff,
     Boto3ArtifactStore,
@@ -105,12 +108,27 @@ def _opened(address: str, shown: str) -> BaseStorage:
     if address.startswith("grpc://"):
         return PatientStorage(_proxied(address), shown)
     if address.startswith("sqlite"):
-        return optuna.storages.get_storage(
-            RDBStorage(address, engine_kwargs={"connect_args": {"timeout": 60}})
-        )
+        return optuna.storages.get_storage(_database(address, connect_args={"timeout": 60}))
     waits = CUT_OFF if address.startswith("postgresql") else {}
-    server = RDBStorage(address, engine_kwargs={"pool_pre_ping": True, "connect_args": waits})
+    server = _database(address, pool_pre_ping=True, connect_args=waits)
     return PatientStorage(optuna.storages.get_storage(server), shown)
+
+
+def _database(address: str, **engine: Any) -> RDBStorage:
+    """Open a database, also at the moment at which others make its tables."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_made_meanwhile),
+        wait=tenacity.wait_random(0.1, 0.5),
+        stop=tenacity.stop_after_attempt(20),
+        reraise=True,
+    )
+    return retrying(RDBStorage, address, engine_kwargs=engine)
+
+
+def _made_meanwhile(error: BaseException) -> bool:
+    if isinstance(error, sqlalchemy.exc.OperationalError):
+        return "already exists" in str(error)
+    return isinstance(error, sqlalchemy.exc.IntegrityError | sqlalchemy.exc.ProgrammingError)
 
 
 def _proxied(address: str) -> BaseStorage:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.artifacts import download_artifact, upload_artifact
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import StorageError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, read_trial
-from impon_hpo.storage import open_storage, without_secrets
+from impon_hpo.storage import artifact_store, open_storage, quiet_studies, without_secrets
+from tests.tuning.forks import fork
 
 
 @pytest.mark.parametrize("address", ["sqlite:///a/b/study.db", "a/b/study.journal"])
@@ -50,6 +56,69 @@ def test_a_file_that_is_no_database_is_refused_and_kept() -> None:
 def test_a_bad_address_is_named(address: str, said: str) -> None:
     with pytest.raises(StorageError, match=said):
         open_storage(address, create=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("server", ["sqlite", "postgres"])
+def test_workers_that_start_at_once_make_one_storage(
+    server: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = "sqlite:///new.db" if server == "sqlite" else request.getfixturevalue("postgres")
+    at = time.monotonic() + 0.3
+
+    def begin() -> None:
+        time.sleep(max(0.0, at - time.monotonic()))
+        storage = open_storage(address, create=True)
+        with quiet_studies():
+            optuna.create_study(study_name="one", storage=storage, load_if_exists=True)
+
+    children = [fork(begin) for _ in range(5)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0] * 5, capfd.readouterr().err
+    assert optuna.get_all_study_names(open_storage(address, create=False)) == ["one"]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    import boto3
+    from moto import mock_aws
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "none")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        boto3.client("s3").create_bucket(Bucket="ours")
+        yield "s3://ours"
+
+
+@pytest.mark.parametrize("place", ["folder", "s3"])
+def test_artifacts_are_found_again(place: str, request: pytest.FixtureRequest) -> None:
+    address = "some/artifacts" if place == "folder" else request.getfixturevalue("bucket")
+    Path("curve.csv").write_text("epoch,accuracy")
+    study = optuna.create_study()
+    artifact = upload_artifact(
+        artifact_store=artifact_store(address), file_path="curve.csv", study_or_trial=study
+    )
+    download_artifact(
+        artifact_store=artifact_store(address), file_path="again.csv", artifact_id=artifact
+    )
+    assert Path("again.csv").read_text() == "epoch,accuracy"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("s3://none", "'s3://none' cannot be reached"),
+        ("s3://ours/inside", "must be a folder or s3://bucket, but got 's3://ours/inside'"),
+        ("s3://", "must be a folder or s3://bucket"),
+        ("gs://ours", "must be a folder or s3://bucket, but got 'gs://ours'"),
+        ("/proc/none", "cannot be made"),
+    ],
+)
+@pytest.mark.usefixtures("bucket")
+def test_a_bad_artifact_store_is_named(address: str, said: str) -> None:
+    with pytest.raises(StorageError, match=re.escape(said)):
+        artifact_store(address)
 
 
 def _epoch(cost: int) -> dict[str, Any]:

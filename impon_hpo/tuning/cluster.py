@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ OWN = {"name": "impon-hpo", "timeout_min": 24 * 60, "slurm_signal_delay_s": 120}
 
 TIMEOUTS = 1000
 """How often a job that has used up its time is put back into the queue."""
+
+
+POLL_SECONDS = 1.0
 
 
 class WorkerJob:
@@ -44,7 +48,9 @@ class WorkerJob:
             RuntimeError: It ended with another exit code than 0; submitit keeps that as the result.
         """
         self._process = subprocess.Popen([sys.executable, "-m", "impon_hpo", *self.arguments])
-        code = self._process.wait()
+        # Not wait(): it holds a lock that `checkpoint`, called in the midst of it, would wait for.
+        while (code := self._process.poll()) is None:
+            time.sleep(POLL_SECONDS)
         if code:
             raise RuntimeError(f"The worker ended with exit code {code}; the log above says why.")
         return code

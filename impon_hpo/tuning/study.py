@@ -56,8 +56,9 @@ def open_study(
             "make: it maximizes. Use another --storage."
         )
     identity = study_file.identity(arm)
+    begun = bool(study.get_trials(deepcopy=False))  # before the identity, which is there first
     found = study.user_attrs.get(IDENTITY)
-    if found is None and not study.get_trials(deepcopy=False):
+    if found is None and not begun:
         with no_experimental_warnings():
             study.set_metric_names(["validation accuracy"])
         study.set_user_attr(IDENTITY, identity)

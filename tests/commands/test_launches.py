@@ -1,0 +1,143 @@
+"""Workers handed on: to a cluster, through a proxy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from impon_hpo.cli import app
+from impon_hpo.errors import ConfigError
+from impon_hpo.record import StudyRecord, read_studies
+from impon_hpo.storage import open_storage
+from impon_hpo.tuning.cluster import job_parameters
+from tests.studies import SMALL, write_study
+from tests.tuning.test_recovery import outcome
+
+IMPON_HPO = [sys.executable, "-m", "impon_hpo"]
+LONGER = SMALL.replace("epochs = 3", "epochs = 27").replace("subset = 240", "subset = 1200")
+
+
+def wait_for(what: Callable[[], bool], *, seconds: float = 120) -> None:
+    limit = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < limit, "it does not come to that"
+        time.sleep(0.2)
+
+
+def record(address: str) -> StudyRecord | None:
+    try:
+        (found,) = read_studies(open_storage(address, create=False), "small")
+    except Exception:
+        return None
+    return found
+
+
+def n_epochs(address: str) -> int:
+    found = record(address)
+    return 0 if found is None else sum(len(trial.epochs) for trial in found.trials)
+
+
+def undisturbed() -> StudyRecord:
+    subprocess.run([*IMPON_HPO, "tune", "small", "--storage", "whole.journal"], check=True)
+    found = record("whole.journal")
+    assert found is not None
+    return found
+
+
+@pytest.mark.slow
+def test_preempted_job_saves_and_continues(capfd: pytest.CaptureFixture[str]) -> None:
+    write_study(LONGER)
+    address = "sqlite:///cluster.db"
+    command = [*IMPON_HPO, "tune", "small", "--storage", address, "--launcher", "local"]
+    with Path("job").open("w") as said:  # no pipe, which the job would keep open
+        subprocess.run([*command, "--job", "timeout_min=5"], check=True, stdout=said)
+    (job,) = Path("job").read_text().split()
+    wait_for(lambda: n_epochs(address) >= 2)
+    asked = subprocess.run(["pgrep", "-P", job], capture_output=True, text=True)
+    children = asked.stdout.split()
+    assert children
+    for child in children:  # as Slurm does when it takes the machine away
+        os.kill(int(child), signal.SIGUSR2)
+    wait_for(lambda: (found := record(address)) is not None and found.n_finished == 3)
+    found = record(address)
+    assert found is not None
+    assert outcome(found) == outcome(undisturbed())
+    log = "".join(path.read_text() for path in Path("runs/small/jobs", job).glob("*log.*"))
+    assert "preempted" in log
+    assert "Interrupted. The same command continues." in log
+
+
+def test_cluster_that_is_not_there_is_a_clear_mistake() -> None:
+    write_study()
+    done = CliRunner().invoke(
+        app, ["tune", "small", "--launcher", "slurm", "--storage", "x.journal"]
+    )
+    assert isinstance(done.exception, ConfigError)
+    assert "cannot be submitted to 'slurm'" in str(done.exception)
+
+
+def test_parameters_of_jobs() -> None:
+    given = ["timeout_min=60", "slurm_partition=gpu", "slurm_account=1a"]
+    assert job_parameters(given) == {
+        "timeout_min": 60,
+        "slurm_partition": "gpu",
+        "slurm_account": "1a",
+    }
+    with pytest.raises(ConfigError, match="--job takes key=value, but got 'gpu'"):
+        job_parameters(["gpu"])
+
+
+@pytest.mark.slow
+def test_study_goes_on_through_a_proxy_that_is_restarted() -> None:
+    write_study(LONGER)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+
+    def proxy() -> subprocess.Popen[str]:
+        started = subprocess.Popen(
+            [*IMPON_HPO, "proxy", "--storage", "sqlite:///behind.db", "--port", str(port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert started.stdout is not None
+        assert started.stdout.readline().strip() == f"grpc://127.0.0.1:{port}"
+        return started
+
+    first = proxy()
+    worker = subprocess.Popen(
+        [*IMPON_HPO, "tune", "small", "--storage", f"grpc://127.0.0.1:{port}"]
+    )
+    wait_for(lambda: n_epochs("sqlite:///behind.db") >= 2)
+    first.kill()
+    first.communicate()
+    time.sleep(1)
+    second = proxy()
+    try:
+        assert worker.wait(timeout=120) == 0
+    finally:
+        second.terminate()
+        second.communicate()
+    found = record("sqlite:///behind.db")
+    assert found is not None
+    assert outcome(found) == outcome(undisturbed())
+
+
+def test_taken_port_is_a_clear_mistake() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = CliRunner().invoke(app, ["proxy", "--storage", "x.journal", "--port", port])
+    assert isinstance(done.exception, ConfigError)
+    assert f"Port {port} of 127.0.0.1 cannot be used" in str(done.exception)

@@ -21,8 +21,9 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
-    """What is in the storage: trials by state, best, cost."""
+    """What is in the storage: trials by state, best, cost; and on the disk."""
     from impon_hpo.record import read_studies
+    from impon_hpo.reporting.disk_use import disk_line, disk_use
     from impon_hpo.reporting.summary import summarise
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
@@ -31,10 +32,12 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     opened = open_storage(storage or study_file.storage, create=False)
     arms = [summarise(record) for record in read_studies(opened, study_file.name)]
     if format is Format.json:
-        print_json(arms)
+        disk = disk_use(study_file.runs)
+        print_json([facts | {"bytes_on_disk": disk} for facts in arms])
         return
     for facts in arms:
         print_summary(facts)
+    print_line(disk_line(study_file.runs))
 
 
 def dashboard(

@@ -47,11 +47,6 @@ class Checkpoints:
             if trial.state.is_finished():
                 self.of(study, trial.number).delete()
 
-    @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.pt*"))
-
 
 def resumed_epochs(
     config: TrainingConfig,

@@ -131,7 +131,7 @@ def _run_trial(
     try:
         with lease.held():
             value = objective(trial)
-    except TakenOverError:
+    except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
         progress.note(f"trial {trial.number} was taken over by another worker")
         return None
     except optuna.TrialPruned:

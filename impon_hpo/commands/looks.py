@@ -45,17 +45,22 @@ def dashboard(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
     storage: Storage = None,
 ) -> None:
-    """Open optuna-dashboard on the study's storage and artifacts, with a note on each arm."""
-    from impon_hpo.record import read_studies
-    from impon_hpo.reporting.dashboard import HOST, check_port, serve, write_note
+    """Open optuna-dashboard on the study's storage, with notes and graphs on each arm.
+
+    While other processes run trials, notes and graphs keep up with them.
+    """
+    import threading
+
+    from impon_hpo.reporting.dashboard import HOST, Pages, check_port, serve
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
     check_port(port)
     opened = open_storage(storage or study_file.storage, create=False)
-    for record in read_studies(opened, study_file.name):
-        write_note(record)
+    pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)
+    pages.write()
+    threading.Thread(target=pages.keep_up, name="pages", daemon=True).start()
     print_line(f"http://{HOST}:{port}/dashboard")
     say("Ctrl-C stops it.")
     sys.stdout.flush()

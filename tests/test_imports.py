@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "sampling": {"errors", "lookup"},
     "training": {"errors", "lookup", "environment", "sampling"},
     "tuning": {
+        "csv_table",
         "errors",
         "lookup",
         "environment",

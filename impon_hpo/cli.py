@@ -24,6 +24,7 @@ for command in (
     runs.train,
     runs.tune,
     looks.status,
+    looks.watch,
     looks.samplers,
     compares.plan,
     compares.compare,

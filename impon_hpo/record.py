@@ -77,6 +77,13 @@ class TrialRecord:
         )
 
     @property
+    def fate(self) -> str:
+        """What became of it: complete, pruned, diverged, failed, running or waiting."""
+        if self.state == "PRUNED":
+            return "pruned" if self._stopped_by_pruner else "diverged"
+        return "failed" if self.state == "FAIL" else self.state.lower()
+
+    @property
     def unpruned_epochs(self) -> int:
         """Epochs that it would have had without a pruner; diverged and failed trials would have
         ended where they did."""

@@ -299,7 +299,8 @@ def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
         assert "impon-hpo train small --arm impon" in study["note"]["body"]
         trial = study["trials"][0]
         assert [value["step"] for value in trial["intermediate_values"]] == [1, 2, 3]
-        (artifact,) = trial["artifacts"]
+        artifacts = {entry["filename"]: entry for entry in trial["artifacts"]}
+        artifact = artifacts["learning_curve.csv"]
         curve = _get(
             f"{base}/artifacts/{summary['study_id']}/{trial['trial_id']}/{artifact['artifact_id']}"
         )

@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "sampling": {"errors", "lookup"},
     "training": {"errors", "lookup", "environment", "sampling"},
     "tuning": {
+        "csv_table",
+        "live_table",
         "errors",
         "lookup",
         "environment",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
     },
     "reporting": {
         "csv_table",
+        "live_table",
         "errors",
         "lookup",
         "environment",
@@ -53,6 +56,7 @@ MAY_IMPORT = {
         "record",
     },
     "csv_table": {"errors"},
+    "live_table": {"record"},
     "errors": set(),
     "lookup": {"errors"},
     "environment": {"errors"},
@@ -70,6 +74,7 @@ MUST_NOT_IMPORT = {
     "storage": {"torch", "torchvision"},
     "record": {"torch", "torchvision"},
     "csv_table": {"torch", "torchvision", "optuna"},
+    "live_table": {"torch", "torchvision"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The commands that only look: `status`, `samplers`, `dashboard` and `doctor`."""
+"""The commands that only look: `status`, `watch`, `samplers`, `dashboard` and `doctor`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from impon_hpo.commands.options import Format, Formatted, Storage, Study
-from impon_hpo.console import print_json, print_line, print_rows, print_table, say
+from impon_hpo.commands.options import Format, Formatted, Storage, Study, interrupted
+from impon_hpo.console import print_json, print_line, print_rows, print_table, say, talk
 
 
 def print_summary(facts: dict[str, Any]) -> None:
@@ -40,22 +40,62 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     print_line(disk_line(study_file.runs))
 
 
+def watch(
+    study: Study,
+    storage: Storage = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Finished trials wanted; default: n_trials.")
+    ] = None,
+    interval: Annotated[
+        float, typer.Option(min=0.1, help="Seconds from one look to the next.")
+    ] = 2.0,
+) -> None:
+    """Show how a study goes that other processes run, until its arms have their finished trials.
+
+    Arms that nobody has begun are not waited for.
+    """
+    from impon_hpo.record import read_studies
+    from impon_hpo.reporting.summary import summarise
+    from impon_hpo.reporting.watch import watch as watch_study
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study_file import read_study_file
+
+    study_file = read_study_file(study)
+    opened = open_storage(storage or study_file.storage, create=False)
+    try:
+        records = watch_study(
+            lambda: read_studies(opened, study_file.name),
+            n_trials=trials or study_file.n_trials,
+            console=talk,
+            interval=interval,
+        )
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
+    for record in records:
+        print_summary(summarise(record))
+
+
 def dashboard(
     study: Study,
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
     storage: Storage = None,
 ) -> None:
-    """Open optuna-dashboard on the study's storage and artifacts, with a note on each arm."""
-    from impon_hpo.record import read_studies
-    from impon_hpo.reporting.dashboard import HOST, check_port, serve, write_note
+    """Open optuna-dashboard on the study's storage, with notes and graphs on each arm.
+
+    While other processes run trials, notes and graphs keep up with them.
+    """
+    import threading
+
+    from impon_hpo.reporting.dashboard import HOST, Pages, check_port, serve
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
     check_port(port)
     opened = open_storage(storage or study_file.storage, create=False)
-    for record in read_studies(opened, study_file.name):
-        write_note(record)
+    pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)
+    pages.write()
+    threading.Thread(target=pages.keep_up, name="pages", daemon=True).start()
     print_line(f"http://{HOST}:{port}/dashboard")
     say("Ctrl-C stops it.")
     sys.stdout.flush()

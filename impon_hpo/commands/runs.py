@@ -180,7 +180,7 @@ def _run_study(
     quiet_optuna()
     end_with_parent()
     config = study_file.arms[arm]
-    progress = Progress(talk, config.epochs)
+    progress = Progress(talk, config.epochs, budget)
     guard = Guard(budget, progress.epoch)
     checkpoints = Checkpoints(
         study_file.runs / "checkpoints", keep=keep_checkpoints, say=progress.note

@@ -69,6 +69,7 @@ def summarise_comparison(
         verdict = claim["verdict"] | {"arm": protocol.claim}
     return {
         "study": study_file.name,
+        "study_arms": list(study_file.arms),
         "question": study_file.question,
         "data": protocol.data,
         "protocol": protocol.identity(),

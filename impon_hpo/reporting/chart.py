@@ -25,10 +25,10 @@ class Series:
     Args:
         name: As the legend has it.
         x: Numbers, or the names of bars.
-        y: Numbers.
+        y: Numbers; NaN breaks a line, so that one series can hold many.
         low: Lower ends of a band or of error bars, if there is one.
         high: Upper ends.
-        kind: "line", "points" or "bars" (stacked).
+        kind: "line", "steps" (each value holds until the next one), "points" or "bars" (stacked).
         colour: As #RRGGBB.
         dash: One of `DASHES`.
         main: Whether it is drawn in pictures, and on pages without a click in the legend.
@@ -73,11 +73,17 @@ class Chart:
 
 
 class Palette:
-    """Gives each arm the same colour in every chart, and each share of an epoch the same dash."""
+    """Gives each arm the same colour in every chart, and each share of an epoch the same dash.
 
-    def __init__(self) -> None:
+    Args:
+        arms: Those of the study in the order of its file, so that dashboard and reports agree.
+    """
+
+    def __init__(self, arms: Sequence[str] = ()) -> None:
         self._colours = dict(KNOWN)
         self._dashes: dict[str, str] = {"1": DASHES[0]}
+        for arm in arms:
+            self.colour(arm)
 
     def colour(self, arm: str) -> str:
         """Return the colour of an arm, whatever its share of an epoch and policy."""

@@ -20,9 +20,8 @@ from impon_hpo.reporting.comparison_curves import (
 
 def comparison_charts(summary: Mapping[str, Any]) -> list[Chart]:
     """Return all charts of a comparison; those for which there is nothing yet are left out."""
-    palette = Palette()
+    palette = Palette(summary["study_arms"])
     for row in summary["arms"]:
-        palette.colour(row["arm"])
         palette.dash(row["fraction"])
     drawn = [
         regret_against_cost(summary, palette),

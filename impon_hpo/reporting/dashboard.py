@@ -1,20 +1,26 @@
-"""optuna-dashboard on a study's storage and artifacts, with a note on each arm."""
+"""optuna-dashboard on a study's storage and artifacts, with a note and graphs on each arm."""
 
 from __future__ import annotations
 
-import json
 import socket
-from typing import Any
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from optuna.storages import BaseStorage
-from optuna_dashboard import run_server, save_note
+from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.record import StudyRecord
-from impon_hpo.reporting.summary import summarise
+from impon_hpo.record import read_studies
+from impon_hpo.reporting.chart import Palette
+from impon_hpo.reporting.draw_page import figure
+from impon_hpo.reporting.note import note, read_verdict
+from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage import artifact_store
 
 HOST = "127.0.0.1"  # the dashboard has no log-in, and can delete studies
+REFRESH_SECONDS = 20.0
 
 
 def serve(storage: BaseStorage, artifacts: str, port: int) -> None:
@@ -38,68 +44,46 @@ def check_port(port: int) -> None:
             ) from error
 
 
-def write_note(record: StudyRecord) -> None:
-    """Write on the study's page what was asked, what was run and how, and what came of it."""
-    save_note(record.optuna_study, note(record))
+class Pages:
+    """What we write on the pages of a study's arms: a note, and graphs under names that stay.
 
+    Args:
+        storage: The storage.
+        study: Name of the study.
+        arms: Its arms in the order of the study file, which gives them their colours.
+        runs: runs/<study>, where the verdict of a comparison lies.
+    """
 
-def note(record: StudyRecord) -> str:
-    """Return the note on one arm, in Markdown."""
-    facts = summarise(record)
-    identity = record.identity
-    run = identity["run"]
-    trials = facts["trials"]
-    lines = [
-        f"# {identity['study']}: arm `{identity['arm']}`",
-        "",
-        record.question,
-        "",
-        f"**Batch sampler** `{run['sampler']}` {_options(run['sampler_options'])} on "
-        f"`{run['dataset']}`, {run['model']} of width {run['width']}, {run['epochs']} epochs.",
-        f"**Pruner** {_call(identity['pruner'])}, **study sampler** "
-        f"{_call(identity['study_sampler'])}, seed {identity['seed']}.",
-        "",
-        f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
-        f"{trials['fail']} failed. "
-        f"Spent: {facts['epochs']} epochs of {facts['epochs_without_pruning']} without pruning, "
-        f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}.",
-        "",
-    ]
-    if facts["best"] is not None:
-        best = facts["best"]
-        lines += [
-            f"Best: trial {best['trial']} with validation accuracy {best['val_accuracy']:.4f}. "
-            "To train it again:",
-            "",
-            "```sh",
-            best["retrain"],
-            "```",
-            "",
-        ]
-    lines += [
-        "To continue or to repeat this arm:",
-        "",
-        "```sh",
-        facts["continue"],
-        "```",
-        "",
-        "| setting | value |",
-        "|---|---|",
-        *(f"| {key} | `{json.dumps(value)}` |" for key, value in run.items()),
-        *(f"| {key} (searched) | `{value}` |" for key, value in identity["space"].items()),
-        "",
-    ]
-    for environment in record.environments:
-        versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
-        where = environment.get("gpu", environment["cpu"])
-        lines.append(f"Run with {versions} on {where}, {environment['platform']}.")
-    return "\n".join(lines) + "\n"
+    def __init__(self, storage: BaseStorage, study: str, arms: Sequence[str], runs: Path) -> None:
+        self._storage = storage
+        self._study = study
+        self._palette = Palette(arms)
+        self._runs = runs
+        self._written: dict[str, str] = {}
 
+    def write(self) -> None:
+        """Write those whose study has changed; a note that a person has changed stays.
 
-def _options(options: dict[str, Any]) -> str:
-    return f"({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else ""
+        Raises:
+            NothingYetError: The storage holds nothing of the study.
+        """
+        records = read_studies(self._storage, self._study)
+        verdict = read_verdict(self._runs)
+        for record in records:
+            study = record.optuna_study
+            text = note(record, records, verdict)
+            before = self._written.get(study.study_name)
+            if text == before:
+                continue
+            if before is None or get_note(study) == before:
+                save_note(study, text)
+            for chart in study_charts(record, records, self._palette):
+                save_plotly_graph_object(study, figure(chart), graph_object_id=chart.key)
+            self._written[study.study_name] = text
 
-
-def _call(table: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in table.items() if key != "name")
-    return f"`{table['name']}({arguments})`"
+    def keep_up(self) -> None:
+        """Write again every few seconds, for ever, while other processes run trials."""
+        while True:
+            time.sleep(REFRESH_SECONDS)
+            with suppress(Exception):  # a storage that is away for a moment: the next one succeeds
+                self.write()

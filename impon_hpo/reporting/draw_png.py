@@ -46,6 +46,7 @@ def write_png(path: Path, chart: Chart) -> None:
                 series.x,
                 series.y,
                 style,
+                drawstyle="steps-post" if series.kind == "steps" else "default",
                 marker="o",
                 ms=3,
                 label=series.name,

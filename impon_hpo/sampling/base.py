@@ -193,6 +193,11 @@ class BatchSampler(ABC):
         """Return (n,) int32: how often each row has been picked so far."""
         return self._visits + self._epoch_visits()
 
+    def class_picks(self) -> Tensor:
+        """Return (n_classes,) int64: how often each class is picked in the epoch that runs."""
+        picks = torch.zeros(self.rows.n_classes, dtype=torch.int64, device=self.rows.device)
+        return picks.scatter_add_(0, self.rows.labels, self._epoch_visits().long())
+
     def diagnostics(self) -> dict[str, float]:
         """Describe the picks of the epoch that runs; waits for the device, so once an epoch.
 
@@ -201,9 +206,7 @@ class BatchSampler(ABC):
             classes picked in this epoch over that of a uniform distribution (1 = all equally often,
             0 = one class only). A method adds its own.
         """
-        picked = torch.zeros(self.rows.n_classes, dtype=torch.float64, device=self.rows.device)
-        labels = self.rows.labels
-        picked.scatter_add_(0, labels, self._epoch_visits().to(torch.float64))
+        picked = self.class_picks().double()
         shares = picked / picked.sum().clamp_min(1)
         entropy = -float(torch.special.xlogy(shares, shares).sum())
         return {

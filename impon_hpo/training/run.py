@@ -33,7 +33,8 @@ VALIDATION_BATCH = 1000
 class TrainingRun:
     """The moving parts of one training run; `train_epoch` advances them all by an epoch.
 
-    `step_losses` (steps_per_epoch,) float64 has the mean loss of each batch of the last epoch.
+    `step_losses` (steps_per_epoch,) float64 has the mean loss of each batch of the last epoch;
+    `class_picks` has for each epoch done how often each class was picked.
 
     Args:
         config: The settings.
@@ -51,6 +52,7 @@ class TrainingRun:
         self.memory = memory
         self.splits = splits
         self.results: list[EpochResult] = []
+        self.class_picks: list[list[int]] = []
         self._begun: BegunEpoch | None = None
         self.device = device = splits.train.labels.device
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
@@ -123,6 +125,7 @@ class TrainingRun:
             diagnostics={key: value for key, value in diagnostics.items() if math.isfinite(value)},
         )
         self.results.append(result)
+        self.class_picks.append(self.sampler.class_picks().tolist())
         return result
 
     def train_rows(
@@ -183,6 +186,7 @@ class TrainingRun:
         return {
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
+            "class_picks": list(self.class_picks),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -203,6 +207,7 @@ class TrainingRun:
         if state is None:
             return
         self.results = [EpochResult(**result) for result in state["results"]]
+        self.class_picks = state["class_picks"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

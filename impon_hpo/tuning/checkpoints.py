@@ -48,21 +48,15 @@ class Checkpoints:
                 self.of(study, trial.number).delete()
 
 
-def resumed_epochs(
+def resumed_run(
     config: TrainingConfig,
     splits: Splits,
     memory: RowMemory | None,
     checkpoint: Checkpoint | None,
     say: Say,
-) -> Iterator[tuple[EpochResult, bool]]:
-    """Yield the result of each epoch and whether it is new: those of the checkpoint first, then
-    what is trained from there.
-
-    A checkpoint that cannot be used is deleted, and the run begins anew.
-
-    Raises:
-        CheckpointError: A checkpoint cannot be written; what was there is still whole.
-    """
+) -> TrainingRun:
+    """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
+    deleted."""
     run = TrainingRun(config, splits, memory)
     if checkpoint is not None:
         try:
@@ -73,6 +67,19 @@ def resumed_epochs(
             if memory is not None:
                 memory.clear()
             run = TrainingRun(config, splits, memory)
+    return run
+
+
+def all_epochs(
+    run: TrainingRun, checkpoint: Checkpoint | None
+) -> Iterator[tuple[EpochResult, bool]]:
+    """Yield the result of each epoch and whether it is new: those that a run has behind it first,
+    then what is trained from there.
+
+    Raises:
+        CheckpointError: A checkpoint cannot be written; what was there is still whole.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
     for result in tuple(run.results):
         yield result, False
     for result in epochs_left(run, checkpoint):

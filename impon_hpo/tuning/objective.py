@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import optuna
-from optuna.artifacts import upload_artifact
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import ImponHpoError, NonFiniteLossError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED, flat_epoch
+from impon_hpo.record import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED
 from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
@@ -28,13 +25,23 @@ from impon_hpo.training.references import (
     with_reference,
     without_reference,
 )
+from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.tuning.artifacts import upload_files
 from impon_hpo.tuning.begun import Begun, begun_trial
-from impon_hpo.tuning.checkpoints import Checkpoints, resumed_epochs
+from impon_hpo.tuning.checkpoints import Checkpoints, all_epochs, resumed_run
 from impon_hpo.tuning.space import check_space, suggest, with_settings
 from impon_hpo.tuning.study_references import StudyReferences
 
 OnEpoch = Callable[[optuna.Trial, EpochResult], None]
+
+
+@dataclass
+class _Course:
+    """What one call of the objective has come to."""
+
+    run: TrainingRun | None = None
+    results: list[EpochResult] = field(default_factory=list)
 
 
 class Objective:
@@ -44,13 +51,14 @@ class Objective:
     from 1, it reports the validation accuracy and asks the pruner. A run whose loss is no longer
     finite is pruned. It leaves as user attributes of the trial: `impon:epochs` (a mapping an epoch,
     the fields of `EpochResult`), `impon:cost` (forward-equivalents), `impon:reason`, the share of
-    rows seen and the batch sampler's last diagnostics; and the learning curve as an artifact.
+    rows seen and the batch sampler's last diagnostics; and as artifacts the learning curve, the
+    resolved settings, the diagnostics over the epochs, and which images it picked most and never.
 
     Args:
         config: The settings of every trial.
         space: Settings that each trial draws, by name.
         splits: The data; default: loaded from `config` at the first trial.
-        artifact_store: Where learning curves and references go; default: nowhere.
+        artifact_store: Where a trial's files and references go; default: nowhere.
         references: Where references are kept; default: in the user's cache folder.
         checkpoints: Where trials are saved after every epoch, so that one that was put back among
             the waiting ones goes on where it was; default: nowhere.
@@ -101,19 +109,19 @@ class Objective:
         begun = begun_trial(trial)
         if begun.pruned:
             raise optuna.TrialPruned(begun.pruned)
-        results: list[EpochResult] = []
+        course = _Course()
         try:
-            self._train(trial, config, begun, results)
+            self._train(trial, config, begun, course)
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
             trial.set_user_attr(PRUNED, str(pruned))
-            self._describe(trial, results)
+            self._describe(trial, course)
             raise
         except NonFiniteLossError as error:
-            trial.set_user_attr(COST, _cost(results) + error.cost)
+            trial.set_user_attr(COST, _cost(course.results) + error.cost)
             trial.set_user_attr(REASON, str(error))
             trial.set_user_attr(PRUNED, str(error))
-            self._describe(trial, results)
+            self._describe(trial, course)
             raise optuna.TrialPruned(str(error)) from error
         except KeyboardInterrupt:
             trial.set_user_attr(REASON, INTERRUPTED)
@@ -122,27 +130,28 @@ class Objective:
             raise
         except Exception as error:
             trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
-            self._describe(trial, results)
+            self._describe(trial, course)
             raise
         if REASON in trial.user_attrs:  # of an earlier interruption
             trial.set_user_attr(REASON, "")
-        self._describe(trial, results)
-        return results[-1].val_accuracy
+        self._describe(trial, course)
+        return course.results[-1].val_accuracy
 
     def _train(
         self,
         trial: optuna.Trial,
         config: TrainingConfig,
         begun: Begun,
-        results: list[EpochResult],
+        course: _Course,
     ) -> None:
         """Train from where the trial is to its end, and gather the results of its epochs."""
+        results = course.results
         checkpoint = None
         if self._checkpoints is not None:
             checkpoint = self._checkpoints.of(trial.study, trial.number)
         config, splits, memory = self._with_reference(trial, config, begun)
-        say = self._references.say
-        for result, new in resumed_epochs(config, splits, memory, checkpoint, say):
+        course.run = resumed_run(config, splits, memory, checkpoint, self._references.say)
+        for result, new in all_epochs(course.run, checkpoint):
             if new and len(results) < len(begun.epochs):
                 begun = begun.trained_again(trial, n_kept=len(results))
             results.append(result)
@@ -178,15 +187,16 @@ class Objective:
         trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
         trial.set_user_attr(COST, _cost(results))
 
-    def _describe(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
-        if not results:
+    def _describe(self, trial: optuna.Trial, course: _Course) -> None:
+        run, results = course.run, course.results
+        if run is None or not results:
             return
         # As numbers of their own, the dashboard can sort and plot by them.
         numbers = {"share_seen": results[-1].share_seen} | results[-1].diagnostics
         for name, number in numbers.items():
             trial.set_user_attr(f"impon:{name}", number)
         if self._artifact_store is not None:
-            _upload_curve(trial, results, self._artifact_store)
+            upload_files(trial, self._artifact_store, run, results)
 
 
 def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:
@@ -202,17 +212,3 @@ def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int
 
 def _cost(results: list[EpochResult]) -> int:
     return sum(result.cost for result in results)
-
-
-def _upload_curve(trial: optuna.Trial, results: list[EpochResult], store: ArtifactStore) -> None:
-    """Attach the learning curve as a CSV file, which optuna-dashboard shows as a table."""
-    rows = [flat_epoch(dataclasses.asdict(result)) for result in results]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "learning_curve.csv"
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        upload_artifact(
-            artifact_store=store, file_path=str(path), study_or_trial=trial, mimetype="text/csv"
-        )

@@ -6,34 +6,54 @@ import time
 from types import TracebackType
 
 import optuna
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
-from impon_hpo.record import StudyRecord
+from impon_hpo.live_table import clock, live_table
+from impon_hpo.record import StudyRecord, read_study
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.tuning.ledger import Budget, spent
+
+READING_SHARE = 0.05
+"""Share of the time that may go into reading the study for the table."""
+
+
+def budget_left(budget: Budget, record: StudyRecord) -> str:
+    """Return what is left of a study's budget, in words; "" where there is none."""
+    found = spent(record)
+    said = []
+    if budget.max_epochs is not None:
+        said.append(f"{max(0, budget.max_epochs - found.epochs):,} epochs")
+    if budget.max_cost is not None:
+        said.append(f"{max(0.0, budget.max_cost - found.cost):,.0f} forward-equivalents")
+    if budget.max_seconds is not None:
+        said.append(f"{clock(max(0.0, budget.max_seconds - found.seconds))} of training")
+    return ", ".join(said)
 
 
 class Progress:
-    """Shows trial, epoch, validation accuracy, best, pruned so far and time left.
+    """Shows what runs with its accuracies, epoch, pace and time left, and the study's best, pruned
+    and what is left of its budget.
 
     Use it as a context manager.
 
     Args:
         console: Where to show it; it must write to standard error.
         horizon: Epochs of an unpruned trial.
+        budget: What the study may spend.
     """
 
-    def __init__(self, console: Console, horizon: int) -> None:
+    def __init__(self, console: Console, horizon: int, budget: Budget | None = None) -> None:
         self._console = console
         self._horizon = horizon
+        self._budget = budget or Budget()
         self._live = Live(console=console, refresh_per_second=4, transient=True)
         self._seconds: list[float] = []  # of every epoch of this process
         self._last = time.perf_counter()
         self._record: StudyRecord | None = None
         self._n_trials = 0
+        self._read_at = 0.0
+        self._read_seconds = 0.0
 
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
@@ -61,6 +81,9 @@ class Progress:
         self._last = now
         record = self._record
         assert record is not None, "begin() comes before epoch()"
+        if self._console.is_terminal:
+            self._show(trial.study)
+            return
         best = record.best
         facts = {
             "trial": f"{trial.number}",
@@ -69,13 +92,23 @@ class Progress:
             "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",
             "pruned": f"{record.count('PRUNED')}",
             "finished": f"{record.n_finished}/{self._n_trials}",
-            "time left": _clock(self._seconds_left(record, result.epoch)),
+            "time left": clock(self._seconds_left(record, result.epoch)),
         }
-        if self._console.is_terminal:
-            self._live.update(self._panel(facts, record.n_finished + result.epoch / self._horizon))
-        else:
-            line = "  ".join(f"{name} {value}" for name, value in facts.items())
-            self._console.print(line, highlight=False, soft_wrap=True)
+        if self._budget.given:
+            facts["budget left"] = budget_left(self._budget, read_study(trial.study))
+        line = "  ".join(f"{name} {value}" for name, value in facts.items())
+        self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _show(self, study: optuna.Study) -> None:
+        """Show the study as the storage has it, with the trials of all workers."""
+        begun = time.perf_counter()
+        if (begun - self._read_at) * READING_SHARE < self._read_seconds:
+            return  # a storage of thousands of trials takes long to read
+        record = read_study(study)
+        table = live_table(record, self._n_trials, budget_left(self._budget, record))
+        self._live.update(table)
+        self._read_at = time.perf_counter()
+        self._read_seconds = self._read_at - begun
 
     def end(self, number: int, state: str, reason: str) -> None:
         """Say how a trial ended."""
@@ -92,14 +125,3 @@ class Progress:
         expected = sum(lengths) / len(lengths) if lengths else self._horizon
         epochs = (self._n_trials - record.n_finished) * expected - epoch
         return max(0.0, epochs) * sum(self._seconds) / len(self._seconds)
-
-    def _panel(self, facts: dict[str, str], done: float) -> Group:
-        table = Table(*facts, box=None, header_style="bold", pad_edge=False)
-        table.add_row(*facts.values())
-        return Group(Text(), table, ProgressBar(total=self._n_trials, completed=done, width=60))
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

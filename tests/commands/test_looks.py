@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import optuna
 import pytest
+import typer
+from optuna.trial import TrialState, create_trial
 
-from impon_hpo.commands.looks import samplers
+from impon_hpo.commands.looks import samplers, watch
 from impon_hpo.commands.options import Format
+from impon_hpo.errors import NothingYetError
+from impon_hpo.record import IDENTITY
 from impon_hpo.sampling.table import SAMPLERS
+from tests.reporting.records import IDENTITY_OF_IT
+from tests.studies import write_study
 
 
 def test_every_batch_sampler_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,3 +32,41 @@ def test_batch_samplers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     listed = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in listed] == list(SAMPLERS)
     assert {one["name"]: one["weights"] for one in listed}["impon"] == "none"
+
+
+def _storage_of_a_study(n_finished: int) -> None:
+    write_study()
+    Path("runs/small").mkdir(parents=True)
+    study = optuna.create_study(storage="sqlite:///runs/small/study.db", direction="maximize")
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT)
+    for _ in range(n_finished):
+        study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+
+
+def test_watch_ends_with_the_study_and_sums_it_up(capsys: pytest.CaptureFixture[str]) -> None:
+    _storage_of_a_study(3)
+    watch("small", storage=None)
+    captured = capsys.readouterr()
+    assert "impon  trial 2 complete" in captured.err
+    assert "trials: 3 complete, 0 pruned, 0 failed" in captured.out
+
+
+def test_watch_is_ended_by_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    _storage_of_a_study(1)
+    slept = []
+
+    def press(seconds: float) -> None:
+        slept.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("impon_hpo.reporting.watch.time.sleep", press)
+    with pytest.raises(typer.Exit) as ended:
+        watch("small", storage=None, trials=2, interval=7)
+    assert ended.value.exit_code == 130
+    assert slept == [7]
+
+
+def test_nothing_to_watch_is_told() -> None:
+    write_study()
+    with pytest.raises(NothingYetError, match="nothing has been run into it"):
+        watch("small", storage=None)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
-from optuna.artifacts import download_artifact, get_all_artifact_meta
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON
-from impon_hpo.storage import artifact_store, open_storage
+from impon_hpo.storage import open_storage
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs
@@ -121,24 +118,6 @@ def test_an_interrupted_run_says_so(tiny_config: TrainingConfig, tiny_splits: Sp
     with pytest.raises(KeyboardInterrupt):
         study.optimize(objective, n_trials=1)
     assert study.trials[0].user_attrs[REASON] == INTERRUPTED
-
-
-@pytest.mark.parametrize("prune", [False, True])
-def test_the_learning_curve_is_attached(
-    tiny_config: TrainingConfig, tiny_splits: Splits, prune: bool
-) -> None:
-    study = _study(DeterministicPruner(prune))
-    store = artifact_store(str(Path("artifacts")))
-    objective = Objective(tiny_config, SPACE, splits=tiny_splits, artifact_store=store)
-    study.optimize(objective, n_trials=1)
-    trial = study.trials[0]
-    (meta,) = get_all_artifact_meta(trial, storage=study._storage)
-    assert (meta.filename, meta.mimetype) == ("learning_curve.csv", "text/csv")
-    download_artifact(artifact_store=store, artifact_id=meta.artifact_id, file_path="curve.csv")
-    with Path("curve.csv").open(newline="") as file:
-        rows: list[dict[str, Any]] = list(csv.DictReader(file))
-    assert [float(row["val_accuracy"]) for row in rows] == list(trial.intermediate_values.values())
-    assert "class_balance" in rows[0]
 
 
 def test_a_space_that_does_not_fit_is_refused_before_anything_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import optuna
@@ -11,12 +12,21 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
-from impon_hpo.record import IDENTITY, StudyRecord, read_studies
+from impon_hpo.record import (
+    COST,
+    EPOCH_SECONDS,
+    EPOCHS,
+    IDENTITY,
+    StudyRecord,
+    read_studies,
+    read_study,
+)
 from impon_hpo.storage import open_storage
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
+from impon_hpo.tuning.ledger import Budget
 from impon_hpo.tuning.objective import Objective
-from impon_hpo.tuning.progress import Progress
+from impon_hpo.tuning.progress import Progress, budget_left
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile
 from impon_hpo.tuning.tune import tune
@@ -220,7 +230,8 @@ def test_plain_lines_say_trial_epoch_accuracy_best_pruned_and_time_left(
     assert f"best {record.trials[0].value:.4f} (trial 0)" in lines[4]
 
 
-def test_a_terminal_gets_a_live_table(tiny_splits: Splits) -> None:
+def test_a_terminal_gets_a_live_table(tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impon_hpo.tuning.progress.READING_SHARE", 1e9)  # these epochs are short
     study_file = small_study()
     said = io.StringIO()
     progress = Progress(Console(file=said, width=120, force_terminal=True), horizon=3)
@@ -231,3 +242,17 @@ def test_a_terminal_gets_a_live_table(tiny_splits: Splits) -> None:
     assert "val accuracy" in said.getvalue()
     assert "3/3" in said.getvalue()
     assert "━" in said.getvalue()
+    assert re.search("[▁▂▃▄▅▆▇█]{3}", said.getvalue())
+
+
+def test_what_is_left_of_a_budget_is_shown() -> None:
+    study = _open(small_study())
+    trial = study.ask()
+    epochs = [{"cost": 10} | dict.fromkeys(EPOCH_SECONDS, 1.0)] * 2
+    trial.set_user_attr(EPOCHS, epochs)
+    trial.set_user_attr(COST, 20)
+    record = read_study(study)
+    budget = Budget(max_epochs=9, max_cost=1e4, max_seconds=67)
+    assert budget_left(budget, record) == "7 epochs, 9,980 forward-equivalents, 1:01 of training"
+    assert budget_left(Budget(max_epochs=1), record) == "0 epochs"
+    assert budget_left(Budget(), record) == ""

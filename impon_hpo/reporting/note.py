@@ -1,0 +1,134 @@
+"""The note on an arm's page of the dashboard: what was asked, run, spent and found, in Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from impon_hpo.record import StudyRecord
+from impon_hpo.reporting.page import markdown_table, versions_of
+from impon_hpo.reporting.summary import summarise
+
+
+def read_verdict(runs: Path) -> Mapping[str, Any] | None:
+    """Return the verdict that `impon-hpo compare` has left in a study's folder, or None.
+
+    Args:
+        runs: runs/<study>.
+    """
+    try:
+        verdict = json.loads((runs / "report" / "summary.json").read_text())["verdict"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return verdict if isinstance(verdict, dict) and "sentence" in verdict else None
+
+
+def note(
+    record: StudyRecord,
+    records: Sequence[StudyRecord],
+    verdict: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the note on one arm.
+
+    Args:
+        record: The arm.
+        records: All arms of its study.
+        verdict: Of the study's comparison, if there is one.
+    """
+    facts = summarise(record)
+    identity = record.identity
+    run = identity["run"]
+    trials = facts["trials"]
+    lines = [
+        f"# {identity['study']}: arm `{identity['arm']}`",
+        "",
+        record.question,
+        "",
+        f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
+        f"{trials['fail']} failed. "
+        f"Spent: {facts['epochs']} epochs of {facts['epochs_without_pruning']} without pruning, "
+        f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}"
+        f"{_saved(facts)}.",
+        "",
+        *_verdict(verdict),
+        *_arms(records),
+        *_commands(facts),
+        "## What was run",
+        "",
+        f"**Batch sampler** `{run['sampler']}` {_options(run['sampler_options'])} on "
+        f"`{run['dataset']}`, {run['model']} of width {run['width']}, {run['epochs']} epochs.",
+        f"**Pruner** {_call(identity['pruner'])}, **study sampler** "
+        f"{_call(identity['study_sampler'])}, seed {identity['seed']}.",
+        "",
+        "| setting | value |",
+        "|---|---|",
+        *(f"| {key} | `{json.dumps(value)}` |" for key, value in run.items()),
+        *(f"| {key} (searched) | `{value}` |" for key, value in identity["space"].items()),
+        "",
+    ]
+    for environment in record.environments:
+        lines.append(f"Run with {versions_of(environment)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _saved(facts: Mapping[str, Any]) -> str:
+    ratio = facts["cost_ratio"]
+    return "" if ratio is None else f": {1 - ratio:.0%} saved by pruning"
+
+
+def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
+    if verdict is None:
+        return []
+    said = " ".join(filter(None, [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]))
+    return ["## Verdict of the comparison", "", said, ""]
+
+
+def _arms(records: Sequence[StudyRecord]) -> list[str]:
+    """Return the table of all arms, and where the dashboard lays them side by side."""
+    rows = []
+    for record in records:
+        facts = summarise(record)
+        best, trials = facts["best"], facts["trials"]
+        ratio = facts["cost_ratio"]
+        rows.append(
+            {
+                "arm": f"`{facts['arm']}`",
+                "complete / pruned": f"{trials['complete']} / {trials['pruned']}",
+                "best validation accuracy": f"{best['val_accuracy']:.4f}" if best else "",
+                "best trial": str(best["trial"]) if best else "",
+                "cost (forward-equivalents)": f"{facts['cost']:,.0f}",
+                "of the cost without pruning": "" if ratio is None else f"{ratio:.0%}",
+            }
+        )
+    lines = ["## Arms", "", *markdown_table(rows), ""]
+    if len(records) > 1:
+        numbers = ",".join(str(record.optuna_study._study_id) for record in records)
+        lines += [f"[Side by side](/dashboard/compare-studies?ids={numbers})", ""]
+    return lines
+
+
+def _commands(facts: Mapping[str, Any]) -> list[str]:
+    lines = ["## Commands", ""]
+    best = facts["best"]
+    if best is not None:
+        lines += [
+            f"The best is trial {best['trial']}, with validation accuracy "
+            f"{best['val_accuracy']:.4f}. To train it again:",
+            "",
+            "```sh",
+            best["retrain"],
+            "```",
+            "",
+        ]
+    return [*lines, "To continue or to repeat this arm:", "", "```sh", facts["continue"], "```", ""]
+
+
+def _options(options: dict[str, Any]) -> str:
+    return f"({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else ""
+
+
+def _call(table: dict[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value!r}" for key, value in table.items() if key != "name")
+    return f"`{table['name']}({arguments})`"

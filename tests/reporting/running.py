@@ -1,0 +1,40 @@
+"""A study under way, made up, whose trials a test moves on as a worker would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+
+from impon_hpo.record import COST, EPOCHS, IDENTITY, StudyRecord, read_study
+from tests.reporting.records import IDENTITY_OF_IT
+
+
+def begun_study() -> optuna.Study:
+    study = optuna.create_study(direction="maximize")
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT)
+    return study
+
+
+def add_epochs(trial: optuna.Trial, *accuracies: float) -> None:
+    """Write down epochs of 2 seconds and 1000 rows each."""
+    epochs: list[dict[str, Any]] = [
+        {
+            "epoch": number,
+            "val_accuracy": accuracy,
+            "cost": 10,
+            "rows_trained": 1000,
+            "seconds_drawing": 0.5,
+            "seconds_stepping": 1.0,
+            "seconds_validating": 0.5,
+            "diagnostics": {},
+        }
+        for number, accuracy in enumerate(accuracies, start=1)
+    ]
+    trial.set_user_attr(EPOCHS, epochs)
+    trial.set_user_attr(COST, 10 * len(epochs))
+
+
+def finish(study: optuna.Study, trial: optuna.Trial, value: float) -> StudyRecord:
+    study.tell(trial, value)
+    return read_study(study)

@@ -1,0 +1,60 @@
+"""Tests of watching a study that others run: every change is told once, and it ends with them."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from impon_hpo.record import StudyRecord, read_study
+from impon_hpo.reporting.watch import watch
+from tests.reporting.running import add_epochs, begun_study, finish
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> tuple[str, int]:
+    """Watch a study whose trial moves on between looks; return what was shown, and the looks."""
+    study = begun_study()
+    trial = study.ask()
+
+    def move_on(seconds: float) -> None:
+        if looks == 1:
+            add_epochs(trial, 0.1)
+        elif looks == 3:
+            add_epochs(trial, 0.1, 0.4)
+        elif looks == 4:
+            finish(study, trial, 0.4)
+
+    looks = 0
+
+    def read() -> list[StudyRecord]:
+        nonlocal looks
+        looks += 1
+        return [read_study(study)]
+
+    monkeypatch.setattr("impon_hpo.reporting.watch.time.sleep", move_on)
+    said = io.StringIO()
+    console = Console(file=said, width=120, force_terminal=terminal)
+    (record,) = watch(read, n_trials=1, console=console, interval=2.0)
+    assert record.n_finished == 1
+    return said.getvalue(), looks
+
+
+def test_every_change_is_a_line_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said, looks = watched(monkeypatch, terminal=False)
+    assert said.splitlines() == [
+        "impon  trial 0 running  epoch 0/9",
+        "impon  trial 0 running  epoch 1/9  val accuracy 0.1000",
+        "impon  trial 0 running  epoch 2/9  val accuracy 0.4000",
+        "impon  trial 0 complete  epoch 2/9  val accuracy 0.4000",
+    ]
+    assert looks == 5
+
+
+def test_terminal_gets_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, _ = watched(monkeypatch, terminal=True)
+    assert "finished 0/1" in said
+    assert "▁█" in said
+    assert "finished 1/1" in said

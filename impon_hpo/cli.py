@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import compares, looks, runs
+from impon_hpo.commands import benchmarks, compares, looks, runs
 from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
@@ -33,6 +33,7 @@ for command in (
     looks.doctor,
 ):
     app.command()(command)
+app.add_typer(benchmarks.benchmark)
 
 
 def main() -> None:

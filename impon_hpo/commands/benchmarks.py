@@ -56,6 +56,44 @@ def step(
     _print(measured, format)
 
 
+@benchmark.command()
+def sampling(
+    samplers: Annotated[
+        list[str] | None, typer.Option("--sampler", help="May be repeated; default: all.")
+    ] = None,
+    width: Width = 8,
+    side: Side = 16,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=200, help="Training rows; several: how the cost grows with them."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    rounds: Rounds = 20,
+    device: Device = "auto",
+    format: Formatted = Format.table,
+) -> None:
+    """Choosing a batch and learning from its losses, as a share of a uniform training step."""
+    with loading():
+        from impon_hpo.benchmarks.sampling import measure_growth, measure_sampling
+
+    sizes = rows or [10_000]
+    if len(sizes) > 1:
+        measured = measure_growth(
+            samplers=samplers or [], n_rows=sizes, batch_size=batch_size, rounds=rounds
+        )
+    else:
+        measured = measure_sampling(
+            samplers=samplers or [],
+            width=width,
+            side=side,
+            n_rows=sizes[0],
+            batch_size=batch_size,
+            rounds=rounds,
+            device=device,
+        )
+    _print(measured, format)
+
+
 def _print(measured: Measurement, format: Format) -> None:
     """Print a measurement; in a table, what it was taken on is talk."""
     if format is Format.json:

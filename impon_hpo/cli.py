@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import compares, launches, looks, runs
+from impon_hpo.commands import benchmarks, compares, launches, looks, runs
 from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
@@ -35,6 +35,7 @@ for command in (
     looks.doctor,
 ):
     app.command()(command)
+app.add_typer(benchmarks.benchmark)
 
 
 def main() -> None:

@@ -55,6 +55,18 @@ MAY_IMPORT = {
         "storage",
         "record",
     },
+    "benchmarks": {
+        "errors",
+        "environment",
+        "console",
+        "record",
+        "storage",
+        "sampling",
+        "training",
+        "tuning",
+        "comparing",
+        "reporting",
+    },
     "csv_table": {"errors"},
     "live_table": {"record"},
     "errors": set(),
@@ -118,9 +130,26 @@ def test_imports_run_with_the_data(path: Path) -> None:
         assert module.split(".")[0] not in MUST_NOT_IMPORT.get(room, set()), module
 
 
+def test_only_commands_import_benchmarks() -> None:
+    above = {
+        room_of(module_of(path))
+        for path in FILES
+        if any(module.startswith("impon_hpo.benchmarks") for module in imports(path))
+    }
+    assert above == {"benchmarks", "commands"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_import_their_siblings_directly(path: Path) -> None:
-    names = ("sampling", "training", "tuning", "comparing", "reporting", "commands")
+    names = (
+        "sampling",
+        "training",
+        "tuning",
+        "comparing",
+        "reporting",
+        "benchmarks",
+        "commands",
+    )
     rooms = {f"impon_hpo.{name}" for name in names}
     assert not imports(path) & (rooms | {"impon_hpo"}) or path.name in {
         "__init__.py",

@@ -36,6 +36,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_between, check_positive
+from impon_hpo.sampling.estimator import finite_rows
 from impon_hpo.sampling.features import make_features
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.rows import Rows
@@ -127,7 +128,7 @@ class AutoAssist(BatchSampler):
             raise ConfigError("observe() needs the draw that this batch sampler returned.")
         losses = losses.float()
         self._fit.add(draw.scores, losses)
-        finite = torch.isfinite(losses) & torch.isfinite(draw.context).all(dim=1)
+        finite = torch.isfinite(losses) & finite_rows(draw.context)
         inputs = torch.where(finite[:, None], draw.context, 0.0)
         losses = torch.where(finite, losses, 0.0).double()
         n_rows = finite.sum()

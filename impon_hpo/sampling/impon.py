@@ -28,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from impon_hpo.errors import ConfigError
@@ -120,16 +120,19 @@ class Impon(BatchSampler):
                 n_features + 1, forgetting=forgetting, ridge=ridge, device=rows.device
             )
         self._fit = EstimatorFit()
+        self._weights = _trainable(self.model)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._fit.clear()
+        # Walking through a model takes as long as the norm itself, so once an epoch.
+        self._weights = _trainable(self.model)
         if epoch > 1 and self.reset != "never":
             self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
         bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
-        norm = get_total_norm([p.detach() for p in self.model.parameters() if p.requires_grad])
+        norm = get_total_norm(self._weights)
         norm = norm.to(bank.device, torch.float32)  # of no parameters: a zero on the CPU
         context = torch.cat([self._features(bank), norm.expand(len(bank), 1)], dim=1)
         scores = self.estimator.predict(context)
@@ -170,6 +173,10 @@ class Impon(BatchSampler):
         super().load_state_dict(state)
         self._fit.load_state_dict(state["fit"])
         self.estimator.load_state_dict(state["estimator"])
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class ImponLow(Impon):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from impon_hpo.sampling.estimator import finite_rows
+
 
 class RecursiveLeastSquares:
     """Predict from context vectors by exponentially weighted ridge regression with an intercept.
@@ -41,7 +43,7 @@ class RecursiveLeastSquares:
 
     def update(self, context: Tensor, losses: Tensor) -> None:
         """Learn from context vectors (B, d) and observed losses (B,)."""
-        finite = torch.isfinite(losses) & torch.isfinite(context).all(dim=1)
+        finite = torch.isfinite(losses) & finite_rows(context)
         context = torch.where(finite[:, None], context, 0.0).double()
         context = torch.cat([context, finite[:, None].double()], dim=1)
         targets = torch.where(finite, losses, 0.0).double()

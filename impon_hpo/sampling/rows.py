@@ -66,4 +66,4 @@ class Rows:
 
     def read(self, rows: Tensor) -> Tensor:
         """Return the prepared inputs (k, ...) float32 of `rows` (k,) int64."""
-        return self.prepare(self.inputs[rows])
+        return self.prepare(self.inputs.index_select(0, rows))

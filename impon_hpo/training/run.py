@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
+from impon_hpo.training.allocator import keep_freed_memory
 from impon_hpo.training.augmentation import Augmentation
 from impon_hpo.training.averaging import average_weights
 from impon_hpo.training.begun_epoch import BegunEpoch
@@ -48,13 +49,12 @@ class TrainingRun:
     def __init__(
         self, config: TrainingConfig, splits: Splits, memory: RowMemory | None = None
     ) -> None:
-        self.config = config
-        self.memory = memory
-        self.splits = splits
+        self.config, self.splits, self.memory = config, splits, memory
         self.results: list[EpochResult] = []
         self.class_picks: list[list[int]] = []
         self._begun: BegunEpoch | None = None
         self.device = device = splits.train.labels.device
+        keep_freed_memory()
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
         weights_seed, crop_seed, sampler_seed = seeds

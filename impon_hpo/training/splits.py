@@ -99,7 +99,11 @@ class Splits:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory."""
-        return ((images.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2)
+        # Spread over an image, they meet long runs of memory, not three values at a time.
+        mean, std = (
+            values.expand(images.shape[1:]).contiguous() for values in (self.mean, self.std)
+        )
+        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
     def rows(self) -> Rows:
         """Return the training rows as a batch sampler reads them."""

@@ -35,17 +35,23 @@ class Checkpoints:
 
     def of(self, study: optuna.Study, number: int) -> Checkpoint:
         """Return the checkpoint of a trial, whether it is there or not."""
-        name = str(study.user_attrs.get(UID, study.study_name))
-        safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
-        return Checkpoint(self.folder / f"{safe}-{number}.pt")
+        return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
 
     def delete_finished(self, study: optuna.Study) -> None:
         """Delete what finished trials have left, unless it is to be kept."""
         if self.keep or not any(self.folder.glob("*.pt*")):
             return
+        # From the files on, which are few: the trials are many, and the study's name costs a query.
+        name = _file_name(study)
+        there = {path.name.partition(".pt")[0] for path in self.folder.glob(f"{name}-*.pt*")}
         for trial in study.get_trials(deepcopy=False):
-            if trial.state.is_finished():
-                self.of(study, trial.number).delete()
+            if trial.state.is_finished() and f"{name}-{trial.number}" in there:
+                Checkpoint(self.folder / f"{name}-{trial.number}.pt").delete()
+
+
+def _file_name(study: optuna.Study) -> str:
+    name = str(study.user_attrs.get(UID, study.study_name))
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
 def resumed_run(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from impon_hpo.sampling.estimator import Init, LinearEstimator
+from impon_hpo.sampling.estimator import Init, LinearEstimator, finite_rows
 
 NAN, INF = math.nan, math.inf
 
@@ -191,3 +191,10 @@ def test_shrinking_keeps_a_share_of_what_was_learnt(init: Init, factor: float) -
         ],
         (1 - factor) * float(fresh.bias) + factor * 2.0,
     )
+
+
+def test_rows_are_finite_only_where_every_value_is() -> None:
+    values = torch.ones(5, 3)
+    values[1, 0], values[2, 1], values[3, 2] = float("nan"), float("inf"), -float("inf")
+    values[4] = torch.finfo(torch.float32).max  # whose sum is not finite
+    assert finite_rows(values).tolist() == [True, False, False, False, True]

@@ -326,3 +326,28 @@ def test_broken_folder_leaves_no_cache_behind(root: Path, tmp_path: Path) -> Non
     with pytest.raises(DataError):
         load(root)
     assert list((tmp_path / "cache").rglob("*.npy")) == []
+
+
+def test_rows_keep_the_order_of_paths_part_by_part(tmp_path: Path) -> None:
+    # As text, "a-b" would come before "a/…".
+    for name in ("one", "two"):
+        for index, file in enumerate(("a/2.png", "a-b.png", "a/1.png", "B.PNG")):
+            path = tmp_path / "images" / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4, 3), index, dtype=np.uint8)).save(path)
+    data = load_folder(root=tmp_path / "images", download=False, image_size=None)
+    assert data.images[:4, 0, 0, 0].tolist() == [3, 2, 0, 1]
+
+
+def test_the_cache_is_the_same_wherever_the_folder_is_named_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        for index in range(3):
+            path = tmp_path / "images" / name / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((4, 4, 3), index, dtype=np.uint8)).save(path)
+    load_folder(root=tmp_path / "images", download=False, image_size=None)
+    monkeypatch.chdir(tmp_path / "images")
+    load_folder(root=Path(), download=False, image_size=None)
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1

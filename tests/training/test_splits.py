@@ -345,3 +345,9 @@ def test_batch_sampler_reads_the_training_rows_normalised() -> None:
 def test_unknown_data_set_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"Unknown data set 'digit'\. Did you mean 'digits'"):
         load_splits(config(dataset="digit"), CPU)
+
+
+def test_images_of_another_size_are_normalised_alike(tiny_splits: Splits) -> None:
+    images = tiny_splits.test.images[:3, :5, :6]
+    expected = ((images.float() - tiny_splits.mean) / tiny_splits.std).permute(0, 3, 1, 2)
+    assert torch.equal(tiny_splits.normalise(images), expected)

@@ -1,0 +1,207 @@
+"""`benchmark sampling`: what choosing a batch costs beside training on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from impon_hpo.benchmarks.made_data import N_CLASSES, made_reference, make_splits
+from impon_hpo.benchmarks.measure import Measurement, alternate, ratios, spread, surroundings
+from impon_hpo.benchmarks.step import step_config
+from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.table import SAMPLERS, make_sampler
+from impon_hpo.training.device import find_device
+from impon_hpo.training.run import TrainingRun
+
+STEPS = 20
+"""Steps timed together, so that a clock or a GPU is not asked for a millisecond's work."""
+
+
+def measure_sampling(
+    *,
+    samplers: Sequence[str],
+    width: int,
+    side: int,
+    n_rows: int,
+    batch_size: int,
+    rounds: int,
+    device: str = "auto",
+) -> Measurement:
+    """Time draw and observe of batch samplers, and a uniform training step, in turn.
+
+    Methods that score by a forward pass are charged for it, through the model.
+
+    Args:
+        samplers: Their names; empty: all.
+        width: Channels of the model's first stage.
+        side: Pixels of an image's side.
+        n_rows: Training rows.
+        batch_size: Rows a step.
+        rounds: Times that each side counts.
+        device: As in a study file.
+
+    Raises:
+        ConfigError: A name is unknown, a size does not fit, or the device is not there.
+    """
+    place = find_device(device)
+    config = step_config(width=width, batch_size=batch_size, rounds=rounds)
+    splits = make_splits(config, n_train=n_rows, side=side, device=place)
+    splits = dataclasses.replace(splits, reference=made_reference(n_rows, place))
+    run = TrainingRun(config, splits)
+    uniform = make_sampler("uniform", splits.rows(), {}, batch_size=batch_size, model=run.model)
+
+    def step() -> None:
+        run.model.train()
+        run._step(uniform.draw().rows, None)
+        _wait(place)
+
+    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = run.predict(splits.train.images[rows])
+        return run._row_losses(logits, splits.train.labels[rows]), logits
+
+    made = {
+        name: make_bench_sampler(name, splits.rows(), batch_size, run.model)
+        for name in samplers or SAMPLERS
+    }
+    sides: dict[str, Callable[[], Any]] = {"step": step} | {
+        name: choosing(sampler, score, batch_size) for name, sampler in made.items()
+    }
+    around = surroundings(str(place))
+    seconds = alternate(sides, rounds, warm_up=3)
+    chosen = {name: [taken / STEPS for taken in seconds[name]] for name in made}
+    rows = [
+        dict[str, Any](sampler=name, forward="yes" if made[name].needs_forward else "no")
+        | spread(chosen[name]).scaled(1e3).columns("ms")
+        | ratios(chosen[name], seconds["step"]).scaled(100).columns("percent_of_step")
+        for name in made
+    ]
+    settings = {
+        "width": width,
+        "side": side,
+        "rows": n_rows,
+        "batch_size": batch_size,
+        "rounds": rounds,
+        "step_ms": spread(seconds["step"]).scaled(1e3).columns("ms")["ms"],
+    }
+    return Measurement("sampling", settings, around, rows)
+
+
+def measure_growth(
+    *, samplers: Sequence[str], n_rows: Sequence[int], batch_size: int, rounds: int
+) -> Measurement:
+    """Time draw and observe of batch samplers over data sets of several sizes, on the CPU.
+
+    The rows are eight random numbers each; nothing is trained. A row's memory is what the sampler
+    itself holds: inputs, labels and reference, which all samplers share, are not counted.
+
+    Args:
+        samplers: Their names; empty: all that need no forward pass.
+        n_rows: Sizes of the data set.
+        batch_size: Rows a step.
+        rounds: Times that each side counts.
+
+    Raises:
+        ConfigError: A name is unknown or a size does not fit.
+    """
+    cheap = [name for name, sampler in SAMPLERS.items() if not sampler.needs_forward]
+    names = samplers or [name for name in cheap if name != "proxy-filter"]
+    cpu = torch.device("cpu")
+    around = surroundings("cpu")
+    rows = []
+    model = torch.nn.Linear(8, N_CLASSES)
+    for name in names:
+        sides, held = {}, {}
+        for n in n_rows:
+            generator = torch.Generator().manual_seed(0)
+            labels = torch.randint(N_CLASSES, (n,), generator=generator)
+            inputs = torch.randn(n, 8, generator=generator)
+            data = Rows(inputs, labels, N_CLASSES, reference=made_reference(n, cpu))
+            sampler = make_bench_sampler(name, data, batch_size, model)
+            sides[str(n)] = choosing(sampler, _no_scores, batch_size)
+            held[str(n)] = state_bytes(sampler)
+        seconds = alternate(sides, rounds, warm_up=3)
+        first = seconds[str(n_rows[0])]
+        rows += [
+            dict[str, Any](sampler=name, rows=n, bytes_per_row=round(held[str(n)] / n, 1))
+            | spread(seconds[str(n)]).scaled(1e3 / STEPS).columns("ms")
+            | ratios(seconds[str(n)], first).columns("times_smallest")
+            for n in n_rows
+        ]
+    settings = {"batch_size": batch_size, "rounds": rounds}
+    return Measurement("sampling, by rows", settings, around, rows)
+
+
+def make_bench_sampler(
+    name: str, rows: Rows, batch_size: int, model: torch.nn.Module
+) -> BatchSampler:
+    """Make a batch sampler as it is by default, in its second epoch, for a run without end."""
+    options = {"of": "impon"} if name == "placebo" else {}
+    sampler = make_sampler(
+        name, rows, options, batch_size=batch_size, model=model, total_steps=10**9
+    )
+    for epoch in (1, 2):  # what is done in the first epoch only is not what a run costs
+        sampler.start_epoch(epoch)
+    return sampler
+
+
+def choosing(
+    sampler: BatchSampler, score: Callable[[Tensor], tuple[Tensor, Tensor]], batch_size: int
+) -> Callable[[], None]:
+    """Return what draws and observes `STEPS` batches, with losses that are made up."""
+    device = sampler.rows.device
+    logits = torch.randn(batch_size, sampler.rows.n_classes, device=device)
+    losses = torch.rand(batch_size, device=device)
+
+    def choose() -> None:
+        for _ in range(STEPS):
+            draw = sampler.draw(score)
+            sampler.observe(draw, losses, logits)
+        _wait(device)
+
+    return choose
+
+
+def state_bytes(sampler: BatchSampler) -> int:
+    """Return the bytes of the tensors that a batch sampler holds and its data set does not."""
+    shared = {id(sampler.model)}
+    given = [sampler.rows.inputs, sampler.rows.labels]
+    if sampler.rows.reference is not None:
+        given += [sampler.rows.reference.loss, sampler.rows.reference.probabilities]
+    storages = {tensor.untyped_storage().data_ptr() for tensor in given}
+    return _bytes_in(sampler, shared, storages)
+
+
+def _bytes_in(thing: Any, seen: set[int], storages: set[int]) -> int:
+    if id(thing) in seen:
+        return 0
+    seen.add(id(thing))
+    if isinstance(thing, Tensor):
+        storage = thing.untyped_storage()
+        if storage.data_ptr() in storages:
+            return 0
+        storages.add(storage.data_ptr())
+        return storage.nbytes()
+    if isinstance(thing, dict):
+        parts = list(thing.values())
+    elif isinstance(thing, list | tuple):
+        parts = list(thing)
+    elif type(thing).__module__.startswith("impon_hpo.sampling"):
+        parts = [part for name, part in vars(thing).items() if name != "_epoch_rows"]
+    else:
+        return 0
+    return sum(_bytes_in(part, seen, storages) for part in parts)
+
+
+def _no_scores(rows: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.full((len(rows),), math.log(N_CLASSES)), torch.zeros(len(rows), N_CLASSES)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

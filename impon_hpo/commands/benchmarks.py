@@ -1,0 +1,104 @@
+"""The commands that measure: `benchmark step`, `sampling`, `study`, `scale` and `data`."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from impon_hpo.commands.options import Format, Formatted
+from impon_hpo.console import loading, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from impon_hpo.benchmarks.measure import Measurement
+
+benchmark = typer.Typer(
+    name="benchmark",
+    help="What it costs in time: both sides in one run, medians, quartiles and ratios.",
+    no_args_is_help=True,
+)
+
+Rounds = Annotated[int, typer.Option(min=1, help="Times that each side counts.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
+Width = Annotated[int, typer.Option(min=1, help="Channels of the model's first stage.")]
+Side = Annotated[int, typer.Option(min=4, help="Pixels of an image's side.")]
+
+
+@benchmark.command()
+def step(
+    width: Width = 8,
+    side: Side = 16,
+    rows: Annotated[int, typer.Option(min=10, help="Training rows of an epoch.")] = 10_000,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    rounds: Rounds = 5,
+    loader_workers: Annotated[
+        int, typer.Option(min=0, help="Worker processes of the plain loop's DataLoader.")
+    ] = 2,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile our model.")] = False,
+    device: Device = "auto",
+    format: Formatted = Format.table,
+) -> None:
+    """An epoch with validation, beside the loop of PyTorch's examples: rows per second."""
+    with loading():
+        from impon_hpo.benchmarks.step import measure_step
+
+    measured = measure_step(
+        width=width,
+        side=side,
+        n_rows=rows,
+        batch_size=batch_size,
+        rounds=rounds,
+        n_workers=loader_workers,
+        device=device,
+        compile=compile,
+    )
+    _print(measured, format)
+
+
+@benchmark.command()
+def sampling(
+    samplers: Annotated[
+        list[str] | None, typer.Option("--sampler", help="May be repeated; default: all.")
+    ] = None,
+    width: Width = 8,
+    side: Side = 16,
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=200, help="Training rows; several: how the cost grows with them."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    rounds: Rounds = 20,
+    device: Device = "auto",
+    format: Formatted = Format.table,
+) -> None:
+    """Choosing a batch and learning from its losses, as a share of a uniform training step."""
+    with loading():
+        from impon_hpo.benchmarks.sampling import measure_growth, measure_sampling
+
+    sizes = rows or [10_000]
+    if len(sizes) > 1:
+        measured = measure_growth(
+            samplers=samplers or [], n_rows=sizes, batch_size=batch_size, rounds=rounds
+        )
+    else:
+        measured = measure_sampling(
+            samplers=samplers or [],
+            width=width,
+            side=side,
+            n_rows=sizes[0],
+            batch_size=batch_size,
+            rounds=rounds,
+            device=device,
+        )
+    _print(measured, format)
+
+
+def _print(measured: Measurement, format: Format) -> None:
+    """Print a measurement; in a table, what it was taken on is talk."""
+    if format is Format.json:
+        print_json(dataclasses.asdict(measured))
+        return
+    print_table(f"benchmark {measured.benchmark}", measured.rows)
+    facts = measured.settings | measured.environment
+    say(", ".join(f"{name} {value}" for name, value in facts.items()))

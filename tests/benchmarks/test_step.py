@@ -1,0 +1,81 @@
+"""Tests of the step benchmark: both sides run, and do the same work."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torchvision.transforms import RandomCrop
+
+from impon_hpo.benchmarks.made_data import make_splits
+from impon_hpo.benchmarks.plain_loop import PlainLoop
+from impon_hpo.benchmarks.step import build_ours, build_plain, measure_step, step_config
+from impon_hpo.training.run import TrainingRun
+
+CPU = torch.device("cpu")
+
+
+def test_every_side_runs_and_the_figures_add_up() -> None:
+    found = measure_step(
+        width=2, side=8, n_rows=40, batch_size=20, rounds=1, n_workers=0, device="cpu"
+    )
+    ours, plain = found.rows
+    assert (ours["side"], plain["side"]) == ("impon-hpo", "plain loop, 0 workers")
+    assert ours["times_ours"] == 1
+    assert plain["times_ours"] == pytest.approx(
+        ours["rows_per_second"] / plain["rows_per_second"], rel=0.01
+    )
+
+
+def test_both_sides_train_and_validate_the_same_rows() -> None:
+    config = step_config(width=2, batch_size=16, rounds=1)
+    ours = build_ours(config=config, n_rows=40, side=8, device="cpu")()
+    plain = build_plain(config=config, n_rows=40, side=8, device="cpu", n_workers=0)()
+    assert (plain.rows_trained, plain.rows_validated) == (32, 10)
+    assert (ours.rows_trained, ours.rows_validated) == (32, 10)
+
+
+def test_both_sides_compute_the_same_where_order_and_augmentation_do_not_matter() -> None:
+    # One batch of all rows: the order changes nothing but rounding.
+    config = step_config(width=4, batch_size=40, rounds=3).model_copy(update={"augment": "none"})
+    splits = make_splits(config, n_train=40, side=8, device=CPU)
+    ours, plain = TrainingRun(config, splits), PlainLoop(config, splits, n_workers=0)
+    plain.model.load_state_dict(ours.model.state_dict())
+    for _ in range(3):
+        mine, theirs = ours.train_epoch(), plain.train_epoch()
+        assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-3)
+        assert theirs.val_accuracy == pytest.approx(mine.val_accuracy, abs=0.101)  # a row of 10
+
+
+def test_the_plain_loop_augments_as_ours_does() -> None:
+    config = step_config(width=2, batch_size=40, rounds=1)
+    splits = make_splits(config, n_train=40, side=16, device=CPU)
+    loop = PlainLoop(config, splits, n_workers=0)
+    (first, labels), (second, _) = next(iter(loop.train_loader)), next(iter(loop.train_loader))
+    assert first.shape == (40, 3, 16, 16)
+    assert sorted(labels.tolist()) == sorted(splits.train.labels.tolist())
+    assert not torch.equal(first, second)
+    plain = {transform.__class__.__name__ for transform in _transforms(loop)}
+    assert plain == {"RandomCrop", "RandomHorizontalFlip", "ToTensor", "Normalize"}
+    crop = next(t for t in _transforms(loop) if isinstance(t, RandomCrop))
+    assert crop.padding == TrainingRun(config, splits).augmentation.padding == 2
+
+
+def test_the_plain_loop_normalises_as_ours_does() -> None:
+    config = step_config(width=2, batch_size=40, rounds=1)
+    splits = make_splits(config, n_train=40, side=8, device=CPU)
+    images, labels = next(iter(PlainLoop(config, splits, n_workers=0).validation_loader))
+    assert torch.equal(labels, splits.validation.labels)
+    torch.testing.assert_close(images, splits.normalise(splits.validation.images))
+
+
+def _transforms(loop: PlainLoop) -> list[object]:
+    dataset = loop.train_loader.dataset
+    return dataset.transform.transforms  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_every_side_runs_on_a_gpu() -> None:
+    found = measure_step(width=4, side=16, n_rows=200, batch_size=50, rounds=1, n_workers=0)
+    assert found.environment["gpu"]
+    assert len(found.rows) == 2

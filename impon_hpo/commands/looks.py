@@ -7,7 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from impon_hpo.commands.options import Format, Formatted, Storage, Study, interrupted
+from impon_hpo.commands.options import (
+    Format,
+    Formatted,
+    Storage,
+    Study,
+    check_free,
+    interrupted,
+)
 from impon_hpo.console import print_json, print_line, print_rows, print_table, say, talk
 
 
@@ -77,29 +84,33 @@ def watch(
 
 def dashboard(
     study: Study,
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 8080,
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: whoever reaches this machine.")
+    ] = "127.0.0.1",
     storage: Storage = None,
 ) -> None:
     """Open optuna-dashboard on the study's storage, with notes and graphs on each arm.
 
-    While other processes run trials, notes and graphs keep up with them.
+    While other processes run trials, notes and graphs keep up with them. There is no log-in:
+    whoever reaches the port can delete studies.
     """
     import threading
 
-    from impon_hpo.reporting.dashboard import HOST, Pages, check_port, serve
+    from impon_hpo.reporting.dashboard import Pages, serve
     from impon_hpo.storage import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
-    check_port(port)
+    check_free(host, port)
     opened = open_storage(storage or study_file.storage, create=False)
     pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)
     pages.write()
     threading.Thread(target=pages.keep_up, name="pages", daemon=True).start()
-    print_line(f"http://{HOST}:{port}/dashboard")
+    print_line(f"http://{host}:{port}/dashboard")
     say("Ctrl-C stops it.")
     sys.stdout.flush()
-    serve(opened, study_file.artifacts, port)
+    serve(opened, study_file.artifacts, host, port)
 
 
 def doctor(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,7 +10,6 @@ from pathlib import Path
 from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
-from impon_hpo.errors import ConfigError
 from impon_hpo.record import read_studies
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.draw_page import figure
@@ -19,29 +17,16 @@ from impon_hpo.reporting.note import note, read_verdict
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage import artifact_store
 
-HOST = "127.0.0.1"  # the dashboard has no log-in, and can delete studies
 REFRESH_SECONDS = 20.0
 
 
-def serve(storage: BaseStorage, artifacts: str, port: int) -> None:
+def serve(storage: BaseStorage, artifacts: str, host: str, port: int) -> None:
     """Serve the dashboard until it is interrupted.
 
     Raises:
         StorageError: The store of artifacts cannot be opened.
     """
-    run_server(storage, host=HOST, port=port, artifact_store=artifact_store(artifacts))
-
-
-def check_port(port: int) -> None:
-    """Raise `ConfigError` where `port` cannot be listened on."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except (OSError, OverflowError) as error:
-            raise ConfigError(
-                f"Port {port} of {HOST} cannot be used: {error}. Give another one with --port."
-            ) from error
+    run_server(storage, host=host, port=port, artifact_store=artifact_store(artifacts))
 
 
 class Pages:

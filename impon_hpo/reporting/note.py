@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def note(
     lines = [
         f"# {identity['study']}: arm `{identity['arm']}`",
         "",
-        record.question,
+        escape(record.question, quote=False),  # Markdown lets HTML through
         "",
         f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
         f"{trials['fail']} failed. "
@@ -82,7 +83,7 @@ def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
     if verdict is None:
         return []
     said = " ".join(filter(None, [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]))
-    return ["## Verdict of the comparison", "", said, ""]
+    return ["## Verdict of the comparison", "", escape(said, quote=False), ""]
 
 
 def _arms(records: Sequence[StudyRecord]) -> list[str]:

@@ -149,16 +149,17 @@ def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
         for row in summary["arms"]
     ]
     uniform = [row for row in summary["pruners"] if row["arm"].partition(" (")[0] == "uniform"]
-    series += [
-        Series(
-            f"uniform, {row['pruner']}",
-            [row["cost"] / unit],
-            [row["quality"]],
-            kind="points",
-            colour="#B0B0B0",
+    if uniform:
+        series.append(
+            Series(
+                "uniform under other pruners",
+                [row["cost"] / unit for row in uniform],
+                [row["quality"] for row in uniform],
+                kind="points",
+                colour="#B0B0B0",
+                labels=[row["pruner"] for row in uniform],
+            )
         )
-        for row in uniform
-    ]
     return Chart(
         key="pareto",
         title="Cost of a study against quality of its pick",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,8 @@ from impon_hpo.reporting.chart import Chart, Series
 
 TEXT = "#808080"  # reads on white and on black
 LINES = "rgba(128,128,128,0.25)"
+LETTERS = 40
+"""Letters of a line of text beside an axis that a phone has room for."""
 
 
 def figure(chart: Chart) -> Any:
@@ -25,6 +28,7 @@ def figure(chart: Chart) -> Any:
             made.add_scatter(
                 x=[*series.x, *reversed(series.x)],
                 y=[*series.high, *reversed(series.low)],
+                mode="lines",
                 fill="toself",
                 fillcolor=_faint(series.colour),
                 line_width=0,
@@ -54,20 +58,35 @@ def figure(chart: Chart) -> Any:
         add = made.add_hline if axis == "y" else made.add_vline
         add(value, line={"color": TEXT, "dash": "dash", "width": 1}, annotation={"text": label})
     made.update_layout(
-        title={"text": chart.title, "font": {"size": 16}},
-        xaxis={"title": chart.x, "type": "log" if chart.x_log else None},
-        yaxis={"title": chart.y},
+        title={
+            "text": _folded(chart.title),
+            "font": {"size": 15},
+            "yref": "container",
+            "y": 0.97,
+            "yanchor": "top",
+            "automargin": True,
+        },
+        xaxis={"title": {"text": _folded(chart.x), "font": {"size": 13}}},
+        yaxis={"title": {"text": _folded(chart.y), "font": {"size": 13}}},
         barmode="stack",
+        showlegend=True,
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"color": TEXT, "family": "system-ui, sans-serif"},
-        legend={"orientation": "h", "y": -0.25},
-        margin={"l": 60, "r": 20, "t": 50, "b": 60},
+        # Above, where it pushes nothing aside and meets no axis, however many lines it has.
+        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 11}},
+        margin={"l": 20, "r": 20, "t": 30, "b": 20},
         hovermode="closest",
     )
-    made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES)
-    made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES)
+    made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
+    made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
+    if chart.x_log:
+        made.update_xaxes(type="log", dtick="D2")  # 1, 2, 5, 10 …
     return made
+
+
+def _folded(text: str) -> str:
+    return "<br>".join(textwrap.wrap(text, LETTERS))
 
 
 def _error(series: Series) -> dict[str, Any] | None:
@@ -91,9 +110,12 @@ def _faint(colour: str) -> str:
 
 
 def fragments(charts: Sequence[Chart]) -> list[str]:
-    """Return the charts as HTML fragments, the first one with the whole of Plotly in it."""
+    """Return the charts as HTML fragments without their titles, which the page has; the first one
+    has the whole of Plotly in it."""
     return [
-        figure(chart).to_html(
+        figure(chart)
+        .update_layout(title=None)
+        .to_html(
             full_html=False,
             include_plotlyjs=number == 0,
             div_id=chart.key,

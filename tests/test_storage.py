@@ -59,11 +59,11 @@ def test_a_bad_address_is_named(address: str, said: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("server", ["sqlite", "postgres"])
+@pytest.mark.parametrize("server", ["sqlite", "postgres", "mysql"])
 def test_workers_that_start_at_once_make_one_storage(
     server: str, request: pytest.FixtureRequest, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    address = "sqlite:///new.db" if server == "sqlite" else request.getfixturevalue("postgres")
+    address = "sqlite:///new.db" if server == "sqlite" else request.getfixturevalue(server)
     at = time.monotonic() + 0.3
 
     def begin() -> None:

@@ -20,15 +20,15 @@ from impon_hpo.record import WORKER
 from impon_hpo.storage import open_storage
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back, this_worker
 
-STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres"]
+STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres", "mysql"]
 ELSEWHERE = {"place": "another machine", "pid": 1, "began": "1", "beat": 0}
 
 
 @pytest.fixture(params=STORAGES)
 def study(request: pytest.FixtureRequest) -> optuna.Study:
     storage: BaseStorage = optuna.storages.InMemoryStorage()
-    if request.param == "postgres":
-        storage = open_storage(request.getfixturevalue("postgres"), create=True)
+    if request.param in {"postgres", "mysql"}:
+        storage = open_storage(request.getfixturevalue(request.param), create=True)
     elif request.param != "memory":
         storage = open_storage(request.param, create=True)
     return optuna.create_study(storage=storage, direction="maximize")

@@ -64,6 +64,7 @@ def worker(address: str, n_trials: int) -> Callable[[], None]:
         pytest.param("sqlite", 200, marks=pytest.mark.slow),
         pytest.param("journal", 200, marks=pytest.mark.slow),
         pytest.param("postgres", 200, marks=pytest.mark.slow),
+        pytest.param("mysql", 200, marks=pytest.mark.slow),
     ],
 )
 def test_workers_share_a_storage(
@@ -73,7 +74,7 @@ def test_workers_share_a_storage(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     address = {"sqlite": "sqlite:///load.db", "journal": "load.journal"}.get(storage)
-    address = address or request.getfixturevalue("postgres")
+    address = address or request.getfixturevalue(storage)
     n_trials = N_WORKERS * trials_each
     attrs = {
         "impon:identity": {"study": "load", "arm": "stub", "run": {"epochs": EPOCHS}},

@@ -162,14 +162,14 @@ def test_killed_worker_loses_nothing(
     assert outcome(record(address)) == undisturbed
 
 
-@pytest.mark.parametrize("storage", ["journal", "postgres"])
+@pytest.mark.parametrize("storage", ["journal", "postgres", "mysql"])
 def test_killed_worker_loses_nothing_on_any_storage(
     storage: str,
     undisturbed: list[dict[str, Any]],
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
-    address = "killed.journal" if storage == "journal" else request.getfixturevalue("postgres")
+    address = "killed.journal" if storage == "journal" else request.getfixturevalue(storage)
     kill("between checkpoint and report", 2, "--storage", address)
     assert record(address).count("RUNNING") == 1
     assert tune(monkeypatch, "--storage", address) == 0

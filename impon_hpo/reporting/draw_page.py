@@ -12,10 +12,47 @@ TEXT = "#808080"  # reads on white and on black
 LINES = "rgba(128,128,128,0.25)"
 LETTERS = 40
 """Letters of a line of text beside an axis that a phone has room for."""
+LINE = 20
+"""Height in pixels of a line of a title or of a legend."""
+CARD = 480
+"""Width in pixels that a legend has in the dashboard, at least on a screen."""
 
 
 def figure(chart: Chart) -> Any:
-    """Return the Plotly figure of a chart."""
+    """Return the Plotly figure of a chart with its title, as the dashboard shows it.
+
+    Title and legend both stand above the axes, and Plotly lays one over the other unless the
+    margin has room for their lines.
+    """
+    title = _folded(chart.title)
+    height = LINE * (title.count("<br>") + 1 + _legend_lines(chart))
+    return _figure(chart).update_layout(
+        title={
+            "text": title,
+            "font": {"size": 15},
+            "x": 0.02,
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 10},
+        },
+        margin={"t": height + 24},
+    )
+
+
+def _legend_lines(chart: Chart) -> int:
+    """Estimate the lines of a legend: an entry takes its letters and a piece of the line."""
+    lines, room = 1, CARD
+    for series in chart.series:
+        width = 50 + 6 * len(series.name)
+        if width > room:
+            lines, room = lines + 1, CARD
+        room -= width
+    return lines
+
+
+def _figure(chart: Chart) -> Any:
+    """Return the Plotly figure of a chart without its title."""
     import plotly.graph_objects as go
 
     made = go.Figure()
@@ -58,14 +95,6 @@ def figure(chart: Chart) -> Any:
         add = made.add_hline if axis == "y" else made.add_vline
         add(value, line={"color": TEXT, "dash": "dash", "width": 1}, annotation={"text": label})
     made.update_layout(
-        title={
-            "text": _folded(chart.title),
-            "font": {"size": 15},
-            "yref": "container",
-            "y": 0.97,
-            "yanchor": "top",
-            "automargin": True,
-        },
         xaxis={"title": {"text": _folded(chart.x), "font": {"size": 13}}},
         yaxis={"title": {"text": _folded(chart.y), "font": {"size": 13}}},
         barmode="stack",
@@ -86,7 +115,7 @@ def figure(chart: Chart) -> Any:
 
 
 def _folded(text: str) -> str:
-    return "<br>".join(textwrap.wrap(text, LETTERS))
+    return "<br>".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False))
 
 
 def _error(series: Series) -> dict[str, Any] | None:
@@ -113,9 +142,7 @@ def fragments(charts: Sequence[Chart]) -> list[str]:
     """Return the charts as HTML fragments without their titles, which the page has; the first one
     has the whole of Plotly in it."""
     return [
-        figure(chart)
-        .update_layout(title=None)
-        .to_html(
+        _figure(chart).to_html(
             full_html=False,
             include_plotlyjs=number == 0,
             div_id=chart.key,

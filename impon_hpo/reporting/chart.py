@@ -31,7 +31,8 @@ class Series:
         kind: "line", "steps" (each value holds until the next one), "points" or "bars" (stacked).
         colour: As #RRGGBB.
         dash: One of `DASHES`.
-        main: Whether it is drawn in pictures, and on pages without a click in the legend.
+        main: Whether it is drawn in pictures, and on pages at first.
+        views: Names of the views of a page in which it is drawn; none: in all of them.
         labels: A label a point.
     """
 
@@ -44,6 +45,7 @@ class Series:
     colour: str = CONTROL
     dash: str = "solid"
     main: bool = True
+    views: Sequence[str] = ()
     labels: Sequence[str] | None = None
 
 

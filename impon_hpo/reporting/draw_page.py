@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
@@ -60,7 +61,8 @@ def _figure(chart: Chart) -> Any:
         if series.kind == "bars":
             made.add_bar(x=series.x, y=series.y, name=series.name, marker_color=series.colour)
             continue
-        shown: Any = True if series.main else "legendonly"
+        shown: Any = True if series.main else False if series.views else "legendonly"
+        meta = {"views": list(series.views)} if series.views else None
         if series.kind == "line" and series.low is not None and series.high is not None:
             made.add_scatter(
                 x=[*series.x, *reversed(series.x)],
@@ -73,6 +75,7 @@ def _figure(chart: Chart) -> Any:
                 showlegend=False,
                 legendgroup=series.name,
                 visible=shown,
+                meta=meta,
             )
         made.add_scatter(
             x=series.x,
@@ -90,6 +93,7 @@ def _figure(chart: Chart) -> Any:
             error_y=_error(series),
             text=series.labels,
             visible=shown,
+            meta=meta,
         )
     for axis, value, label in chart.limits:
         add = made.add_hline if axis == "y" else made.add_vline
@@ -110,8 +114,18 @@ def _figure(chart: Chart) -> Any:
     made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     if chart.x_log:
-        made.update_xaxes(type="log", dtick="D2")  # 1, 2, 5, 10 …
+        ticks = _log_ticks(chart)
+        made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return made
+
+
+def _log_ticks(chart: Chart) -> list[float]:
+    """Return 1, 2, 5, 10 … over the whole of an axis; Plotly would write 20 as a small 2."""
+    numbers = [float(x) for series in chart.series for x in series.x if float(x) > 0]
+    if not numbers:
+        return []
+    low, high = (math.floor(math.log10(end)) for end in (min(numbers), max(numbers)))
+    return [step * 10.0**power for power in range(low, high + 1) for step in (1, 2, 5)]
 
 
 def _folded(text: str) -> str:

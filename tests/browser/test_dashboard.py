@@ -61,11 +61,11 @@ def test_study_has_its_graphs(dashboard: str, seen: Seen) -> None:
     side_by_side = seen.page.locator("div.js-plotly-plot", has_text="The arms side by side")
     assert side_by_side.locator("g.legend text").all_text_contents() == ["impon", "uniform"]
     assert side_by_side.locator("g.trace path.js-line").count() == 2
-    title = side_by_side.locator("text.gtitle").bounding_box()
+    heading = side_by_side.locator("text.gtitle").bounding_box()
     legend = side_by_side.locator("g.legend").bounding_box()
-    assert title is not None
+    assert heading is not None
     assert legend is not None
-    assert title["y"] + title["height"] <= legend["y"], "the legend covers the title"
+    assert heading["y"] + heading["height"] <= legend["y"], "the legend covers the title"
     assert seen.errors == []
 
 

@@ -29,6 +29,9 @@ PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says s
 WORKER = "impon:worker"  # which process is at it; {} when none is
 WASTED = "impon:wasted"  # epochs, cost and seconds that had to be spent again
 
+IMAGES = "which_images.png"
+"""The file of a trial that shows which images it picked most and never."""
+
 EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
 """The fields of an epoch that differ from machine to machine."""
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from impon_hpo.reporting.chart import Chart, Series
+from impon_hpo.reporting.chart import Chart, Series, log_ticks
 
 TEXT = "#808080"  # reads on white and on black
 LINES = "rgba(128,128,128,0.25)"
@@ -114,18 +113,9 @@ def _figure(chart: Chart) -> Any:
     made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     if chart.x_log:
-        ticks = _log_ticks(chart)
+        ticks = log_ticks(chart)
         made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return made
-
-
-def _log_ticks(chart: Chart) -> list[float]:
-    """Return 1, 2, 5, 10 … over the whole of an axis; Plotly would write 20 as a small 2."""
-    numbers = [float(x) for series in chart.series for x in series.x if float(x) > 0]
-    if not numbers:
-        return []
-    low, high = (math.floor(math.log10(end)) for end in (min(numbers), max(numbers)))
-    return [step * 10.0**power for power in range(low, high + 1) for step in (1, 2, 5)]
 
 
 def _folded(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import Annotated
 
@@ -41,7 +40,6 @@ app.add_typer(benchmarks.benchmark)
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends it with its message and exit code 2."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `impon-hpo status … | head` is no error
     heed_sigterm()
     try:
         app()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +14,18 @@ from rich.markup import escape
 from rich.status import Status
 from rich.table import Table
 
+
+class _Talk(Console):
+    """Standard error; who listens to it may go, and what is run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        # Or else what is left in the buffer fails once more when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 data = Console()
-talk = Console(stderr=True)
+talk = _Talk(stderr=True)
 
 
 Say = Callable[[str], None]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import torch
 
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 # Before any fixture: results are the same to the bit with one thread only, and a process that has
 # started OpenMP threads hangs when it is forked.
 torch.set_num_threads(1)
+
+# A shell ignores Ctrl-C in what it runs in the background, and so would what the tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 STUDIES = Path(__file__).parent.parent / "studies"
 

@@ -240,6 +240,13 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(capsys: pytest.CaptureFixt
     assert "data in nowhere: WRONG: no such folder\n    Give the folder" in out
 
 
+def test_help_shows_the_brackets_of_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("tune", "--help") == 0
+    assert "Change a setting of [run], or table.key" in " ".join(
+        capsys.readouterr().out.replace("│", " ").split()
+    )
+
+
 def test_help_is_there_without_torch_and_optuna() -> None:
     code = (
         "import sys; sys.argv = ['impon-hpo', '--help']\n"
@@ -332,3 +339,43 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues() -> None:
     assert Path("runs/small/trials.csv").is_file()
     study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
     assert [trial.state.name for trial in study.trials] == ["WAITING"]
+
+
+def test_sigterm_ends_a_comparison_at_once_and_with_it_its_workers() -> None:
+    # A run of a hundred thousand epochs: whoever waits for its end waits too long.
+    write_study(SMALL.replace("epochs = 3", "epochs = 100000"))
+    command = [*COMMAND, "compare", "small", "--workers", "2", "--set", "compare.blocks=6"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    locks = Path("runs/small/compare/cells")
+    while len(list(locks.glob("*.lock"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)  # the workers hold the same pipes
+    assert process.returncode == 143
+    assert "The same command continues" in error
+    assert "Traceback" not in error
+
+
+def test_study_goes_on_when_nobody_reads_what_it_says() -> None:
+    write_study()
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [*COMMAND, "tune", "small", "--arm", "uniform", "--trials", "2"]
+    done = subprocess.run(command, stderr=writer, stdout=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert done.returncode == 0
+    study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
+    assert [trial.state.is_finished() for trial in study.trials] == [True, True]
+
+
+def test_data_that_nobody_reads_ends_a_command_without_a_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for command in (["samplers"], ["samplers", "--format", "json"], ["--version"]):
+        done = subprocess.run(
+            [*COMMAND, *command], stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+        assert done.stderr == b""
+        assert done.returncode == 1
+    os.close(writer)

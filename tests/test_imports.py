@@ -20,7 +20,7 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 # reporting reads only what they leave behind.
 MAY_IMPORT = {
     "sampling": {"errors", "lookup"},
-    "training": {"errors", "lookup", "environment", "sampling"},
+    "training": {"errors", "lookup", "environment", "console", "sampling"},
     "tuning": {
         "csv_table",
         "live_table",

@@ -29,7 +29,7 @@ Set = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Change a setting of [run], or table.key of any other table; may be repeated.",
+        help=r"Change a setting of \[run], or table.key of any other table; may be repeated.",
     ),
 ]
 Storage = Annotated[

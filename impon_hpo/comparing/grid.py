@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,11 @@ def _run_all(missing: list[Cell], folder: Path, n_workers: int) -> Iterator[str 
             try:
                 for future in as_completed(futures):
                     yield future.result()
-            except BaseException:
+            except BaseException as error:
+                # Interrupted: a run can take an hour, and begun ones leave nothing behind.
+                if not isinstance(error, Exception):
+                    for worker in active_children():
+                        worker.terminate()
                 pool.shutdown(cancel_futures=True)
                 raise
 

@@ -69,8 +69,8 @@ def _middle(distribution: BaseDistribution) -> Any:
 def recording_cells(
     study_file: StudyFile, arms: Sequence[Arm], params: Sequence[dict[str, Any]]
 ) -> list[Cell]:
-    """Return the runs to record: schedule by schedule and in it block by block, so that what is
-    there is a comparison at any time.
+    """Return the runs to record: the first policy's schedule block by block, then in each block
+    those of the others, so that what is there is a comparison at any time.
 
     Arms that differ in the evaluated weights only share their training. An arm that is taught has
     no run of its own for the first configuration: it is its teacher's.
@@ -93,8 +93,9 @@ def recording_cells(
 
     found = []
     seeds = range(study_file.seed, study_file.seed + protocol.n_blocks)
-    schedules = dict.fromkeys(arm.policy.schedule for arm in arms)
-    for schedule, seed in itertools.product(schedules, seeds):
+    first, *others = dict.fromkeys(arm.policy.schedule for arm in arms)
+    parts = [*itertools.product(seeds, [first]), *itertools.product(seeds, others)]
+    for seed, schedule in parts:
         for training, sharing in trainings.items():
             if sharing[0].policy.schedule != schedule:
                 continue

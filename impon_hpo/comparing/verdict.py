@@ -164,6 +164,14 @@ class Verdict:
         return None if None in wanted else max(number for number in wanted if number is not None)
 
     @property
+    def supported_from(self) -> float | None:
+        """The lowest cost ratio, in hundredths, that could have been asked and would be supported;
+        None where the pick is not shown to be as good as was asked."""
+        if not self.loss.below:
+            return None
+        return hundredth_above(max(self.cost.upper, self.cost.careful_upper))
+
+    @property
     def beats(self) -> bool:
         """Whether the arm is better than the control: a better pick at the same budget, or one as
         good for less."""
@@ -187,8 +195,14 @@ class Verdict:
             "blocks": len(self.blocks),
             **estimates,
             "beats": self.beats,
+            "supported_from": self.supported_from,
             "more_blocks": self.more_blocks,
         }
+
+
+def hundredth_above(bound: float) -> float:
+    """Return what a bound lies below as it is written: at the bound itself nothing is shown."""
+    return (math.floor(100 * bound + 1e-9) + 1) / 100
 
 
 def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -> Verdict | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED, Verdict
+from impon_hpo.comparing.verdict import (
+    INCONCLUSIVE,
+    REFUTED,
+    SUPPORTED,
+    Verdict,
+    hundredth_above,
+)
 
 
 def verdict_sentence(verdict: Verdict, pruner: str) -> str:
@@ -34,12 +39,12 @@ def _worse(points: float) -> str:
 def _instead(verdict: Verdict) -> list[str]:
     cost, loss = verdict.cost, verdict.loss
     said = []
-    ratio = max(cost.upper, cost.careful_upper)
-    if loss.below and not cost.below and ratio > cost.limit:
-        said.append(f"It would be supported at a ratio of {_hundredth_above(ratio):.2f}.")
+    ratio = verdict.supported_from
+    if ratio is not None and not cost.below and ratio > cost.limit:
+        said.append(f"It would be supported at a ratio of {ratio:.2f}.")
     margin = max(loss.upper, loss.careful_upper)
     if cost.below and not loss.below and margin > loss.limit:
-        margin = _hundredth_above(margin)
+        margin = hundredth_above(margin)
         said.append(f"At this cost it would be supported with a margin of {margin:.2f} points.")
     if verdict.word == INCONCLUSIVE:
         more = verdict.more_blocks
@@ -50,11 +55,6 @@ def _instead(verdict: Verdict) -> list[str]:
             "spread stay."
         )
     return said
-
-
-def _hundredth_above(bound: float) -> float:
-    """Return what a bound lies below as it is written: at the bound itself nothing is shown."""
-    return (math.floor(100 * bound + 1e-9) + 1) / 100
 
 
 def credit_sentence(supported: bool, held: Sequence[Verdict], wanted: int, arm: str) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from rich.console import Console
 from rich.progress import track
 
+from impon_hpo.console import talk
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
 from impon_hpo.training.image_data import ImageData
@@ -125,7 +125,7 @@ def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
             pool.map(place, range(len(files)), chunksize=64),
             total=len(files),
             description="decoding images once",
-            console=Console(stderr=True),
+            console=talk,
         ):
             if len(problems) > 4:
                 pool.shutdown(cancel_futures=True)
@@ -162,4 +162,4 @@ def _write(path: Path, images: NDArray[np.uint8]) -> None:
             np.save(file, images)
         Path(file.name).replace(path)
     except OSError as error:
-        Console(stderr=True).print(f"Decoded images are not cached: {error}", style="yellow")
+        talk.print(f"Decoded images are not cached: {error}", style="yellow")

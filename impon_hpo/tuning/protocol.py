@@ -187,11 +187,6 @@ def _check_arm(key: str, name: str, arms: dict[str, TrainingConfig]) -> None:
         raise ConfigError(
             f"{key}: '{name}' is a control: a comparison has {', '.join(_RESERVED)} by itself."
         )
-    if "@" in name or " (" in name:
-        raise ConfigError(
-            f"{key}: an arm of a comparison cannot be called '{name}': 'NAME@1/3' is an arm at a "
-            "share of an epoch, and 'NAME (…)' one under another policy."
-        )
 
 
 def _check_once(key: str, names: Sequence[str]) -> None:

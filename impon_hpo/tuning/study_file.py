@@ -17,6 +17,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig, explain, training_config
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.find_study_file import find_study_file
 from impon_hpo.tuning.protocol import Protocol, parse_protocol
 from impon_hpo.tuning.space import check_space, parse_space
 
@@ -138,7 +139,7 @@ def read_study_file(study: str, settings: Sequence[str] = ()) -> StudyFile:
     Raises:
         ConfigError: The file is not there or a key, a value, an arm, a pruner … is wrong.
     """
-    path = _find_file(study)
+    path = find_study_file(study)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
@@ -154,21 +155,6 @@ def read_study_file(study: str, settings: Sequence[str] = ()) -> StudyFile:
         lines = str(error).splitlines()
         given = f" with --set {' --set '.join(settings)}" if settings else ""
         raise ConfigError("\n".join(f"{path}{given}: {line}" for line in lines)) from error
-
-
-def _find_file(study: str) -> Path:
-    for place in (Path(study), Path("studies") / study):
-        if place.is_file():
-            return place
-        if (place / "study.toml").is_file():
-            return place / "study.toml"
-    here = Path("studies")
-    known = sorted(file.parent.name for file in here.glob("*/study.toml")) if here.is_dir() else []
-    listed = f" Studies here: {', '.join('studies/' + name for name in known)}." if known else ""
-    close = suggestion(Path(study).name, known)
-    raise ConfigError(
-        f"There is no study '{study}': no such folder with a study.toml.{close}{listed}"
-    )
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:

@@ -64,7 +64,7 @@ def key(rows: list[dict[str, Any]]) -> tuple[Any, ...]:
     return tuple(rows[0][name] for name in ("training", "block", "configuration"))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(runs(), min_size=1, max_size=6, unique_by=key), st.integers(0, 9))
 def test_what_is_written_is_read_back(found: list[list[dict[str, Any]]], seed: int) -> None:
     about = {"digest": "abc", "configurations": [{"lr": 0.1}], "seed": seed, "data": "16 × 16"}

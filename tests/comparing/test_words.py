@@ -150,6 +150,12 @@ def test_ratio_that_would_be_supported_lies_above_both_bounds(
     assert sentence(cost, GOOD, REFUTED).endswith(f"{RATIO}{ratio}.")
 
 
+def test_ratio_from_which_an_arm_is_supported_needs_a_good_pick() -> None:
+    assert verdict(DEAR, GOOD, REFUTED).supported_from == 0.64
+    assert verdict(CHEAP, GOOD, SUPPORTED).supported_from == 0.46
+    assert verdict(CHEAP, VAGUE, INCONCLUSIVE).supported_from is None
+
+
 def test_margin_that_would_be_supported_lies_above_both_bounds() -> None:
     loss = dataclasses.replace(BAD, upper=2.0, careful_upper=1.0)
     assert sentence(CHEAP, loss, REFUTED).endswith(f"{MARGIN}2.01 points.")

@@ -35,7 +35,7 @@ def excess(counts: Tensor, expected: float, spread: float) -> float:
 
 
 @given(bank_size=st.integers(1, 60), more=st.integers(0, 3000), seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_rows_of_a_bank_are_different_and_in_range(bank_size: int, more: int, seed: int) -> None:
     n_rows = bank_size + more
     bank = draw_bank(n_rows, bank_size, generator(seed))

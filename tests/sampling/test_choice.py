@@ -31,7 +31,7 @@ IMPORTANCES = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=30)
 
 
 @given(importance=IMPORTANCES, data=st.data(), seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_distinct_positions_never_repeat_and_zeros_come_last(
     importance: list[float], data: st.DataObject, seed: int
 ) -> None:
@@ -87,7 +87,7 @@ def test_repeated_positions_are_in_proportion_and_never_of_importance_zero(
 
 
 @given(importance=IMPORTANCES.filter(any), k=st.integers(1, 60), seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_repeated_positions_have_some_importance(
     importance: list[float], k: int, seed: int
 ) -> None:

@@ -29,7 +29,7 @@ from tests.sampling.waiting import nothing_waits
 
 every = pytest.mark.parametrize("name", SAMPLERS)
 on_each_device = pytest.mark.parametrize("device", DEVICES)
-some = settings(max_examples=6, deadline=None)
+some = settings(max_examples=6)
 SEEDS = st.integers(0, 2**31 - 1)
 
 

@@ -94,7 +94,7 @@ def test_forward_is_called_only_where_it_is_said_to_be_needed(name: str) -> None
 
 @every
 @given(n_steps=st.lists(st.integers(0, 6), min_size=1, max_size=4), batch_size=st.integers(1, 48))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_visits_and_diagnostics_count_the_rows_drawn(
     name: str, n_steps: list[int], batch_size: int
 ) -> None:

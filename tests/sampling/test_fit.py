@@ -24,7 +24,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
 @given(
     seed=st.integers(0, 10**6), n_rows=st.integers(3, 40), n_values=st.sampled_from([3, 8, 10**9])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_rank_correlation_is_that_of_scipy_with_ties_too(
     seed: int, n_rows: int, n_values: int
 ) -> None:

@@ -32,7 +32,7 @@ def test_pool_is_gone_through_before_a_row_repeats() -> None:
     data=st.data(),
     seed=st.integers(0, 2**31 - 1),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_epoch_stays_within_a_pool_of_the_size_told(
     n_rows: int, fraction: float, data: st.DataObject, seed: int
 ) -> None:

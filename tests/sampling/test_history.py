@@ -108,7 +108,7 @@ BATCHES = st.lists(st.lists(st.tuples(st.integers(0, 5), LOSSES), min_size=1, ma
 
 
 @given(batches=BATCHES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_history_is_that_of_a_plain_dictionary(batches: list[list[tuple[int, float]]]) -> None:
     history = history_of(6)
     last: dict[int, float] = {}

@@ -79,7 +79,7 @@ def test_context_is_that_worked_by_hand() -> None:
 
 
 @given(seed=st.integers(0, 2**31 - 1), n_rows=st.integers(6, 40), batch_size=st.integers(1, 6))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_temperature_zero_draws_as_uniform(seed: int, n_rows: int, batch_size: int) -> None:
     common: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "total_steps": 30}
     given: dict[str, Any] = {"temperature": 0.0, "explore": 0.2, "bank_size": n_rows}

@@ -48,7 +48,7 @@ def test_all_rows_are_open_from_the_end_on(shape: Shape, end: float) -> None:
 
 @pytest.mark.parametrize("shape", ["linear", "root", "step"])
 @given(progress=st.floats(0, 1))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_all_rows_are_open_all_the_time_where_all_are_at_first(
     shape: Shape, progress: float
 ) -> None:
@@ -60,7 +60,7 @@ def test_all_rows_are_open_all_the_time_where_all_are_at_first(
     end=st.floats(0.01, 1),
     points=st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_share_widens_and_the_root_is_ahead(
     start: float, end: float, points: tuple[float, float]
 ) -> None:

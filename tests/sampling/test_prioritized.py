@@ -32,7 +32,7 @@ def observe(one: Prioritized, rows: list[int], losses: list[float]) -> None:
     n_rows=st.integers(1, 60),
     changes=st.lists(st.tuples(st.integers(0, 59), st.floats(1e-6, 1e6)), max_size=30),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_sums_are_those_of_the_weights(n_rows: int, changes: list[tuple[int, float]]) -> None:
     priorities = Priorities(n_rows, CPU)
     expected = torch.ones(n_rows, dtype=torch.float64)

@@ -77,7 +77,7 @@ def test_older_batches_count_less() -> None:
     forgetting=st.floats(0.3, 1),
     ridge=st.floats(0.01, 100),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_weights_are_those_of_one_weighted_ridge_regression(
     seed: int, n_features: int, sizes: list[int], forgetting: float, ridge: float
 ) -> None:

@@ -25,7 +25,7 @@ def take(stream: Stream, *sizes: int) -> list[list[int]]:
     sizes=st.lists(st.integers(1, 40), min_size=1, max_size=12),
     seed=st.integers(0, 2**31 - 1),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_row_repeats_within_an_order(n_rows: int, sizes: list[int], seed: int) -> None:
     stream = stream_of(n_rows, seed)
     seen: set[int] = set()

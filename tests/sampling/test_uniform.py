@@ -20,7 +20,7 @@ def flat(rows: list[list[int]]) -> list[int]:
 
 
 @given(n_rows=st.integers(1, 60), data=st.data(), seed=st.integers(0, 2**31 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_full_epoch_sees_each_row_at_most_once(n_rows: int, data: st.DataObject, seed: int) -> None:
     batch_size = data.draw(st.integers(1, n_rows))
     course = Course("uniform", n_rows=n_rows, batch_size=batch_size, seed=seed)

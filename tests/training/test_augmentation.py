@@ -43,9 +43,7 @@ def possible(image: Tensor, augment: str) -> dict[bytes, tuple[int, int, bool]]:
     return found
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     size=st.sampled_from(SIZES),
     augment=st.sampled_from(["none", "crop", "flip", "crop+flip"]),

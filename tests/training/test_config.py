@@ -350,9 +350,7 @@ def test_identity_is_the_same_wherever_the_data_lie() -> None:
     assert moved.identity() == TrainingConfig().identity()
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lr=st.floats(1e-6, 10),
     validation_size=st.one_of(st.integers(1, 10**6), st.floats(0.01, 0.99)),

@@ -17,7 +17,7 @@ from impon_hpo.training.optimization import make_optimizer, make_schedule, rungs
 
 LR = 0.8
 property_settings = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -50,9 +51,9 @@ def test_nothing_is_trained_before_it_is_asked_for(
     trained: list[int] = []
     real = TrainingRun.train_epoch
 
-    def counting(run: TrainingRun) -> EpochResult:
+    def counting(run: TrainingRun, between_steps: Callable[[], None]) -> EpochResult:
         trained.append(run.epoch + 1)
-        return real(run)
+        return real(run, between_steps)
 
     monkeypatch.setattr(TrainingRun, "train_epoch", counting)
     epochs = train_epochs(config(), tiny_splits)

@@ -19,7 +19,7 @@ from impon_hpo.training.splits import Split, Splits, load_splits, split_data
 
 CPU = torch.device("cpu")
 property_settings = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

@@ -232,7 +232,7 @@ def test_arm_cannot_have_the_name_of_a_control(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a@b", "a@1/2", "a (b, c)"])
 def test_arm_cannot_be_called_like_a_share_or_a_policy(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"compare\.arms: an arm .* cannot be called"):
+    with pytest.raises(ConfigError, match=r"an arm's name .* consists of letters"):
         compared_study(text=COMPARED.replace("[arms.impon]", f'[arms."{name}"]'))
 
 

@@ -171,7 +171,8 @@ def test_status_says_what_the_reference_was_and_cost(
     assert run("tune", "small", "--arm", "memory", "--trials", "2") == 0
     capsys.readouterr()
     assert run("status", "small") == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "reference" in line]
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.startswith("  reference ")]
     assert run("status", "small", "--format", "json") == 0
     (facts,) = json.loads(capsys.readouterr().out)
     (reference,) = facts["references"]

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import benchmarks, compares, launches, looks, runs
+from impon_hpo.commands import benchmarks, compares, launches, looks, pictures, runs
 from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
@@ -28,6 +28,7 @@ for command in (
     compares.plan,
     compares.compare,
     compares.report,
+    pictures.pictures,
     compares.compare_samplers,
     looks.dashboard,
     launches.proxy,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ USED = "impon:reference"  # key of the reference that a trial used
 PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
 WORKER = "impon:worker"  # which process is at it; {} when none is
 WASTED = "impon:wasted"  # epochs, cost and seconds that had to be spent again
+
+IMAGES = "which_images.png"
+"""The file of a trial that shows which images it picked most and never."""
 
 EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
 """The fields of an epoch that differ from machine to machine."""
@@ -203,3 +207,14 @@ def read_study(study: optuna.Study) -> StudyRecord:
         },
         trials=[read_trial(trial, horizon) for trial in study.get_trials(deepcopy=False)],
     )
+
+
+def space_words(distribution: str) -> str:
+    """Return a distribution, given as the JSON text that an identity has of it, for people to read:
+    "float low 0.001, high 0.5, log True"."""
+    words = json.loads(distribution)
+    arguments = {
+        key: value for key, value in words["attributes"].items() if value not in (None, False)
+    }
+    kind = words["name"].removesuffix("Distribution").lower()
+    return f"{kind} " + ", ".join(f"{key} {value}" for key, value in arguments.items())

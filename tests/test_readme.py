@@ -44,15 +44,30 @@ def test_the_table_of_settings_is_the_one_of_the_code() -> None:
     assert {name: (default, said) for name, default, said in rows} == fields
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(STUDIES.glob("*/README.md"))], ids=lambda p: p.parent.name
-)
+PAGES = [ROOT / "README.md", *sorted(STUDIES.glob("**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
     assert all(link.startswith("http") or (page.parent / link).exists() for link in links)
 
 
-def test_every_study_has_a_page_and_is_in_the_table() -> None:
-    for study in STUDIES.glob("*/study.toml"):
-        assert (study.parent / "README.md").is_file()
-        assert f"studies/{study.parent.name}/README.md" in README
+def test_every_study_has_a_page_and_its_row() -> None:
+    table = (STUDIES / "README.md").read_text()
+    rows = re.findall(r"^\| \[(.+?)\]\((.+?)\) \| (.+?) \| (.+?) \|$", table, re.MULTILINE)
+    studies = sorted(study.parent.name for study in STUDIES.glob("*/study.toml"))
+    assert sorted(name for name, *_ in rows) == studies
+    assert all(link == f"{name}/README.md" for name, link, *_ in rows)
+    assert all(question.strip().endswith("?") and answer.strip() for *_, question, answer in rows)
+
+
+def test_pictures_are_small_and_shown() -> None:
+    shown = {
+        (page.parent / link).resolve()
+        for page in PAGES
+        for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text())
+    }
+    pictures = set(STUDIES.resolve().glob("*/*.png"))
+    assert pictures == {path for path in shown if path.suffix == ".png"}
+    assert all(path.stat().st_size <= 60_000 for path in pictures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -31,7 +32,8 @@ class Series:
         kind: "line", "steps" (each value holds until the next one), "points" or "bars" (stacked).
         colour: As #RRGGBB.
         dash: One of `DASHES`.
-        main: Whether it is drawn in pictures, and on pages without a click in the legend.
+        main: Whether it is drawn in pictures, and on pages at first.
+        views: Names of the views of a page in which it is drawn; none: in all of them.
         labels: A label a point.
     """
 
@@ -44,6 +46,7 @@ class Series:
     colour: str = CONTROL
     dash: str = "solid"
     main: bool = True
+    views: Sequence[str] = ()
     labels: Sequence[str] | None = None
 
 
@@ -70,6 +73,17 @@ class Chart:
     x_log: bool = False
     limits: Sequence[tuple[str, float, str]] = field(default_factory=tuple)
     note: str = ""
+
+
+def log_ticks(chart: Chart) -> list[float]:
+    """Return 1, 2, 5, 10 … over what a logarithmic x axis shows, in numbers a person can read."""
+    numbers = [float(x) for series in chart.series for x in series.x if float(x) > 0]
+    if not numbers:
+        return []
+    low, high = min(numbers), max(numbers)
+    powers = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    return [tick for tick in ticks if low / 2 <= tick <= high * 2]
 
 
 class Palette:

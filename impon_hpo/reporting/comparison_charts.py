@@ -11,8 +11,8 @@ from impon_hpo.reporting.chart import CONTROL, OTHERS, Chart, Palette, Series
 from impon_hpo.reporting.comparison_curves import (
     EPOCHS,
     accuracy_against_cost,
+    drawn_in,
     learning_rates,
-    main_arms,
     regret_against_cost,
     tau_against_cost,
 )
@@ -81,7 +81,7 @@ def forest(summary: Mapping[str, Any]) -> list[Chart]:
 def pruned_when(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return for how many epochs each configuration is trained before it is pruned."""
     truth = [entry["truth"] for entry in summary["configurations"]]
-    main = main_arms(summary)
+    where = drawn_in(summary)
     order = np.argsort(truth).tolist()
     series = [
         Series(
@@ -90,7 +90,8 @@ def pruned_when(summary: Mapping[str, Any], palette: Palette) -> Chart:
             [row["study"]["stopped"][number] for number in order],
             colour=palette.colour(row["arm"]),
             dash=palette.dash(row["fraction"]),
-            main=row["arm"] in main,
+            main=where[row["arm"]][0],
+            views=where[row["arm"]][1],
             labels=[f"configuration {number}" for number in order],
         )
         for row in summary["arms"]
@@ -112,12 +113,16 @@ def seconds_by_phase(summary: Mapping[str, Any]) -> Chart:
         ("drawing", "choosing batches", OTHERS[0]),
         ("validating", "validation", OTHERS[1]),
     )
-    names = [row["arm"] for row in summary["arms"]]
+    claim = summary["protocol"]["claim"]
+    policies = {row["policy"] for row in summary["arms"] if row["arm"] == claim}
+    # Under another policy an arm takes as long.
+    rows = [row for row in summary["arms"] if not policies or row["policy"] in policies]
+    names = [row["arm"] for row in rows]
     series = [
         Series(
             said,
             names,
-            [row["curves"]["seconds"][phase] for row in summary["arms"]],
+            [row["curves"]["seconds"][phase] for row in rows],
             kind="bars",
             colour=colour,
         )
@@ -135,16 +140,19 @@ def seconds_by_phase(summary: Mapping[str, Any]) -> Chart:
 
 def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return total cost against quality of the pick, one point an arm and pruner."""
-    main = main_arms(summary)
+    where = drawn_in(summary)
     unit = summary["unit"]
     series = [
         Series(
             row["arm"],
             [float(np.mean(row["study"]["cost"])) / unit],
             [float(np.mean(row["study"]["quality"]))],
+            [float(np.percentile(row["study"]["quality"], 10))],
+            [float(np.percentile(row["study"]["quality"], 90))],
             kind="points",
             colour=palette.colour(row["arm"]),
-            main=row["arm"] in main,
+            main=where[row["arm"]][0],
+            views=where[row["arm"]][1],
         )
         for row in summary["arms"]
     ]
@@ -168,5 +176,5 @@ def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
         series=series if summary["arms"] else [],
         x_log=True,
         limits=[("y", summary["random_pick"], "a blind pick")],
-        note="Left and up is better.",
+        note="Left and up is better. Bars from the 10th to the 90th percentile of the blocks.",
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,23 +10,50 @@ import numpy as np
 from impon_hpo.reporting.chart import Chart, Palette, Series
 
 EPOCHS = "epochs of uniform sampling"
+UNIFORM = "uniform"
+Where = Mapping[str, tuple[bool, Sequence[str]]]
 
 
-def main_arms(summary: Mapping[str, Any]) -> set[str]:
-    """Return the arms that a picture shows: uniform, the claim, its controls and its rivals."""
+def views(summary: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the arms that are drawn together, by what they have in common; those that a picture
+    shows come first.
+
+    All arms at once are too many to tell apart: a view has uniform sampling, and the arms of one
+    policy at one share of an epoch, so the claim is beside its controls and rivals.
+    """
     rows = {row["arm"]: row for row in summary["arms"]}
     claim = rows.get(summary["protocol"]["claim"])
     if claim is None:
-        return set(rows)
-    return {
-        name
-        for name, row in rows.items()
-        if row["policy"] == claim["policy"]
-        and (row["kind"] == "uniform" or row["fraction"] == claim["fraction"])
+        return {"all arms": set(rows)}
+    found: dict[str, set[str]] = {_view(claim): set()}
+    for row in rows.values():
+        if row["kind"] != UNIFORM:
+            found.setdefault(_view(row), set()).add(row["arm"])
+    for row in rows.values():
+        if row["kind"] == UNIFORM:
+            for name, arms in found.items():
+                if name.endswith(f"({row['policy']})"):
+                    arms.add(row["arm"])
+    return found
+
+
+def _view(row: Mapping[str, Any]) -> str:
+    share = "full epochs" if row["fraction"] == "1" else f"{row['fraction']} of an epoch"
+    return f"{share} ({row['policy']})"
+
+
+def drawn_in(summary: Mapping[str, Any]) -> dict[str, tuple[bool, list[str]]]:
+    """Return for each arm whether it is drawn at first, and the views in which it is drawn."""
+    all_views = views(summary)
+    shown = {
+        row["arm"]: [name for name, arms in all_views.items() if row["arm"] in arms]
+        for row in summary["arms"]
     }
+    first = next(iter(all_views), None)
+    return {arm: (first in names, names) for arm, names in shown.items()}
 
 
-def _line(row: Mapping[str, Any], palette: Palette, x: Any, values: Any, main: set[str]) -> Series:
+def _line(row: Mapping[str, Any], palette: Palette, x: Any, values: Any, where: Where) -> Series:
     """Draw the mean over blocks with a band from the 10th to the 90th percentile."""
     numbers = np.atleast_2d(np.array(values, dtype=float))
     return Series(
@@ -37,7 +64,8 @@ def _line(row: Mapping[str, Any], palette: Palette, x: Any, values: Any, main: s
         high=np.percentile(numbers, 90, axis=0).tolist(),
         colour=palette.colour(row["arm"]),
         dash=palette.dash(row["fraction"]),
-        main=row["arm"] in main,
+        main=where[row["arm"]][0],
+        views=where[row["arm"]][1],
     )
 
 
@@ -46,9 +74,9 @@ BAND = "Means over blocks; bands from the 10th to the 90th percentile of the blo
 
 def regret_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return how far the pick is from the best configuration, after so much has been spent."""
-    main = main_arms(summary)
+    where = drawn_in(summary)
     series = [
-        _line(row, palette, summary["budgets"], row["study"]["regret"], main)
+        _line(row, palette, summary["budgets"], row["study"]["regret"], where)
         for row in summary["arms"]
     ]
     return Chart(
@@ -64,37 +92,37 @@ def regret_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
 
 def accuracy_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return mean validation accuracy of the configurations against what a run has cost."""
-    main = main_arms(summary)
+    where = drawn_in(summary)
     series = [
         _line(
             row,
             palette,
             [cost / summary["unit"] for cost in row["curves"]["cost"]],
             row["curves"]["accuracy"],
-            main,
+            where,
         )
         for row in summary["arms"]
     ]
     return Chart(
         key="accuracy-against-cost",
         title="Accuracy against cost of a run",
-        x=f"cost of a run so far ({EPOCHS}; scoring and validation charged)",
+        x=f"cost of a run so far ({EPOCHS})",
         y="validation accuracy, mean over configurations (points)",
         series=series,
-        note=BAND,
+        note=f"Scoring and validation are charged. {BAND}",
     )
 
 
 def tau_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return how well the accuracies so far rank the configurations."""
-    main = main_arms(summary)
+    where = drawn_in(summary)
     series = [
         _line(
             row,
             palette,
             [cost / summary["unit"] for cost in row["curves"]["cost"]],
             row["curves"]["tau"],
-            main,
+            where,
         )
         for row in summary["arms"]
     ]
@@ -113,7 +141,7 @@ def learning_rates(summary: Mapping[str, Any], palette: Palette) -> Chart:
     rows = [entry for entry in summary["configurations"] if "lr" in entry]
     order = sorted(range(len(rows)), key=lambda at: rows[at]["lr"])
     x = [rows[at]["lr"] for at in order]
-    main = main_arms(summary)
+    where = drawn_in(summary)
     series = [
         Series(
             row["arm"],
@@ -121,7 +149,8 @@ def learning_rates(summary: Mapping[str, Any], palette: Palette) -> Chart:
             [row["curves"]["last"][rows[at]["configuration"]] for at in order],
             colour=palette.colour(row["arm"]),
             dash=palette.dash(row["fraction"]),
-            main=row["arm"] in main,
+            main=where[row["arm"]][0],
+            views=where[row["arm"]][1],
         )
         for row in summary["arms"]
         if rows

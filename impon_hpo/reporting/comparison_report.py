@@ -10,6 +10,7 @@ from typing import Any
 from impon_hpo.console import finite
 from impon_hpo.csv_table import write_csv
 from impon_hpo.reporting.comparison_charts import comparison_charts
+from impon_hpo.reporting.comparison_curves import views
 from impon_hpo.reporting.comparison_tables import (
     EXPLAINED,
     arms_table,
@@ -60,6 +61,7 @@ def html(summary: Mapping[str, Any]) -> str:
             (PRUNERS, pruners_table(summary), ""),
         ],
         charts=comparison_charts(summary),
+        views=list(views(summary)),
         facts=facts(summary),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def arms_table(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 "τ-b first": f"{tau[0]:.2f}",
                 "τ-b last": f"{tau[-1]:.2f}",
                 **{
-                    f"to epoch {epoch}": f"{ratio:.2f}"
+                    f"to epoch {epoch}": f"{ratio:.2f}" if ratio < math.inf else "never"
                     for epoch, ratio in row["cost_to_reach"].items()
                 },
                 "verdict": verdict["word"] if verdict else "",

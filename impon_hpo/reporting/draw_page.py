@@ -6,16 +6,53 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from impon_hpo.reporting.chart import Chart, Series
+from impon_hpo.reporting.chart import Chart, Series, log_ticks
 
 TEXT = "#808080"  # reads on white and on black
 LINES = "rgba(128,128,128,0.25)"
 LETTERS = 40
 """Letters of a line of text beside an axis that a phone has room for."""
+LINE = 20
+"""Height in pixels of a line of a title or of a legend."""
+CARD = 480
+"""Width in pixels that a legend has in the dashboard, at least on a screen."""
 
 
 def figure(chart: Chart) -> Any:
-    """Return the Plotly figure of a chart."""
+    """Return the Plotly figure of a chart with its title, as the dashboard shows it.
+
+    Title and legend both stand above the axes, and Plotly lays one over the other unless the
+    margin has room for their lines.
+    """
+    title = _folded(chart.title)
+    height = LINE * (title.count("<br>") + 1 + _legend_lines(chart))
+    return _figure(chart).update_layout(
+        title={
+            "text": title,
+            "font": {"size": 15},
+            "x": 0.02,
+            "yref": "container",
+            "y": 1,
+            "yanchor": "top",
+            "pad": {"t": 10},
+        },
+        margin={"t": height + 24},
+    )
+
+
+def _legend_lines(chart: Chart) -> int:
+    """Estimate the lines of a legend: an entry takes its letters and a piece of the line."""
+    lines, room = 1, CARD
+    for series in chart.series:
+        width = 50 + 6 * len(series.name)
+        if width > room:
+            lines, room = lines + 1, CARD
+        room -= width
+    return lines
+
+
+def _figure(chart: Chart) -> Any:
+    """Return the Plotly figure of a chart without its title."""
     import plotly.graph_objects as go
 
     made = go.Figure()
@@ -23,7 +60,8 @@ def figure(chart: Chart) -> Any:
         if series.kind == "bars":
             made.add_bar(x=series.x, y=series.y, name=series.name, marker_color=series.colour)
             continue
-        shown: Any = True if series.main else "legendonly"
+        shown: Any = True if series.main else False if series.views else "legendonly"
+        meta = {"views": list(series.views)} if series.views else None
         if series.kind == "line" and series.low is not None and series.high is not None:
             made.add_scatter(
                 x=[*series.x, *reversed(series.x)],
@@ -36,6 +74,7 @@ def figure(chart: Chart) -> Any:
                 showlegend=False,
                 legendgroup=series.name,
                 visible=shown,
+                meta=meta,
             )
         made.add_scatter(
             x=series.x,
@@ -53,19 +92,12 @@ def figure(chart: Chart) -> Any:
             error_y=_error(series),
             text=series.labels,
             visible=shown,
+            meta=meta,
         )
     for axis, value, label in chart.limits:
         add = made.add_hline if axis == "y" else made.add_vline
         add(value, line={"color": TEXT, "dash": "dash", "width": 1}, annotation={"text": label})
     made.update_layout(
-        title={
-            "text": _folded(chart.title),
-            "font": {"size": 15},
-            "yref": "container",
-            "y": 0.97,
-            "yanchor": "top",
-            "automargin": True,
-        },
         xaxis={"title": {"text": _folded(chart.x), "font": {"size": 13}}},
         yaxis={"title": {"text": _folded(chart.y), "font": {"size": 13}}},
         barmode="stack",
@@ -81,12 +113,13 @@ def figure(chart: Chart) -> Any:
     made.update_xaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     made.update_yaxes(gridcolor=LINES, zerolinecolor=LINES, automargin=True)
     if chart.x_log:
-        made.update_xaxes(type="log", dtick="D2")  # 1, 2, 5, 10 …
+        ticks = log_ticks(chart)
+        made.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks])
     return made
 
 
 def _folded(text: str) -> str:
-    return "<br>".join(textwrap.wrap(text, LETTERS))
+    return "<br>".join(textwrap.wrap(text, LETTERS, break_on_hyphens=False))
 
 
 def _error(series: Series) -> dict[str, Any] | None:
@@ -113,9 +146,7 @@ def fragments(charts: Sequence[Chart]) -> list[str]:
     """Return the charts as HTML fragments without their titles, which the page has; the first one
     has the whole of Plotly in it."""
     return [
-        figure(chart)
-        .update_layout(title=None)
-        .to_html(
+        _figure(chart).to_html(
             full_html=False,
             include_plotlyjs=number == 0,
             div_id=chart.key,

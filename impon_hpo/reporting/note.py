@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.record import StudyRecord
+from impon_hpo.record import StudyRecord, space_words
 from impon_hpo.reporting.page import markdown_table, versions_of
 from impon_hpo.reporting.summary import summarise
+
+LETTERS = 90
+"""Letters of a command that fit on one line of the dashboard's page."""
 
 
 def read_verdict(runs: Path) -> Mapping[str, Any] | None:
@@ -60,13 +64,18 @@ def note(
         "",
         f"**Batch sampler** `{run['sampler']}` {_options(run['sampler_options'])} on "
         f"`{run['dataset']}`, {run['model']} of width {run['width']}, {run['epochs']} epochs.",
-        f"**Pruner** {_call(identity['pruner'])}, **study sampler** "
-        f"{_call(identity['study_sampler'])}, seed {identity['seed']}.",
+        "",
+        f"**Pruner** {_call(identity['pruner'])}.",
+        "",
+        f"**Study sampler** {_call(identity['study_sampler'])}, seed {identity['seed']}.",
         "",
         "| setting | value |",
         "|---|---|",
         *(f"| {key} | `{json.dumps(value)}` |" for key, value in run.items()),
-        *(f"| {key} (searched) | `{value}` |" for key, value in identity["space"].items()),
+        *(
+            f"| {key} (searched) | {space_words(value)} |"
+            for key, value in identity["space"].items()
+        ),
         "",
     ]
     for environment in record.environments:
@@ -119,11 +128,31 @@ def _commands(facts: Mapping[str, Any]) -> list[str]:
             f"{best['val_accuracy']:.4f}. To train it again:",
             "",
             "```sh",
-            best["retrain"],
+            _folded(best["retrain"]),
             "```",
             "",
         ]
-    return [*lines, "To continue or to repeat this arm:", "", "```sh", facts["continue"], "```", ""]
+    return [
+        *lines,
+        "To continue or to repeat this arm:",
+        "",
+        "```sh",
+        _folded(facts["continue"]),
+        "```",
+        "",
+    ]
+
+
+def _folded(command: str) -> str:
+    """Return a long command with an option a line, which no page has to be scrolled for."""
+    if len(command) <= LETTERS:
+        return command
+    lines: list[list[str]] = [[]]
+    for word in shlex.split(command):
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(word)
+    return " \\\n  ".join(shlex.join(line) for line in lines)
 
 
 def _options(options: dict[str, Any]) -> str:

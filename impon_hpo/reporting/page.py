@@ -24,6 +24,7 @@ def page(
     warnings: Sequence[str] = (),
     tables: Sequence[Table] = (),
     charts: Sequence[Chart] = (),
+    views: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page; whatever a text contains is escaped.
@@ -36,6 +37,7 @@ def page(
         warnings: What a reader has to mind.
         tables: Shown in their order, the first one before the charts.
         charts: Drawn by Plotly, whose whole source is in the page.
+        views: Names of the views that a reader can choose from, the first one drawn at first.
         facts: What it rests on, as (what, said).
     """
     from jinja2 import Environment
@@ -52,6 +54,7 @@ def page(
             warnings=warnings,
             tables=[table for table in tables if table[1]],
             charts=list(zip(charts, fragments(charts), strict=True)),
+            views=views,
             facts=facts,
         )
     )

@@ -121,7 +121,7 @@ def best_so_far(records: Sequence[StudyRecord], palette: Palette) -> Chart:
             series.append(Series(arm, cost, best, kind="steps", colour=palette.colour(arm)))
     return Chart(
         key="best-so-far",
-        title="The arms side by side: best trial so far against cost",
+        title="The arms side by side: best so far",
         x=f"cost of the study so far ({COST})",
         y=f"best {ACCURACY}",
         series=series,
@@ -155,7 +155,7 @@ def early_and_final(records: Sequence[StudyRecord], palette: Palette) -> Chart:
             )
     return Chart(
         key="early-and-final",
-        title="Early judgement: rank correlation with the last epoch",
+        title="Rank correlation with the last epoch",
         x="epoch",
         y="Kendall's τ-b (-1 … 1)",
         series=series,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -31,10 +32,12 @@ def watch(
         NothingYetError: The storage holds nothing of the study.
     """
     told: dict[tuple[str, int], tuple[str, int]] = {}
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    # A notebook is no terminal: its lines stay where they are, and need no widgets.
+    table = Live(console=console, auto_refresh=False, transient=True)
+    with table if console.is_terminal else nullcontext() as live:
         while True:
             records = read()
-            if console.is_terminal:
+            if live is not None:
                 tables = Group(*(live_table(record, n_trials) for record in records))
                 live.update(tables, refresh=True)
             else:

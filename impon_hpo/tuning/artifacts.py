@@ -13,7 +13,7 @@ import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
 
 from impon_hpo.csv_table import csv_text
-from impon_hpo.record import flat_epoch
+from impon_hpo.record import IMAGES, flat_epoch
 from impon_hpo.storage import ArtifactStore
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
@@ -24,7 +24,6 @@ from impon_hpo.tuning.picks_picture import Picks, picks_picture
 CURVE = "learning_curve.csv"
 SETTINGS = "settings.txt"
 DIAGNOSTICS = "sampler_diagnostics.png"
-IMAGES = "which_images.png"
 
 
 def upload_files(

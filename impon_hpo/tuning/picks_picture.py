@@ -72,7 +72,8 @@ def picks_picture(title: str, picks: Picks) -> Image.Image:
     classes = _shown_classes(picks)
     n_lines = sum(-(-len(rows) // COLUMNS) for rows in (most, least))
     canvas = Canvas(WIDTH, 150 + n_lines * LINE + (len(classes) + 1) * CELL)
-    canvas.text(MARGIN, 10, f"{title} in {len(picks.class_picks)} epochs", size=14)
+    n_epochs = len(picks.class_picks)
+    canvas.text(MARGIN, 10, f"{title} in {n_epochs} epoch{'s' * (n_epochs != 1)}", size=14)
     y = 38
     for heading, rows in (("picked most", most), (said, least)):
         canvas.text(MARGIN, y, heading, colour=FAINT)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataError, NothingYetError
-from impon_hpo.record import read_studies
+from impon_hpo.record import read_studies, space_words
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage import open_storage, without_secrets
 from impon_hpo.training.config import TrainingConfig
@@ -110,7 +109,9 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "study sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
-        "space": {key: _describe_space(value) for key, value in study_file.space.items()},
+        "space": {
+            key: space_words(distribution_to_json(value)) for key, value in study_file.space.items()
+        },
         "run": config.identity(),
         "missing here": missing,
     }
@@ -154,15 +155,6 @@ def made_up_reference(splits: Splits) -> Reference:
         (len(splits.train), splits.n_classes), 1 / splits.n_classes, device=device
     )
     return Reference(losses[0], probabilities, losses)
-
-
-def _describe_space(distribution: BaseDistribution) -> str:
-    words = json.loads(distribution_to_json(distribution))
-    arguments = {
-        key: value for key, value in words["attributes"].items() if value not in (None, False)
-    }
-    kind = words["name"].removesuffix("Distribution").lower()
-    return f"{kind} " + ", ".join(f"{key} {value}" for key, value in arguments.items())
 
 
 def _describe(algorithm: object) -> dict[str, Any]:

@@ -55,12 +55,17 @@ def test_study_has_its_graphs(dashboard: str, seen: Seen) -> None:
     for title in (
         "Accuracy against cost, arm impon",
         "Who is pruned when, arm impon",
-        "The arms side by side: best trial so far against cost",
+        "The arms side by side: best so far",
     ):
         seen.page.get_by_text(title).wait_for()
     side_by_side = seen.page.locator("div.js-plotly-plot", has_text="The arms side by side")
     assert side_by_side.locator("g.legend text").all_text_contents() == ["impon", "uniform"]
     assert side_by_side.locator("g.trace path.js-line").count() == 2
+    heading = side_by_side.locator("text.gtitle").bounding_box()
+    legend = side_by_side.locator("g.legend").bounding_box()
+    assert heading is not None
+    assert legend is not None
+    assert heading["y"] + heading["height"] <= legend["y"], "the legend covers the title"
     assert seen.errors == []
 
 

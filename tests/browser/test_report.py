@@ -26,7 +26,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str]]:
     folder = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        summary = summary_of()
+        summary = summary_of('compare.epoch_fractions=[1, "1/2"]')
     page: Path = write_report(folder / "report", summary)
     return page.as_uri(), [chart.title for chart in comparison_charts(summary)]
 
@@ -70,6 +70,18 @@ def test_report_reads_on_a_phone_in_light_and_dark(
         assert max(page.evaluate(drawn)) <= PHONE["width"]
         text, ground = shades(page, "h1")
         assert (text < 64 and ground > 240) if scheme == "light" else (text > 190 and ground < 40)
+
+
+def test_reader_chooses_the_arms_that_are_drawn(report: tuple[str, list[str]], seen: Seen) -> None:
+    seen.page.goto(report[0])
+    legend = seen.page.locator("#accuracy-against-cost g.legend text")
+    legend.first.wait_for()
+    halved = ["uniform", "uniform-fraction@1/2", "uniform-short@1/2", "placebo@1/2", "impon@1/2"]
+    assert legend.all_text_contents() == halved
+    seen.page.get_by_label("Arms drawn").select_option("full epochs (cosine, last)")
+    legend.get_by_text("uniform-short@1/2").wait_for(state="detached")
+    assert legend.all_text_contents() == ["uniform", "placebo", "impon"]
+    assert seen.errors == []
 
 
 def test_report_prints_with_everything_on_the_paper(

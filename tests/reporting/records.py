@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.record import (
@@ -35,7 +36,7 @@ IDENTITY_OF_IT: dict[str, Any] = {
         "sampler": "impon",
         "sampler_options": {"bank_size": 100},
     },
-    "space": {"lr": "float 0.001 … 1"},
+    "space": {"lr": distribution_to_json(LR)},
 }
 
 

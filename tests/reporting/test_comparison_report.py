@@ -11,7 +11,7 @@ import pytest
 
 from impon_hpo.errors import StorageError
 from impon_hpo.reporting.comparison_charts import comparison_charts
-from impon_hpo.reporting.comparison_curves import main_arms
+from impon_hpo.reporting.comparison_curves import views
 from impon_hpo.reporting.comparison_report import html, markdown, write_report
 from impon_hpo.reporting.comparison_tables import arms_table, policies_table, warnings
 from tests.reporting.comparison import N_BLOCKS, NASTY, summary_of
@@ -54,7 +54,7 @@ def test_numbers_are_json(summary: dict[str, Any]) -> None:
     write_report(Path("report"), never)
     read = json.loads(Path("report/summary.json").read_text())
     assert read["arms"][1]["cost_to_reach"]["2"] is None
-    assert "inf" in markdown(never)
+    assert "| never |" in markdown(never)
 
 
 def test_charts_show_what_was_measured(summary: dict[str, Any]) -> None:
@@ -108,10 +108,15 @@ def test_table_has_bounds_and_one_policy_has_no_table(summary: dict[str, Any]) -
     assert rows["impon@1/2"]["verdict"] == "supported"
     assert rows["impon@1/2"]["credit"] == "importance"
     assert policies_table(summary) == []
-    assert main_arms(summary) == set(rows)
+    assert list(views(summary).values()) == [set(rows)]
     two = summary_of("compare.policies=[{}, {schedule='constant'}]")
     assert [row["policy"] for row in policies_table(two)] == ["cosine, last", "constant, last"]
-    assert not any("constant" in name for name in main_arms(two))
+    first, second = views(two)
+    assert (first, second) == ("1/2 of an epoch (cosine, last)", "1/2 of an epoch (constant, last)")
+    assert not any("constant" in name for name in views(two)[first])
+    assert all("constant" in name for name in views(two)[second])
+    assert f"<option>{second}</option>" in html(two)
+    assert "<select" not in html(summary)
 
 
 def test_reader_is_warned(summary: dict[str, Any]) -> None:

@@ -21,10 +21,11 @@ def test_the_note_says_what_was_run_and_how_and_what_came_of_it() -> None:
         "21 epochs of 28",
         "210 forward-equivalents of 280: 25% saved by pruning",
         "trial 2, with validation accuracy 0.9000",
-        "impon-hpo train studies/small",
+        "impon-hpo train studies/small \\\n  --arm impon \\\n  --set ",  # long: no scrolling
         "impon-hpo tune studies/small --arm impon --set epochs=9",
         "| `impon` | 2 / 1 | 0.9000 | 2 | 210 | 75% |",
         "| width | `4` |",
+        "| lr (searched) | float low 0.001, high 1.0 |",
         "torch 2.15.0; a CPU",
     ):
         assert expected in text

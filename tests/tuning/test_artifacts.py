@@ -14,6 +14,7 @@ from optuna.distributions import FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from PIL import Image
 
+from impon_hpo.record import IMAGES
 from impon_hpo.storage import artifact_store
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.run import TrainingRun
@@ -21,7 +22,6 @@ from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.artifacts import (
     CURVE,
     DIAGNOSTICS,
-    IMAGES,
     SETTINGS,
     picks_of,
     settings_text,

@@ -39,4 +39,4 @@ def made_reference(n_rows: int, device: torch.device) -> Reference:
     loss = torch.rand(n_rows, generator=generator)
     probabilities = torch.rand(n_rows, N_CLASSES, generator=generator)
     probabilities /= probabilities.sum(1, keepdim=True)
-    return Reference(loss.to(device), probabilities.to(device))
+    return Reference(loss.to(device), probabilities.to(device), loss[None].to(device))

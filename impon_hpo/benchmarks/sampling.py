@@ -109,8 +109,7 @@ def measure_growth(
     Raises:
         ConfigError: A name is unknown or a size does not fit.
     """
-    cheap = [name for name, sampler in SAMPLERS.items() if not sampler.needs_forward]
-    names = samplers or [name for name in cheap if name != "proxy-filter"]
+    names = samplers or [name for name, found in SAMPLERS.items() if not found.needs_forward]
     cpu = torch.device("cpu")
     around = surroundings("cpu")
     rows = []
@@ -172,7 +171,7 @@ def state_bytes(sampler: BatchSampler) -> int:
     shared = {id(sampler.model)}
     given = [sampler.rows.inputs, sampler.rows.labels]
     if sampler.rows.reference is not None:
-        given += [sampler.rows.reference.loss, sampler.rows.reference.probabilities]
+        given += [part for part in vars(sampler.rows.reference).values() if part is not None]
     storages = {tensor.untyped_storage().data_ptr() for tensor in given}
     return _bytes_in(sampler, shared, storages)
 

@@ -47,7 +47,7 @@ def test_growth_is_against_the_smallest() -> None:
     assert large["times_smallest"] == pytest.approx(large["ms"] / small["ms"], rel=0.01)
 
 
-@pytest.mark.parametrize("name", sorted(set(SAMPLERS) - {"proxy-filter"}))
+@pytest.mark.parametrize("name", list(SAMPLERS))
 def test_every_sampler_can_be_measured(name: str) -> None:
     sampler = make_bench_sampler(name, _rows(300), 16, torch.nn.Linear(8, N_CLASSES))
     assert state_bytes(sampler) >= 4 * 300  # the counts of visits, which every sampler has
@@ -55,4 +55,5 @@ def test_every_sampler_can_be_measured(name: str) -> None:
 
 def test_memory_is_the_order_and_the_visits_of_uniform() -> None:
     sampler = make_bench_sampler("uniform", _rows(300), 16, torch.nn.Linear(8, N_CLASSES))
-    assert state_bytes(sampler) == (8 + 4) * 300
+    # The order; visits before the epoch that runs, and those of it that a checkpoint brought.
+    assert state_bytes(sampler) == (8 + 4 + 4) * 300

@@ -22,6 +22,13 @@ from impon_hpo.training.image_data import ImageData
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 """Those of torchvision.datasets.ImageFolder."""
 
+AT_A_TIME = 16
+"""Images that a thread decodes before it is given more: handing out each costs time."""
+
+SMALL = 100 * 100
+"""Pixels of an image below which one thread is faster than several: decoding it takes so short a
+time that they mostly wait for Python's lock."""
+
 
 def load_folder(*, root: Path, download: bool, image_size: int | None) -> ImageData:
     """Read a folder of images in the layout of `torchvision.datasets.ImageFolder`.
@@ -120,10 +127,16 @@ def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
         else:
             images[at] = image
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    def place_some(begin: int) -> None:
+        for at in range(begin, min(begin + AT_A_TIME, len(files))):
+            place(at)
+
+    begins = range(0, len(files), AT_A_TIME)
+    n_threads = 1 if _n_pixels(files[0]) < SMALL else os.cpu_count()
+    with ThreadPoolExecutor(n_threads) as pool:
         for _ in track(
-            pool.map(place, range(len(files)), chunksize=64),
-            total=len(files),
+            pool.map(place_some, begins),
+            total=len(begins),
             description="decoding images once",
             console=talk,
         ):
@@ -134,6 +147,11 @@ def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
         listed = "\n  ".join(sorted(problems)[:5])
         raise DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}")
     return images
+
+
+def _n_pixels(file: str) -> int:
+    with Image.open(file) as image:  # reads its head only
+        return image.width * image.height
 
 
 def _decode_one(file: str, image_size: int | None) -> NDArray[np.uint8] | str:

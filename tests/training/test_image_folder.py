@@ -16,7 +16,7 @@ from torchvision.datasets import ImageFolder
 
 from impon_hpo.errors import DataError
 from impon_hpo.training.image_data import ImageData
-from impon_hpo.training.image_folder import EXTENSIONS, load_folder
+from impon_hpo.training.image_folder import AT_A_TIME, EXTENSIONS, load_folder
 
 
 def load(root: Path, image_size: int | None = None) -> ImageData:
@@ -232,6 +232,16 @@ def test_nothing_is_printed_to_standard_output(
 ) -> None:
     load(root)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("side", [8, 100])  # decoded by one thread, and by several
+def test_every_image_lands_in_its_place_whoever_decodes_it(side: int, tmp_path: Path) -> None:
+    count = 2 * AT_A_TIME + 3
+    drawn = [
+        draw(tmp_path / "all" / "one" / f"{at:03}.png", seed=at, size=(side, side))
+        for at in range(count)
+    ]
+    np.testing.assert_array_equal(load(tmp_path / "all").images, np.stack(drawn))
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:

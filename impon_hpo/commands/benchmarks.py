@@ -94,6 +94,54 @@ def sampling(
     _print(measured, format)
 
 
+@benchmark.command()
+def study(
+    storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="An empty one; may be repeated; default: SQLite and a journal."
+        ),
+    ] = None,
+    trials_there: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Trials in the storage, ascending; default 10, 100, 1000."),
+    ] = None,
+    width: Width = 8,
+    trials: Annotated[int, typer.Option(min=1, help="Trials run for each row.")] = 3,
+    rounds: Rounds = 3,
+    format: Formatted = Format.table,
+) -> None:
+    """What a study does beside training, per epoch and trial, and how long commands start."""
+    with loading():
+        from impon_hpo.benchmarks.study import measure_study
+
+    measured = measure_study(
+        storages=storage or [],
+        n_trials=trials_there or [10, 100, 1000],
+        width=width,
+        trials=trials,
+        rounds=rounds,
+    )
+    _print(measured, format)
+
+
+@benchmark.command()
+def data(
+    root: Annotated[str, typer.Argument(metavar="FOLDER", help="One folder of images per class.")],
+    image_size: Annotated[int | None, typer.Option(min=4, help="Resize to this side.")] = None,
+    rounds: Rounds = 3,
+    format: Formatted = Format.table,
+) -> None:
+    """A folder of images: decoded in a plain loop, decoded once by us, opened from the cache."""
+    from pathlib import Path
+
+    with loading():
+        from impon_hpo.benchmarks.data import measure_data
+
+    measured = measure_data(root=Path(root).expanduser(), image_size=image_size, rounds=rounds)
+    _print(measured, format)
+
+
 def _print(measured: Measurement, format: Format) -> None:
     """Print a measurement; in a table, what it was taken on is talk."""
     if format is Format.json:

@@ -1,0 +1,78 @@
+"""`benchmark data`: a folder of images decoded once, and then opened from its cache."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from impon_hpo.benchmarks.measure import Measurement, Spread, seconds_of, spread, surroundings
+from impon_hpo.errors import ConfigError
+from impon_hpo.training.image_folder import EXTENSIONS, load_folder
+
+
+def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurement:
+    """Time a folder of images: decoded in a plain loop, decoded by us, opened from the cache.
+
+    The cache is in a temporary folder and begins empty in every round. The files are read once
+    before, so that no side pays for the disk.
+
+    Args:
+        root: The folder, as `dataset = "folder"` takes it.
+        image_size: Side in pixels to which images are resized; None: as they come.
+        rounds: Times that each side counts.
+
+    Raises:
+        ConfigError: There is no round.
+        DataError: The folder is not one of images.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
+    around = surroundings("cpu")
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+    for file in files:
+        file.read_bytes()
+
+    def load() -> None:
+        load_folder(root=root, download=False, image_size=image_size)
+
+    plain, first, again = [], [], []
+    before = os.environ.get("XDG_CACHE_HOME")
+    try:
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ["XDG_CACHE_HOME"] = folder
+                plain.append(decode_plainly(files))
+                first.append(seconds_of(load))
+                again.append(seconds_of(load))
+    finally:
+        if before is None:
+            os.environ.pop("XDG_CACHE_HOME", None)
+        else:
+            os.environ["XDG_CACHE_HOME"] = before
+    sides = {
+        "PIL in a loop": spread(plain),
+        "decoded once": spread(first),
+        "from the cache": spread(again),
+    }
+    rows = [_row(name, found, len(files)) for name, found in sides.items()]
+    settings = {"root": str(root), "images": len(files), "rounds": rounds}
+    return Measurement("data", settings, around, rows)
+
+
+def decode_plainly(files: list[Path]) -> float:
+    """Return the seconds that one thread takes to decode the files with PIL, keeping nothing."""
+    begun = time.perf_counter()
+    for file in files:
+        with Image.open(file) as image:
+            image.convert("RGB")
+    return time.perf_counter() - begun
+
+
+def _row(name: str, seconds: Spread, n: int) -> dict[str, Any]:
+    rate = round(n / seconds.median)
+    return dict[str, Any](side=name) | seconds.columns("seconds") | {"images_per_second": rate}

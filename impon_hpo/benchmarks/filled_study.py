@@ -1,0 +1,96 @@
+"""A filled study: a study file in a folder, and a storage with finished trials of it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState
+
+from impon_hpo.environment import environment
+from impon_hpo.record import COST, EPOCHS
+from impon_hpo.tuning.study import open_study
+from impon_hpo.tuning.study_file import StudyFile, read_study_file
+
+ARM = "uniform"
+EPOCHS_A_TRIAL = 9
+
+STUDY = f"""\
+question = "What does a study cost beside its training?"
+n_trials = 10
+seed = 0
+
+[pruner]
+name = "SuccessiveHalvingPruner"
+reduction_factor = 3
+
+[study_sampler]
+name = "RandomSampler"
+
+[run]
+dataset = "digits"
+width = {{width}}
+epochs = {EPOCHS_A_TRIAL}
+batch_size = 32
+subset = 32
+device = "cpu"
+
+[space]
+lr = {{{{ type = "float", low = 1e-3, high = 0.5, log = true }}}}
+weight_decay = {{{{ type = "float", low = 1e-6, high = 1e-2, log = true }}}}
+
+[arms.{ARM}]
+sampler = "uniform"
+"""
+
+
+def write_study_file(folder: Path, *, width: int) -> StudyFile:
+    """Write the study of the benchmark, digits with a model of `width`, and read it back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.toml").write_text(STUDY.format(width=width))
+    return read_study_file(str(folder))
+
+
+def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> optuna.Study:
+    """Open the study and add finished trials, as tuning leaves them, until there are `n_trials`."""
+    command: dict[str, Any] = {"study": study_file.name, "settings": [], "storage": None}
+    study = open_study(study_file, ARM, storage, command=command, environment=environment("cpu"))
+    there = len(study.get_trials(deepcopy=False))
+    for number in range(there, n_trials):
+        study.add_trial(_finished(study_file, number))
+    return study
+
+
+def _finished(study_file: StudyFile, number: int) -> optuna.trial.FrozenTrial:
+    draws = random.Random(number)
+    n_epochs = draws.choice([1, 1, 3, EPOCHS_A_TRIAL])
+    accuracies = [round(draws.uniform(0.1, 0.9), 4) for _ in range(n_epochs)]
+    epochs = [
+        {
+            "epoch": epoch,
+            "train_loss": draws.random(),
+            "val_accuracy": accuracy,
+            "val_loss": draws.random(),
+            "rows_trained": 32,
+            "rows_scored": 0,
+            "rows_validated": 180,
+            "cost": 276,
+            "seconds_drawing": draws.random(),
+            "seconds_stepping": draws.random(),
+            "seconds_validating": draws.random(),
+            "share_seen": 1.0,
+            "diagnostics": {"class_balance": 1.0},
+        }
+        for epoch, accuracy in enumerate(accuracies, start=1)
+    ]
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE if n_epochs == EPOCHS_A_TRIAL else TrialState.PRUNED,
+        value=accuracies[-1],
+        params={"lr": draws.uniform(1e-3, 0.5), "weight_decay": draws.uniform(1e-6, 1e-2)},
+        distributions=dict(study_file.space),
+        intermediate_values=dict(enumerate(accuracies, start=1)),
+        user_attrs={EPOCHS: epochs, COST: 276 * n_epochs},
+    )

@@ -1,0 +1,199 @@
+"""`benchmark study`: what a study takes beside its training, and how long its commands start."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+
+from impon_hpo.benchmarks.filled_study import ARM, open_filled, write_study_file
+from impon_hpo.benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
+from impon_hpo.errors import ImponHpoError
+from impon_hpo.storage import artifact_store, open_storage, quiet_studies, without_secrets
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.tuning.algorithms import make_study_sampler
+from impon_hpo.tuning.checkpoints import Checkpoints
+from impon_hpo.tuning.guard import Guard
+from impon_hpo.tuning.ledger import Budget
+from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.progress import Progress
+from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.tune import tune
+from impon_hpo.tuning.workers import STORAGE
+
+EPOCH_SECONDS = 5.0
+"""The epoch that overheads are held against."""
+
+
+def measure_study(
+    *, storages: Sequence[str], n_trials: Sequence[int], width: int, trials: int, rounds: int
+) -> Measurement:
+    """Time what is done beside training in a study whose storage holds so many trials.
+
+    Real trials of digits are run as `tune` runs them; what their epochs say they trained is taken
+    off. A row of "epoch" has the time between one epoch and the next: record, report, pruner,
+    lease and checkpoint. A row of "trial" has all that a trial takes beside its epochs: ask, model,
+    data, learning curve, tell. Then: how long commands take, each in a new process.
+
+    Args:
+        storages: Addresses, each of an empty database or a file that is not there; a relative one
+            is in a temporary folder; empty: SQLite and a journal there.
+        n_trials: Trials in the storage, ascending.
+        width: Channels of the model's first stage, which decide the size of a checkpoint.
+        trials: Trials run for each row.
+        rounds: Times that each command is started.
+
+    Raises:
+        StorageError: A storage cannot be opened.
+    """
+    around = surroundings("cpu")
+    rows: list[dict[str, Any]] = []
+    # Tuning writes runs/ into the working directory.
+    with quiet_studies(), tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
+        folder = Path(name)
+        given = storages or [f"sqlite:///{folder / 'study.db'}", str(folder / "study.journal")]
+        study_file = write_study_file(folder / "overhead", width=width)
+        for address in given:
+            for n in n_trials:
+                rows += _rows_of(study_file, folder, address, n, trials)
+            rows.append(_again(study_file, address, n_trials[-1], rounds))
+    rows += _starts(rounds)
+    settings = {"width": width, "trials": trials, "rounds": rounds, "epoch_seconds": EPOCH_SECONDS}
+    return Measurement("study", settings, around, rows)
+
+
+def _rows_of(
+    study_file: StudyFile, folder: Path, address: str, n_trials: int, trials: int
+) -> list[dict[str, Any]]:
+    study = open_filled(study_file, open_storage(address, create=True), n_trials)
+    of_epochs, of_trials = run_trials(study_file, study, folder, trials)
+    named = {"storage": _kind(address), "trials": n_trials}
+    return [
+        _row(named | {"what": "epoch"}, spread(of_epochs), per_epoch=True),
+        _row(named | {"what": "trial"}, spread(of_trials)),
+    ]
+
+
+def run_trials(
+    study_file: StudyFile, study: optuna.Study, folder: Path, trials: int
+) -> tuple[list[float], list[float]]:
+    """Run so many more trials; return the seconds beside training, of each epoch and each trial."""
+    clock = _Clock()
+    with Path(os.devnull).open("w") as nowhere:
+        progress = Progress(Console(file=nowhere), study_file.arms[ARM].epochs)
+        guard = Guard(Budget(), progress.epoch)
+
+        def on_epoch(trial: optuna.Trial, result: EpochResult) -> None:
+            clock.epoch(trial.number, result)
+            guard.epoch(trial, result)
+
+        checkpoints = Checkpoints(folder / "checkpoints", keep=False, say=progress.note)
+        objective = Objective(
+            study_file.arms[ARM],
+            study_file.space,
+            artifact_store=artifact_store(str(folder / "artifacts")),
+            checkpoints=checkpoints,
+            on_epoch=on_epoch,
+        )
+        _ = objective.splits
+        begun = len(study.get_trials(deepcopy=False))
+        with progress:
+            for number in range(begun, begun + trials):
+                clock.begin()
+                tune(
+                    study,
+                    objective,
+                    n_trials=number + 1,
+                    progress=progress,
+                    guard=guard,
+                    checkpoints=checkpoints,
+                    sampler_of=lambda number: make_study_sampler(
+                        study_file.study_sampler, seed=study_file.seed, number=number
+                    ),
+                )
+                clock.end()
+    return clock.of_epochs, clock.of_trials
+
+
+class _Clock:
+    """Takes what epochs say they trained off the time that passes."""
+
+    def __init__(self) -> None:
+        self.of_epochs: list[float] = []
+        self.of_trials: list[float] = []
+        self._begun = 0.0
+        self._last: float | None = None
+        self._counted = 0.0  # seconds of this trial that are an epoch's, trained or not
+
+    def begin(self) -> None:
+        self._begun, self._last, self._counted = time.perf_counter(), None, 0.0
+
+    def epoch(self, number: int, result: EpochResult) -> None:
+        now = time.perf_counter()
+        trained = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
+        if self._last is None:
+            self._counted += trained
+        else:
+            self.of_epochs.append(now - self._last - trained)
+            self._counted += now - self._last
+        self._last = now
+
+    def end(self) -> None:
+        self.of_trials.append(time.perf_counter() - self._begun - self._counted)
+
+
+def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> dict[str, Any]:
+    """Time `tune` on a study that has all it wants: what continuing one takes to begin."""
+    command = ["tune", str(study_file.folder), "--arm", ARM, "--trials", str(n_trials)]
+    seconds = alternate(
+        {
+            "tune": lambda: _run(["-m", "impon_hpo", *command], {STORAGE: address}),
+            "torch": lambda: _run(["-c", "import torch"]),
+        },
+        rounds,
+    )
+    beyond = [a - b for a, b in zip(seconds["tune"], seconds["torch"], strict=True)]
+    named = {"storage": _kind(address), "trials": n_trials}
+    return _row(named | {"what": "tune again, beyond importing torch"}, spread(beyond))
+
+
+def _starts(rounds: int) -> list[dict[str, Any]]:
+    sides = {
+        "python": lambda: _run(["-c", "pass"]),
+        "--help": lambda: _run(["-m", "impon_hpo", "--help"]),
+        "import torch": lambda: _run(["-c", "import torch"]),
+    }
+    seconds = alternate(sides, rounds)
+    return [
+        _row({"storage": "", "trials": 0, "what": what}, spread(seconds[what])) for what in sides
+    ]
+
+
+def _run(arguments: list[str], more: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        env=os.environ | (more or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ImponHpoError(f"`{' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
+
+
+def _row(named: dict[str, Any], seconds: Spread, *, per_epoch: bool = False) -> dict[str, Any]:
+    share = round(100 * seconds.median / EPOCH_SECONDS, 3) if per_epoch else ""
+    return named | seconds.scaled(1e3).columns("ms") | {"percent_of_epoch": share}
+
+
+def _kind(address: str) -> str:
+    return without_secrets(address).partition(":")[0] if "://" in address else "journal"

@@ -17,6 +17,8 @@ from impon_hpo.tuning.study_file import StudyFile, read_study_file
 
 ARM = "uniform"
 EPOCHS_A_TRIAL = 9
+RUNGS = (1, 3)
+"""Epochs after which the pruner of the study decides."""
 
 STUDY = f"""\
 question = "What does a study cost beside its training?"
@@ -66,8 +68,9 @@ def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> o
 
 def _finished(study_file: StudyFile, number: int) -> optuna.trial.FrozenTrial:
     draws = random.Random(number)
-    n_epochs = draws.choice([1, 1, 3, EPOCHS_A_TRIAL])
-    accuracies = [round(draws.uniform(0.1, 0.9), 4) for _ in range(n_epochs)]
+    n_epochs = draws.choice([1, 1, RUNGS[1], EPOCHS_A_TRIAL])
+    # Worse than guessing, so that the pruner has to think, and lets the trials that follow pass.
+    accuracies = [round(draws.uniform(0, 0.05), 4) for _ in range(n_epochs)]
     epochs = [
         {
             "epoch": epoch,
@@ -93,4 +96,9 @@ def _finished(study_file: StudyFile, number: int) -> optuna.trial.FrozenTrial:
         distributions=dict(study_file.space),
         intermediate_values=dict(enumerate(accuracies, start=1)),
         user_attrs={EPOCHS: epochs, COST: 276 * n_epochs},
+        system_attrs={
+            f"completed_rung_{rung}": accuracies[step - 1]
+            for rung, step in enumerate(RUNGS)
+            if step <= n_epochs
+        },
     )

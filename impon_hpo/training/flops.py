@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
@@ -12,6 +11,8 @@ def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
 
     The model's mode is kept; its running statistics are not touched.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # which loads Triton
+
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
     training = model.training

@@ -209,14 +209,3 @@ def test_sampling_needs_nothing_but_torch() -> None:
     loaded = modules_after(f"import {', '.join(sampling)}")
     assert "torch" in loaded
     assert not loaded & {"torchvision", "optuna", "sklearn", "pydantic", "typer"}
-
-
-def test_training_on_digits_waits_for_neither_torchvision_nor_sklearn() -> None:
-    loaded = modules_after(
-        "import impon_hpo.tuning.objective, impon_hpo.tuning.tune\n"
-        "from impon_hpo.training.datasets import load_digits\n"
-        "load_digits(root=None, download=False, image_size=None)"
-    )
-    assert "torch" in loaded
-    # Importing torchvision takes torch's compiler with it.
-    assert not loaded & {"torchvision", "torch._dynamo", "sklearn", "scipy", "pandas", "matplotlib"}

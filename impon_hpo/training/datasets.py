@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Callable
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +32,11 @@ def data_root(data_dir: str | None) -> Path:
 
 def load_digits(*, root: Path, download: bool, image_size: int | None) -> ImageData:
     """scikit-learn's digits: 1,797 real 8 × 8 images (UCI optical recognition), no download."""
-    table = _digits_table()
-    images = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
-    return ImageData(images, table[:, 64].astype(np.int64), augment="crop")
-
-
-def _digits_table() -> NDArray[np.float64]:
-    """Return 64 pixels and the label of every digit (1797, 65).
-
-    Read from the file in scikit-learn, since importing it takes a second, and SciPy with it.
-    """
-    file = Path(str(distribution("scikit-learn").locate_file("sklearn/datasets/data")))
-    file /= "digits.csv.gz"
-    if file.is_file():
-        return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits as load_sklearn_digits  # should they move it
+    from sklearn.datasets import load_digits as load_sklearn_digits
 
     bunch = load_sklearn_digits()
-    return np.column_stack([bunch.data, bunch.target])
+    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    return ImageData(images, bunch.target.astype(np.int64), augment="crop")
 
 
 def load_cifar10(*, root: Path, download: bool, image_size: int | None) -> ImageData:

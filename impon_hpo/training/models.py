@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torchvision.models import resnet18 as torchvision_resnet18
+from torchvision.models.resnet import BasicBlock
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
-from impon_hpo.training.basic_block import BasicBlock
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.splits import Splits
 
 
 class SmallImageResNet18(nn.Module):
-    """ResNet18 of blocks like torchvision's with a 3 × 3 stem of stride 1 and no max pooling.
+    """ResNet18 of torchvision's blocks with a 3 × 3 stem of stride 1 and no max pooling.
 
     Source: He et al. (2016), with the stem that small images need. With 64 channels in the first
     stage, 3 input channels and 10 classes it has 11,173,962 parameters.
@@ -62,9 +63,7 @@ def small_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
 
 def imagenet_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
     """Build torchvision's resnet18, untrained; `width` is not its to choose."""
-    from torchvision.models import resnet18
-
-    model = resnet18(num_classes=n_classes)
+    model = torchvision_resnet18(num_classes=n_classes)
     if in_channels != 3:
         model.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
     return model  # type: ignore[no-any-return]

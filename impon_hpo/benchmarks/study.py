@@ -33,6 +33,11 @@ from impon_hpo.tuning.workers import STORAGE
 EPOCH_SECONDS = 5.0
 """The epoch that overheads are held against."""
 
+IMPORT = "import torch"
+
+OPTIMIZER = f"{IMPORT}; torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)"
+"""What no training can begin without: the first optimizer imports torch's compiler."""
+
 
 def measure_study(
     *, storages: Sequence[str], n_trials: Sequence[int], width: int, trials: int, rounds: int
@@ -65,7 +70,7 @@ def measure_study(
         for address in given:
             for n in n_trials:
                 rows += _rows_of(study_file, folder, address, n, trials)
-            rows.append(_again(study_file, address, n_trials[-1], rounds))
+            rows += _again(study_file, address, n_trials[-1], rounds)
     rows += _starts(rounds)
     settings = {"width": width, "trials": trials, "rounds": rounds, "epoch_seconds": EPOCH_SECONDS}
     return Measurement("study", settings, around, rows)
@@ -151,26 +156,31 @@ class _Clock:
         self.of_trials.append(time.perf_counter() - self._begun - self._counted)
 
 
-def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> dict[str, Any]:
+def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> list[dict[str, Any]]:
     """Time `tune` on a study that has all it wants: what continuing one takes to begin."""
     command = ["tune", str(study_file.folder), "--arm", ARM, "--trials", str(n_trials)]
     seconds = alternate(
         {
             "tune": lambda: _run(["-m", "impon_hpo", *command], {STORAGE: address}),
-            "torch": lambda: _run(["-c", "import torch"]),
+            "importing torch": lambda: _run(["-c", IMPORT]),
+            "making an optimizer": lambda: _run(["-c", OPTIMIZER]),
         },
         rounds,
     )
-    beyond = [a - b for a, b in zip(seconds["tune"], seconds["torch"], strict=True)]
     named = {"storage": _kind(address), "trials": n_trials}
-    return _row(named | {"what": "tune again, beyond importing torch"}, spread(beyond))
+    rows = []
+    for base in ("importing torch", "making an optimizer"):
+        beyond = [a - b for a, b in zip(seconds["tune"], seconds[base], strict=True)]
+        rows.append(_row(named | {"what": f"tune again, beyond {base}"}, spread(beyond)))
+    return rows
 
 
 def _starts(rounds: int) -> list[dict[str, Any]]:
     sides = {
         "python": lambda: _run(["-c", "pass"]),
         "--help": lambda: _run(["-m", "impon_hpo", "--help"]),
-        "import torch": lambda: _run(["-c", "import torch"]),
+        "import torch": lambda: _run(["-c", IMPORT]),
+        "import torch, make an optimizer": lambda: _run(["-c", OPTIMIZER]),
     }
     seconds = alternate(sides, rounds)
     return [

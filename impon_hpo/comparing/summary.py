@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ def summarise_comparison(
         "unit": unit,
         "configurations": _configurations(recordings, truth),
         "random_pick": float(truth.by_block.mean()),
-        "policies": _policies(there, found, faithful),
+        "policies": _policies(there, found, faithful, study_file, replayed),
         "pruners": under_other_pruners(protocol, there, replayed) if other_pruners else [],
     }
 
@@ -177,14 +177,22 @@ def _configurations(recordings: Recordings, truth: Truth) -> list[dict[str, Any]
 
 
 def _policies(
-    there: Sequence[Arm], found: Mapping[str, Outcome], faithful: Mapping[str, Fidelity]
+    there: Sequence[Arm],
+    found: Mapping[str, Outcome],
+    faithful: Mapping[str, Fidelity],
+    study_file: StudyFile,
+    replayed: Callable[..., Outcome],
 ) -> list[dict[str, Any]]:
-    """Return what uniform sampling alone does under each policy, against the first one."""
+    """Return what uniform sampling alone does under each policy, against the first one: to the end
+    of its study, and stopped where the first one's study is at its end."""
     uniform = [arm for arm in there if arm.kind == UNIFORM]
     first = found[uniform[0].name]
+    budgets = dict(zip(first.blocks, first.cost, strict=True))
+    pruner, orders = study_file.pruner, study_file.protocol.orders
+    stopped = [replayed(arm, pruner, orders, budgets=budgets) for arm in uniform]
     rows = []
-    for arm in uniform:
-        verdict = judge(found[arm.name], first, cost_ratio=1.0, margin=1.0)
+    for arm, outcome_there in zip(uniform, stopped, strict=True):
+        verdict = judge(outcome_there, stopped[0], cost_ratio=1.0, margin=1.0)
         rows.append(
             {
                 "policy": str(arm.policy),

@@ -74,7 +74,8 @@ def _bounds(found: Mapping[str, Any], sign: str = "") -> str:
 
 
 def policies_table(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return a row a policy: what uniform sampling alone does under it; empty with one policy."""
+    """Return a row a policy: what uniform sampling alone does under it, to the end and stopped at
+    what the first policy's study costs (there more configurations may fit); empty with one."""
     if len(summary["policies"]) < 2:
         return []
     rows = []
@@ -85,6 +86,7 @@ def policies_table(summary: Mapping[str, Any]) -> list[dict[str, str]]:
                 "policy": row["policy"],
                 "cost ratio to the first": _bounds(held["cost"]) if held else "",
                 "loss to the first (points)": _bounds(held["loss"], "+") if held else "",
+                "gain at the first's cost": _bounds(held["budget_gain"], "+") if held else "",
                 "pick (points)": f"{row['quality']:.2f}",
                 "best pruned": f"{100 * row['lost_best']:.0f} %",
                 "τ-b by epoch": " ".join(f"{tau:.2f}" for tau in row["tau"]),

@@ -6,6 +6,9 @@ import dataclasses
 import json
 from typing import Any
 
+import numpy as np
+import pytest
+
 from impon_hpo.comparing.arms import arms_of
 from impon_hpo.comparing.recordings import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
@@ -101,3 +104,23 @@ def test_it_is_plain_json_and_the_same_every_time() -> None:
     assert first == second
     assert json.loads(json.dumps(finite(first), allow_nan=False))["study"] == "small"
     assert dataclasses.is_dataclass(study_file.protocol)
+
+
+@pytest.mark.parametrize(("factor", "sign"), [(1.0, 0), (10.0, -1)])
+def test_policies_are_held_against_the_first_at_equal_cost(factor: float, sign: int) -> None:
+    study_file = study("compare.policies=[{}, {schedule='constant'}]")
+    found = recorded(study_file, World({}, n_configurations=5))
+    uniform, other = (arm.training for arm in arms_of(study_file) if arm.kind == "uniform")
+    rows = [row for row in found.rows if row["training"] != other]
+    # The second policy learns what the first one does, and each epoch costs `factor` as much.
+    rows += [
+        {**row, "training": other, "cost": row["cost"] * factor}
+        for row in found.rows
+        if row["training"] == uniform
+    ]
+    summary = summary_of(study_file, Recordings(rows, found.about))
+    first, second = (row["against_first"] for row in summary["policies"])
+    assert first["budget_gain"]["point"] == 0
+    assert second["loss"]["point"] == 0
+    assert second["cost"]["point"] == pytest.approx(factor)
+    assert np.sign(second["budget_gain"]["point"]) == sign

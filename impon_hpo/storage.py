@@ -26,6 +26,7 @@ from impon_hpo.journal import JournalLock
 from impon_hpo.patient_storage import PatientStorage
 
 PROXY_PORT = 13000
+PROXY_THREADS = 10  # of Optuna's server
 CONNECT_SECONDS = 10
 # A network that is cut says nothing: without these, libpq waits for a quarter of an hour.
 CUT_OFF = {
@@ -58,7 +59,7 @@ def quiet_studies() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def open_storage(address: str, *, create: bool) -> BaseStorage:
+def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage:
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
     an Optuna journal file; or `grpc://host:port`, where `impon-hpo proxy` runs.
 
@@ -67,6 +68,7 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
     Args:
         address: The URL or path.
         create: Whether a file that is not there may be made.
+        threads: How many will use it at once; so many connections to a database are kept.
 
     Raises:
         NothingYetError: It is not there and may not be made.
@@ -86,7 +88,7 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
                 f"The folder of storage '{shown}' cannot be made: {error}"
             ) from error
     try:
-        return _opened(address, shown)
+        return _opened(address, shown, threads)
     except Exception as error:  # whatever the database driver raises
         hint = ""
         if isinstance(error, ImportError):
@@ -101,7 +103,7 @@ def open_storage(address: str, *, create: bool) -> BaseStorage:
         raise StorageError(f"Storage '{shown}' cannot be opened: {said}{hint}") from None
 
 
-def _opened(address: str, shown: str) -> BaseStorage:
+def _opened(address: str, shown: str, threads: int) -> BaseStorage:
     if "://" not in address:
         path = Path(address)
         return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
@@ -110,7 +112,9 @@ def _opened(address: str, shown: str) -> BaseStorage:
     if address.startswith("sqlite"):
         return optuna.storages.get_storage(_database(address, connect_args={"timeout": 60}))
     waits = CUT_OFF if address.startswith("postgresql") else {}
-    server = _database(address, pool_pre_ping=True, connect_args=waits)
+    # One more is opened when a lease is renewed at the same moment, and closed again; kept, it
+    # would halve the number of workers that the server has room for.
+    server = _database(address, pool_pre_ping=True, pool_size=threads, connect_args=waits)
     return PatientStorage(optuna.storages.get_storage(server), shown)
 
 

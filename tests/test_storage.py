@@ -184,3 +184,15 @@ def test_errors_do_not_tell_passwords(address: str) -> None:
         open_storage(address, create=True)
     assert "s3cret" not in "".join(traceback.format_exception(caught.value))
     assert "me:***@" in str(caught.value)
+
+
+def test_a_worker_keeps_one_connection_to_the_database(postgres: str) -> None:
+    import psycopg
+
+    opened = [open_storage(postgres, create=True) for _ in range(3)]
+    for storage in opened:
+        storage.get_all_studies()
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    with psycopg.connect(postgres.replace("+psycopg", "", 1)) as connection:
+        found = connection.execute(count).fetchone()
+    assert found == (3 + 1,)

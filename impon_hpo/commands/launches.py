@@ -100,10 +100,15 @@ def proxy(
     """
     from optuna.storages import run_grpc_proxy_server
 
-    from impon_hpo.storage import no_experimental_warnings, open_storage, without_secrets
+    from impon_hpo.storage import (
+        PROXY_THREADS,
+        no_experimental_warnings,
+        open_storage,
+        without_secrets,
+    )
 
     check_free(host, port)
-    opened = open_storage(storage, create=True)
+    opened = open_storage(storage, create=True, threads=PROXY_THREADS)
     print_line(f"grpc://{host}:{port}")
     say(f"in front of {without_secrets(storage)}. Ctrl-C stops it.")
     sys.stdout.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,24 +188,27 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
     return records
 
 
-def read_study(study: optuna.Study) -> StudyRecord:
-    """Read one study that impon-hpo made."""
-    identity = study.user_attrs[IDENTITY]
+def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> StudyRecord:
+    """Read one study that impon-hpo made; `trials` are its own, where they have just been read."""
+    attributes = study.user_attrs  # which asks the storage every time
+    if trials is None:
+        trials = study.get_trials(deepcopy=False)
+    identity = attributes[IDENTITY]
     horizon = identity["run"]["epochs"]
     return StudyRecord(
         optuna_study=study,
         identity=identity,
-        question=study.user_attrs.get(QUESTION, ""),
-        command=study.user_attrs.get(
+        question=attributes.get(QUESTION, ""),
+        command=attributes.get(
             COMMAND, {"study": identity["study"], "settings": [], "storage": None}
         ),
-        environments=study.user_attrs.get(ENVIRONMENTS, []),
+        environments=attributes.get(ENVIRONMENTS, []),
         references={
             key.removeprefix(REFERENCE): value
-            for key, value in study.user_attrs.items()
+            for key, value in attributes.items()
             if key.startswith(REFERENCE)
         },
-        trials=[read_trial(trial, horizon) for trial in study.get_trials(deepcopy=False)],
+        trials=[read_trial(trial, horizon) for trial in trials],
     )
 
 

@@ -47,7 +47,7 @@ def begun_trial(trial: optuna.Trial | optuna.trial.FixedTrial) -> Begun:
     """Return what a live trial had come to before it was asked for."""
     if not isinstance(trial, optuna.Trial):  # a FixedTrial has no past
         return Begun()
-    found = trial.study.get_trials(deepcopy=False)[trial.number]
+    found = trial.storage.get_trial(trial._trial_id)
     return Begun(
         epochs=tuple(found.user_attrs.get(EPOCHS, ())),
         reported=frozenset(found.intermediate_values),

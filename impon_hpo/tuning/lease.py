@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,18 @@ class Watch:
             return False
         return self._clock() - since > self._grace
 
-    def take_back(self, study: optuna.Study) -> list[int]:
+    def take_back(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
         """Put trials that have lost their worker back among the waiting ones; return their numbers.
 
         Whoever asks next goes on with them, under their old numbers.
+
+        Args:
+            study: The study.
+            trials: Its trials, as just read.
         """
         found = []
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            if self.lost(trial):
+        for trial in trials:
+            if trial.state == TrialState.RUNNING and self.lost(trial):
                 latest = study._storage.get_trial(trial._trial_id)
                 same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
@@ -19,6 +20,11 @@ from impon_hpo.tuning.progress import Progress
 FAILURES_IN_A_ROW = 3
 POLL_SECONDS = 1.0
 """How often a worker looks whether the last trials, which others are at, are finished."""
+
+LONGEST_POLL_SECONDS = 30.0
+
+READING_SHARE = 0.05
+"""Share of its time that such a worker may keep the storage busy with looking."""
 
 Run = Callable[[optuna.Trial], float]
 
@@ -63,16 +69,20 @@ def tune(
     if checkpoints is not None:
         checkpoints.delete_finished(study)  # of a process that was killed in between
     while True:
-        for number in watch.take_back(study):
+        begun = time.perf_counter()
+        trials = study.get_trials(deepcopy=False)
+        lost = watch.take_back(study, trials)
+        for number in lost:
             progress.note(f"trial {number} has lost its worker: it is continued")
-        record = read_study(study)
+        record = read_study(study, None if lost else trials)
+        reading = time.perf_counter() - begun
         if record.n_finished >= n_trials:
             return record
         if guard is not None:
             guard.check_budget(study)
         trial = _next_trial(study, record, n_trials, sampler_of)
         if trial is None:
-            time.sleep(POLL_SECONDS)
+            time.sleep(_pause(reading))
             continue
         progress.begin(record, n_trials)
         lease = Lease(study, trial, beat_seconds=watch.beat_seconds)
@@ -86,6 +96,16 @@ def tune(
                 f"{type(error).__name__}: {error}. {read_study(study).n_finished} of {n_trials} "
                 "trials are finished; mend the cause, then the same command continues."
             ) from error
+
+
+def _pause(reading: float) -> float:
+    """Return for how long to wait after a look at the study that took `reading` seconds.
+
+    The slower the storage answers, the longer, so that hundreds of workers which have nothing left
+    to do do not keep it from those that train; and not all at the same moment.
+    """
+    seconds = min(max(POLL_SECONDS, reading / READING_SHARE), LONGEST_POLL_SECONDS)
+    return seconds * random.uniform(0.5, 1.5)
 
 
 def _next_trial(
@@ -149,6 +169,6 @@ def _run_trial(
         raise
     else:
         study.tell(trial, value, skip_if_finished=True)
-    ended = study.get_trials(deepcopy=False)[trial.number]
+    ended = study._storage.get_trial(trial._trial_id)
     progress.end(ended.number, ended.state.name, ended.user_attrs.get(REASON, ""))
     return None

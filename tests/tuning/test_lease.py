@@ -86,9 +86,9 @@ def test_trial_without_a_worker_is_nobody_s_for_a_while_only(study: optuna.Study
     clock = Clock()
     watch = Watch(grace=100, clock=clock)
     study.ask()
-    assert watch.take_back(study) == []
+    assert watch.take_back(study, study.trials) == []
     clock.now = 101
-    assert watch.take_back(study) == [0]
+    assert watch.take_back(study, study.trials) == [0]
     assert frozen(study).state == TrialState.WAITING
 
 
@@ -97,13 +97,13 @@ def test_lost_trial_goes_on_as_it_is(study: optuna.Study) -> None:
     value = trial.suggest_float("x", 0, 1)
     trial.report(0.5, step=1)
     trial.set_user_attr(WORKER, this_worker() | {"began": "before", "beat": 0})
-    assert Watch().take_back(study) == [0]
+    assert Watch().take_back(study, study.trials) == [0]
     again = study.ask()
     assert again.number == 0
     assert again.suggest_float("x", 0, 1) == value
     assert frozen(study).intermediate_values == {1: 0.5}
     Lease(study, again, beat_seconds=15)
-    assert Watch().take_back(study) == []
+    assert Watch().take_back(study, study.trials) == []
     study.tell(again, 0.7)
     assert [t.state for t in study.trials] == [TrialState.COMPLETE]
 

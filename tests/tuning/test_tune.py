@@ -17,6 +17,7 @@ from impon_hpo.record import (
     EPOCH_SECONDS,
     EPOCHS,
     IDENTITY,
+    WORKER,
     StudyRecord,
     read_studies,
     read_study,
@@ -256,3 +257,42 @@ def test_what_is_left_of_a_budget_is_shown() -> None:
     assert budget_left(budget, record) == "7 epochs, 9,980 forward-equivalents, 1:01 of training"
     assert budget_left(Budget(max_epochs=1), record) == "0 epochs"
     assert budget_left(Budget(), record) == ""
+
+
+def test_a_trial_reads_the_whole_study_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = _open(small_study())
+    read = study._storage.get_all_trials
+    reads: list[int] = []
+
+    def counted(study_id: int, *given: Any, **named: Any) -> Any:
+        reads.append(study_id)
+        return read(study_id, *given, **named)
+
+    monkeypatch.setattr(study._storage, "get_all_trials", counted)
+    _tune(study, Stub(), 4)
+    assert len(reads) == 4 * 2 + 1  # how far it is, and Optuna for one that waits; then the end
+
+
+def test_who_waits_for_others_looks_the_less_the_slower_the_storage_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    study = _open(small_study())
+    theirs = study.ask()
+    theirs.set_user_attr(WORKER, {"place": "elsewhere", "pid": 1, "began": "1", "beat": 0})
+    read, clock, pauses = study._storage.get_all_trials, [0.0], []
+
+    def slow(*given: Any, **named: Any) -> Any:
+        clock[0] += [0.001, 0.4, 60][len(pauses)] if len(pauses) < 3 else 0
+        return read(*given, **named)
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            study.tell(theirs.number, 0.5)
+
+    monkeypatch.setattr(study._storage, "get_all_trials", slow)
+    monkeypatch.setattr("impon_hpo.tuning.tune.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("impon_hpo.tuning.tune.time.sleep", sleep)
+    monkeypatch.setattr("impon_hpo.tuning.tune.random.uniform", lambda low, high: (low + high) / 2)
+    _tune(study, Stub(), 1)
+    assert pauses == [1, pytest.approx(8), 30]

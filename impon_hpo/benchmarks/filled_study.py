@@ -8,10 +8,12 @@ from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.environment import environment
+from impon_hpo.errors import ImponHpoError
 from impon_hpo.record import COST, EPOCHS
+from impon_hpo.storage import without_secrets
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
 
@@ -37,7 +39,7 @@ dataset = "digits"
 width = {{width}}
 epochs = {EPOCHS_A_TRIAL}
 batch_size = 32
-subset = 32
+subset = {{rows}}
 device = "cpu"
 
 [space]
@@ -49,10 +51,10 @@ sampler = "uniform"
 """
 
 
-def write_study_file(folder: Path, *, width: int) -> StudyFile:
-    """Write the study of the benchmark, digits with a model of `width`, and read it back."""
+def write_study_file(folder: Path, *, width: int, rows: int = 32) -> StudyFile:
+    """Write the study of the benchmarks, a model of `width` on `rows` digits, and read it back."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.toml").write_text(STUDY.format(width=width))
+    (folder / "study.toml").write_text(STUDY.format(width=width, rows=rows))
     return read_study_file(str(folder))
 
 
@@ -66,7 +68,31 @@ def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> o
     return study
 
 
-def _finished(study_file: StudyFile, number: int) -> optuna.trial.FrozenTrial:
+def check_finished(study: optuna.Study, n_trials: int) -> list[FrozenTrial]:
+    """Return the trials of a study after making sure that each is there once and has ended.
+
+    Raises:
+        ImponHpoError: One is missing, there twice, or still running.
+    """
+    trials = study.get_trials(deepcopy=False)
+    finished = [trial for trial in trials if trial.state.is_finished()]
+    numbers = [trial.number for trial in finished]
+    running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+    if running or numbers != list(range(n_trials)):
+        odd = sorted(set(numbers) ^ set(range(n_trials)))
+        raise ImponHpoError(
+            f"Not every trial is accounted for: {len(numbers)} of {n_trials} are finished, still "
+            f"running are {running or 'none'}, missing or too many are {odd or 'none'}."
+        )
+    return finished
+
+
+def storage_kind(address: str) -> str:
+    """Return what kind of storage an address is of: sqlite, postgresql+psycopg, journal …"""
+    return without_secrets(address).partition(":")[0] if "://" in address else "journal"
+
+
+def _finished(study_file: StudyFile, number: int) -> FrozenTrial:
     draws = random.Random(number)
     n_epochs = draws.choice([1, 1, RUNGS[1], EPOCHS_A_TRIAL])
     # Worse than guessing, so that the pruner has to think, and lets the trials that follow pass.

@@ -15,10 +15,15 @@ from typing import Any
 import optuna
 from rich.console import Console
 
-from impon_hpo.benchmarks.filled_study import ARM, open_filled, write_study_file
+from impon_hpo.benchmarks.filled_study import (
+    ARM,
+    open_filled,
+    storage_kind,
+    write_study_file,
+)
 from impon_hpo.benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage import artifact_store, open_storage, quiet_studies, without_secrets
+from impon_hpo.storage import artifact_store, open_storage, quiet_studies
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.checkpoints import Checkpoints
@@ -81,7 +86,7 @@ def _rows_of(
 ) -> list[dict[str, Any]]:
     study = open_filled(study_file, open_storage(address, create=True), n_trials)
     of_epochs, of_trials = run_trials(study_file, study, folder, trials)
-    named = {"storage": _kind(address), "trials": n_trials}
+    named = {"storage": storage_kind(address), "trials": n_trials}
     return [
         _row(named | {"what": "epoch"}, spread(of_epochs), per_epoch=True),
         _row(named | {"what": "trial"}, spread(of_trials)),
@@ -167,7 +172,7 @@ def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> l
         },
         rounds,
     )
-    named = {"storage": _kind(address), "trials": n_trials}
+    named = {"storage": storage_kind(address), "trials": n_trials}
     rows = []
     for base in ("importing torch", "making an optimizer"):
         beyond = [a - b for a, b in zip(seconds["tune"], seconds[base], strict=True)]
@@ -203,7 +208,3 @@ def _run(arguments: list[str], more: dict[str, str] | None = None) -> None:
 def _row(named: dict[str, Any], seconds: Spread, *, per_epoch: bool = False) -> dict[str, Any]:
     share = round(100 * seconds.median / EPOCH_SECONDS, 3) if per_epoch else ""
     return named | seconds.scaled(1e3).columns("ms") | {"percent_of_epoch": share}
-
-
-def _kind(address: str) -> str:
-    return without_secrets(address).partition(":")[0] if "://" in address else "journal"

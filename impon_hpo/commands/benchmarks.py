@@ -9,6 +9,7 @@ import typer
 
 from impon_hpo.commands.options import Format, Formatted
 from impon_hpo.console import loading, print_json, print_table, say
+from impon_hpo.errors import ConfigError
 
 if TYPE_CHECKING:
     from impon_hpo.benchmarks.measure import Measurement
@@ -122,6 +123,60 @@ def study(
         trials=trials,
         rounds=rounds,
     )
+    _print(measured, format)
+
+
+@benchmark.command()
+def scale(
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="May be repeated; default: 1, 2, 4 … up to twice the cores."),
+    ] = None,
+    simulate: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="WORKERS", min=1, help="Sleep instead of training; may be repeated: 64, 256 …"
+        ),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Gets studies that are deleted; default: a journal."),
+    ] = None,
+    width: Width = 8,
+    trials: Annotated[int, typer.Option(min=1, help="Trials of each study.")] = 36,
+    rounds: Rounds = 3,
+    epoch_seconds: Annotated[
+        float, typer.Option(min=0.001, help="Simulated: what an epoch takes.")
+    ] = 5.0,
+    trials_each: Annotated[int, typer.Option(min=1, help="Simulated: trials a worker.")] = 2,
+    format: Formatted = Format.table,
+) -> None:
+    """Throughput against the number of workers; or where a storage saturates, with simulated ones.
+
+    Simulated workers run the loop of `tune` with a sleep for training, from one to a thousand and
+    more on this machine; those need a database, and one with as many connections.
+    """
+    with loading():
+        from impon_hpo.benchmarks.crowd import measure_crowd
+        from impon_hpo.benchmarks.scale import default_workers, measure_scale
+
+    if workers and simulate:
+        raise ConfigError("Give either --workers, which train, or --simulate, which sleep.")
+    if simulate:
+        measured = measure_crowd(
+            storage=storage or "crowd.journal",
+            n_workers=simulate,
+            epoch_seconds=epoch_seconds,
+            trials_each=trials_each,
+        )
+    else:
+        measured = measure_scale(
+            n_workers=workers or default_workers(),
+            storage=storage,
+            width=width,
+            trials=trials,
+            rounds=rounds,
+        )
     _print(measured, format)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import optuna
@@ -37,7 +37,7 @@ OnEpoch = Callable[[optuna.Trial, EpochResult], None]
 
 
 @dataclass
-class _Course:
+class Course:
     """What one call of the objective has come to."""
 
     run: TrainingRun | None = None
@@ -109,7 +109,7 @@ class Objective:
         begun = begun_trial(trial)
         if begun.pruned:
             raise optuna.TrialPruned(begun.pruned)
-        course = _Course()
+        course = Course()
         try:
             self._train(trial, config, begun, course)
         except optuna.TrialPruned as pruned:
@@ -142,16 +142,11 @@ class Objective:
         trial: optuna.Trial,
         config: TrainingConfig,
         begun: Begun,
-        course: _Course,
+        course: Course,
     ) -> None:
         """Train from where the trial is to its end, and gather the results of its epochs."""
         results = course.results
-        checkpoint = None
-        if self._checkpoints is not None:
-            checkpoint = self._checkpoints.of(trial.study, trial.number)
-        config, splits, memory = self._with_reference(trial, config, begun)
-        course.run = resumed_run(config, splits, memory, checkpoint, self._references.say)
-        for result, new in all_epochs(course.run, checkpoint):
+        for result, new in self._epochs(trial, config, begun, course):
             if new and len(results) < len(begun.epochs):
                 begun = begun.trained_again(trial, n_kept=len(results))
             results.append(result)
@@ -160,7 +155,23 @@ class Objective:
             if new and self._on_epoch is not None:
                 self._on_epoch(trial, result)
             _report(trial, result, begun, config.epochs)
-        if memory is not None and learnt_enough(results[-1].val_accuracy, self.splits.n_classes):
+
+    def _epochs(
+        self,
+        trial: optuna.Trial,
+        config: TrainingConfig,
+        begun: Begun,
+        course: Course,
+    ) -> Iterator[tuple[EpochResult, bool]]:
+        """Yield the results of all epochs, and whether each was trained just now."""
+        checkpoint = None
+        if self._checkpoints is not None:
+            checkpoint = self._checkpoints.of(trial.study, trial.number)
+        config, splits, memory = self._with_reference(trial, config, begun)
+        course.run = resumed_run(config, splits, memory, checkpoint, self._references.say)
+        yield from all_epochs(course.run, checkpoint)
+        reached = course.results[-1].val_accuracy
+        if memory is not None and learnt_enough(reached, self.splits.n_classes):
             self._references.learn(trial.study, self.config, splits, memory)
 
     def _with_reference(
@@ -187,16 +198,16 @@ class Objective:
         trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
         trial.set_user_attr(COST, _cost(results))
 
-    def _describe(self, trial: optuna.Trial, course: _Course) -> None:
-        run, results = course.run, course.results
-        if run is None or not results:
+    def _describe(self, trial: optuna.Trial, course: Course) -> None:
+        results = course.results
+        if not results:
             return
         # As numbers of their own, the dashboard can sort and plot by them.
         numbers = {"share_seen": results[-1].share_seen} | results[-1].diagnostics
         for name, number in numbers.items():
             trial.set_user_attr(f"impon:{name}", number)
-        if self._artifact_store is not None:
-            upload_files(trial, self._artifact_store, run, results)
+        if self._artifact_store is not None and course.run is not None:
+            upload_files(trial, self._artifact_store, course.run, results)
 
 
 def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:

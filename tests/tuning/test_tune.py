@@ -279,7 +279,8 @@ def test_who_waits_for_others_looks_the_less_the_slower_the_storage_is(
     study = _open(small_study())
     theirs = study.ask()
     theirs.set_user_attr(WORKER, {"place": "elsewhere", "pid": 1, "began": "1", "beat": 0})
-    read, clock, pauses = study._storage.get_all_trials, [0.0], []
+    read, clock = study._storage.get_all_trials, [0.0]
+    pauses: list[float] = []
 
     def slow(*given: Any, **named: Any) -> Any:
         clock[0] += [0.001, 0.4, 60][len(pauses)] if len(pauses) < 3 else 0

@@ -100,8 +100,8 @@ def _simulate(
         "epoch_seconds": epoch_seconds,
     }
     parts = [shared | {"numbers": range(at, n, n_processes)} for at in range(n_processes)]
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(n_processes) as pool:
-        # Each waits until its process is ready, so together, and then for all of them.
+    with ThreadPoolExecutor(n_processes) as pool, contextlib.ExitStack() as stack:
+        # Making and calling one waits for its process, so from a thread for each.
         sides = list(pool.map(lambda part: SideProcess(build_workers, part), parts))
         for side in sides:
             stack.enter_context(side)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -11,10 +12,13 @@ from typing import Any
 import torch
 
 from impon_hpo.errors import ImponHpoError
+from impon_hpo.tuning.workers import end_with
 
 
 class SideProcess:
     """Builds a side in a new process, and runs it there whenever it is called.
+
+    It ends with the thread that made it.
 
     Args:
         build: Returns what is run; a function of a module, since it is sent to the process.
@@ -28,7 +32,7 @@ class SideProcess:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
-            target=_serve, args=(theirs, build, arguments, torch.get_num_threads())
+            target=_serve, args=(theirs, build, arguments, torch.get_num_threads(), os.getpid())
         )
         self._process.start()
         theirs.close()
@@ -67,7 +71,9 @@ def _serve(
     build: Callable[..., Callable[[], Any]],
     arguments: dict[str, Any],
     n_threads: int,
+    parent: int,
 ) -> None:
+    end_with(parent)
     torch.set_num_threads(n_threads)
     try:
         run = build(**arguments)

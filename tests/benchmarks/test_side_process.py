@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.errors import ImponHpoError
+from impon_hpo.tuning.lease import _began
+from tests.tuning.forks import fork, kill
 
 
 def build_counter(*, start: int) -> Callable[[], tuple[int, int]]:
@@ -38,3 +42,29 @@ def test_it_is_built_once_and_runs_elsewhere_whenever_called() -> None:
 def test_a_side_that_cannot_be_built_says_why() -> None:
     with pytest.raises(ImponHpoError, match="ValueError: below zero"):
         SideProcess(build_counter, {"start": -1})
+
+
+def build_sleeper(*, told: Path) -> Callable[[], None]:
+    def run() -> None:
+        told.write_text(str(os.getpid()))
+        time.sleep(60)
+
+    return run
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
+    told = tmp_path / "pid"
+
+    def start() -> None:
+        SideProcess(build_sleeper, {"told": told})()
+
+    parent = fork(start)
+    limit = time.monotonic() + 60
+    while not told.exists() or not told.read_text():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    kill(parent)
+    while _began(int(told.read_text())) is not None:
+        assert time.monotonic() < limit
+        time.sleep(0.05)

@@ -28,7 +28,6 @@ def draw_bank(n_rows: int, bank_size: int, generator: torch.Generator) -> Tensor
     n_candidates = 2 * bank_size + 32
     candidates = torch.randint(n_rows, (n_candidates,), generator=generator, device=device)
     ordered, order = torch.sort(candidates, stable=True)
-    repeats = torch.zeros(n_candidates, dtype=torch.int64, device=device)
-    repeats[order[1:]] = (ordered[1:] == ordered[:-1]).to(torch.int64)
-    arrival = torch.arange(n_candidates, device=device) + n_candidates * repeats
-    return candidates[torch.argsort(arrival)[:bank_size]]
+    repeated = torch.zeros(n_candidates, dtype=torch.bool, device=device)
+    repeated.scatter_(0, order[1:], ordered[1:] == ordered[:-1])
+    return candidates[torch.argsort(repeated, stable=True)[:bank_size]]

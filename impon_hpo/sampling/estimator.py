@@ -56,18 +56,27 @@ class LinearEstimator:
         self.weight.mul_(1 - factor).add_(weight, alpha=factor)
         self.bias.mul_(1 - factor).add_(bias, alpha=factor)
 
-    def predict(self, context: Tensor) -> Tensor:
-        """Return the predicted losses (k,) float32 of context vectors (k, d) float32."""
-        return torch.addmv(self.bias, context, self.weight)
+    def predict(self, context: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the predicted losses (k,) float32 of context vectors (k, d) float32.
+
+        Args:
+            context: All of the vectors, or what comes before `shared`.
+            shared: (s,) float32, the last numbers of every vector, where they are all the same.
+        """
+        if shared is None:
+            return torch.addmv(self.bias, context, self.weight)
+        own, rest = self.weight[: -len(shared)], self.weight[-len(shared) :]
+        return torch.addmv(self.bias + rest @ shared, context, own)
 
     def update(self, context: Tensor, losses: Tensor) -> None:
         """Take one SGD step on context vectors (B, d) and observed losses (B,)."""
-        finite = torch.isfinite(losses) & finite_rows(context)
-        context = torch.where(finite[:, None], context, 0.0)
-        error = torch.where(finite, self.predict(context) - losses, 0.0)
-        step = 2 * self.lr / finite.sum().clamp_min(1)
-        self.weight -= step * (context.T @ error)
-        self.bias -= step * error.sum()
+        # A number that is not finite makes its row's error so, and 0 · nan would be nan again.
+        error = self.predict(context) - losses
+        finite = torch.isfinite(error)
+        context, error = context.nan_to_num(0.0, 0.0, 0.0), torch.where(finite, error, 0.0)
+        change = error * (-2 * self.lr / finite.sum().clamp_min(1))
+        self.weight.addmv_(context.T, change)
+        self.bias += change.sum()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"weight": self.weight.clone(), "bias": self.bias.clone()}

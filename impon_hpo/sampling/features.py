@@ -22,7 +22,14 @@ CHUNK = 4096
 
 def pixel_features(rows: Rows) -> Features:
     """Flattened normalised pixels: the paper's plain reading."""
-    return lambda picked: rows.read(picked).flatten(1)
+
+    def pixels(picked: Tensor) -> Tensor:
+        read = rows.read(picked)
+        if read.dim() == 4 and read.is_contiguous(memory_format=torch.channels_last):
+            read = read.permute(0, 2, 3, 1)  # in the order of memory nothing is copied
+        return read.flatten(1)
+
+    return pixels
 
 
 def pooled_features(rows: Rows, *, side: int = 4) -> Features:

@@ -12,13 +12,15 @@ class LossHistory:
     Args:
         n_rows: Number of training rows.
         device: Where it is kept.
+        repeats: Whether a row can stand several times in a batch.
 
     Attributes:
         last: (n,) float32, nan for rows never seen.
         seen_at: (n,) int32 step of `last`, -1 for rows never seen.
     """
 
-    def __init__(self, n_rows: int, device: torch.device) -> None:
+    def __init__(self, n_rows: int, device: torch.device, *, repeats: bool = False) -> None:
+        self.repeats = repeats
         self.last = torch.full((n_rows,), float("nan"), device=device)
         self.seen_at = torch.full((n_rows,), -1, dtype=torch.int32, device=device)
 
@@ -28,13 +30,14 @@ class LossHistory:
         A row that stands several times in a batch keeps its highest loss: of several writes to one
         place a GPU keeps any, of a maximum always the same.
         """
+        losses = losses.to(self.last.dtype)
         before = self.last[rows]
-        counted = torch.where(torch.isfinite(losses), losses.to(self.last.dtype), -torch.inf)
-        self.last[rows] = -torch.inf
-        self.last.scatter_reduce_(0, rows, counted, "amax")
-        highest = self.last[rows]
-        finite = torch.isfinite(highest)
-        self.last[rows] = torch.where(finite, highest, before)
+        if self.repeats:
+            counted = torch.where(torch.isfinite(losses), losses, -torch.inf)
+            self.last[rows] = -torch.inf
+            losses = self.last.scatter_reduce_(0, rows, counted, "amax")[rows]
+        finite = torch.isfinite(losses)
+        self.last[rows] = torch.where(finite, losses, before)
         self.seen_at[rows] = torch.where(finite, step, self.seen_at[rows]).to(torch.int32)
 
     def filled(self, unseen: float | Tensor) -> Tensor:

@@ -28,8 +28,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Literal, Unpack
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import get_total_norm
+from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
@@ -42,6 +41,7 @@ from impon_hpo.sampling.features import make_features
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.rls import RecursiveLeastSquares
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.weight_norm import WeightNorm
 
 
 class Impon(BatchSampler):
@@ -120,24 +120,24 @@ class Impon(BatchSampler):
                 n_features + 1, forgetting=forgetting, ridge=ridge, device=rows.device
             )
         self._fit = EstimatorFit()
-        self._weights = _trainable(self.model)
+        self._norm = WeightNorm(self.model)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._fit.clear()
-        # Walking through a model takes as long as the norm itself, so once an epoch.
-        self._weights = _trainable(self.model)
+        self._norm = WeightNorm(self.model)  # parameters may have been frozen or exchanged
         if epoch > 1 and self.reset != "never":
             self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
         bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
-        norm = get_total_norm(self._weights)
-        norm = norm.to(bank.device, torch.float32)  # of no parameters: a zero on the CPU
-        context = torch.cat([self._features(bank), norm.expand(len(bank), 1)], dim=1)
-        scores = self.estimator.predict(context)
+        features = self._features(bank)
+        norm = self._norm().to(features)[None]  # of no parameters: a zero on the CPU
+        scores = self.estimator.predict(features, shared=norm)
         picked = self._pick(self._seen(scores))
-        return Draw(bank[picked], scores=scores[picked], context=context[picked])
+        chosen = features.index_select(0, picked)
+        context = torch.cat([chosen, norm.expand(len(picked), 1)], dim=1)
+        return Draw(bank[picked], scores=scores[picked], context=context)
 
     def _current_bank_size(self) -> int:
         if self.bank_schedule == "constant":
@@ -173,10 +173,6 @@ class Impon(BatchSampler):
         super().load_state_dict(state)
         self._fit.load_state_dict(state["fit"])
         self.estimator.load_state_dict(state["estimator"])
-
-
-def _trainable(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 class ImponLow(Impon):

@@ -152,14 +152,18 @@ class ImponMemory(BatchSampler):
         temperature = self.temperature
         if self._fixed is None or (temperature == 0 and self._n_open() == len(self.rows)):
             rows = self._stream.take(self.batch_size)
-            return Draw(rows) if self._fixed is None else self._described(rows, self._context(rows))
+            if self._fixed is None:
+                return Draw(rows)
+            context = self._context(rows)
+            return Draw(rows, scores=self.estimator.predict(context), context=context)
         taken = self._bank()
         context = self._context(taken)
-        scores = self._seen(self.estimator.predict(context[self.n_explored :]))
-        picked = self._pick(scores, temperature, self.batch_size - self.n_explored)
+        scores = self.estimator.predict(context)
+        seen = self._seen(scores[self.n_explored :])
+        picked = self._pick(seen, temperature, self.batch_size - self.n_explored)
         explored = torch.arange(self.n_explored, device=taken.device)
         chosen = torch.cat([explored, self.n_explored + picked])
-        return self._described(taken[chosen], context[chosen])
+        return Draw(taken[chosen], scores=scores[chosen], context=context.index_select(0, chosen))
 
     def _n_open(self) -> int:
         return max(self.bank_size, round(self.pacing.share(self.progress) * len(self.rows)))
@@ -173,11 +177,10 @@ class ImponMemory(BatchSampler):
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
         if temperature in (float("inf"), -float("inf")):
             return torch.topk(scores, k, largest=temperature > 0).indices
-        rank = scores.argsort(stable=True).argsort(stable=True).double() / len(scores)
+        ascending = torch.arange(len(scores), dtype=torch.float64, device=scores.device)
+        rank = torch.empty_like(ascending)
+        rank.scatter_(0, scores.argsort(stable=True), ascending / len(scores))
         return torch.topk(temperature * rank + gumbel(rank, self.generator), k).indices
-
-    def _described(self, rows: Tensor, context: Tensor) -> Draw:
-        return Draw(rows, scores=self.estimator.predict(context), context=context)
 
     def _what_stays(self, rows: Rows) -> Tensor:
         """Return (n, 2 · classes + 3) float32: what of the context is the same all the time."""
@@ -191,16 +194,18 @@ class ImponMemory(BatchSampler):
     def _context(self, rows: Tensor) -> Tensor:
         """Return the context vectors (k, 2 · classes + 11) float32 of rows (k,)."""
         assert self._fixed is not None
-        fixed = self._fixed[rows]
-        loss = fixed[:, :1]
-        seen = (self._history.seen_at[rows] >= 0).float()[:, None]
-        above = torch.where(seen > 0, self._history.last[rows][:, None] - loss, 0.0)
+        fixed = self._fixed.index_select(0, rows)
+        loss = fixed[:, 0]
+        seen_at = self._history.seen_at[rows]
+        was_seen = seen_at >= 0
+        above = torch.where(was_seen, self._history.last[rows] - loss, 0.0)
         # In epochs, so that it means the same for every size of the data and of the batch.
-        steps = (self.steps - self._history.seen_at[rows])[:, None]
-        age = torch.where(seen > 0, steps * self.batch_size / len(self.rows), 0.0)
+        steps = (self.steps - seen_at) * was_seen
+        age = steps * (self.batch_size / len(self.rows))
+        seen = was_seen.to(loss)
         time = torch.full_like(loss, self.progress)
-        moving = [seen, above, above * age, seen * age, time, time * loss, time * above, time**2]
-        return torch.cat([fixed, *moving], dim=1)
+        moving = [seen, above, above * age, age, time, time * loss, time * above, time * time]
+        return torch.cat([fixed, torch.stack(moving).T], dim=1)
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if self._plain is not None:

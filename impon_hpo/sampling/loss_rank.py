@@ -83,7 +83,7 @@ class LossRank(BatchSampler):
         self.needs_forward = recompute > 0
         self.pressure = s_e0
         self._stream = Stream(len(rows), self.generator)
-        self._history = LossHistory(len(rows), rows.device)
+        self._history = LossHistory(len(rows), rows.device, repeats=True)
         self._hardest_first = torch.empty(0, dtype=torch.int64, device=rows.device)
         self._warm = warmup_epochs > 0
         self._to_recompute = False

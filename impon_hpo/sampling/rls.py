@@ -29,32 +29,38 @@ class RecursiveLeastSquares:
     ) -> None:
         self.forgetting = forgetting
         size = n_features + 1
-        self.moments = torch.zeros(size, size, dtype=torch.float64, device=device)
-        self.products = torch.zeros(size, dtype=torch.float64, device=device)
+        # One matrix for A and v, as one product of (c, 1, l) with itself adds a batch to both.
+        self._sums = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=device)
+        self.moments, self.products = self._sums[:-1, :-1], self._sums[:-1, -1]
         self.weight = torch.zeros(size, dtype=torch.float64, device=device)
         penalty = torch.full((size,), ridge, dtype=torch.float64, device=device)
         # Almost nothing, and not nothing, so that the first solution exists before any batch.
         penalty[-1] = 1e-9
         self._penalty = torch.diag(penalty)
 
-    def predict(self, context: Tensor) -> Tensor:
-        """Return the predicted losses (k,) float32 of context vectors (k, d) float32."""
-        return (context.double() @ self.weight[:-1] + self.weight[-1]).float()
+    def predict(self, context: Tensor, shared: Tensor | None = None) -> Tensor:
+        """Return the predicted losses (k,) float32 of context vectors (k, d) float32.
+
+        Args:
+            context: All of the vectors, or what comes before `shared`.
+            shared: (s,) float32, the last numbers of every vector, where they are all the same.
+        """
+        weight, intercept = self.weight[:-1], self.weight[-1]
+        if shared is not None:
+            weight, rest = weight[: -len(shared)], weight[-len(shared) :]
+            intercept = intercept + rest @ shared.double()
+        return torch.addmv(intercept, context.double(), weight).float()
 
     def update(self, context: Tensor, losses: Tensor) -> None:
         """Learn from context vectors (B, d) and observed losses (B,)."""
-        finite = torch.isfinite(losses) & finite_rows(context)
-        context = torch.where(finite[:, None], context, 0.0).double()
-        context = torch.cat([context, finite[:, None].double()], dim=1)
-        targets = torch.where(finite, losses, 0.0).double()
-        self.moments.mul_(self.forgetting).addmm_(context.T, context)
-        self.products.mul_(self.forgetting).addmv_(context.T, targets)
+        joined = torch.cat([context, torch.ones_like(losses)[:, None], losses[:, None]], dim=1)
+        joined = torch.where(finite_rows(joined)[:, None], joined, 0.0).double()
+        self._sums.addmm_(joined.T, joined, beta=self.forgetting)
         self._solve()
 
     def shrink(self, factor: float) -> None:
         """Forget at once: what was seen counts `factor` (0 … 1) times what it did."""
-        self.moments *= factor
-        self.products *= factor
+        self._sums *= factor
         self._solve()
 
     def _solve(self) -> None:

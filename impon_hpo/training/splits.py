@@ -99,11 +99,21 @@ class Splits:
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory."""
-        # Spread over an image, they meet long runs of memory, not three values at a time.
-        mean, std = (
-            values.expand(images.shape[1:]).contiguous() for values in (self.mean, self.std)
-        )
+        mean, std = self._pixel_moments(images.shape[1:])
         return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+    def _pixel_moments(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
+        # Spread over an image, they meet long runs of memory, not three values at a time.
+        if shape not in self._spread:
+            self._spread[shape] = (
+                self.mean.expand(shape).contiguous(),
+                self.std.expand(shape).contiguous(),
+            )
+        return self._spread[shape]
+
+    @cached_property
+    def _spread(self) -> dict[torch.Size, tuple[Tensor, Tensor]]:
+        return {}
 
     def rows(self) -> Rows:
         """Return the training rows as a batch sampler reads them."""

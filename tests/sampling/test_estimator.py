@@ -45,6 +45,13 @@ def test_prediction_is_linear() -> None:
     assert predicted.dtype == torch.float32
 
 
+def test_what_all_rows_share_can_be_given_once() -> None:
+    shared = torch.tensor([2.0])
+    whole = torch.tensor([[1.0, 2.0], [3.0, 2.0]])
+    assert prepared().predict(whole[:, :1], shared).tolist() == [-1.25, -0.25]
+    assert prepared().predict(whole).tolist() == [-1.25, -0.25]
+
+
 def test_step_is_the_one_worked_by_hand() -> None:
     made = prepared()
     made.update(CONTEXT, LOSSES)

@@ -14,8 +14,8 @@ from impon_hpo.sampling.history import LossHistory
 from tests.sampling.courses import assert_finite, assert_same, through_a_file
 
 
-def history_of(n_rows: int) -> LossHistory:
-    return LossHistory(n_rows, torch.device("cpu"))
+def history_of(n_rows: int, *, repeats: bool = False) -> LossHistory:
+    return LossHistory(n_rows, torch.device("cpu"), repeats=repeats)
 
 
 def note(history: LossHistory, losses: dict[int, float], step: int) -> None:
@@ -42,9 +42,10 @@ def test_the_last_loss_and_its_step_are_kept() -> None:
     assert history.seen_at.tolist() == [7, -1, 0, 7]
 
 
+@pytest.mark.parametrize("repeats", [False, True])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_loss_that_is_not_finite_changes_nothing(bad: float) -> None:
-    history = history_of(3)
+def test_loss_that_is_not_finite_changes_nothing(bad: float, repeats: bool) -> None:
+    history = history_of(3, repeats=repeats)
     note(history, {0: 1.0}, step=1)
     note(history, {0: bad, 1: bad, 2: 4.0}, step=2)
     assert_last(history.last, [1.0, math.nan, 4.0])
@@ -59,7 +60,7 @@ def test_loss_too_large_to_be_kept_changes_nothing() -> None:
 
 
 def test_row_that_stands_several_times_keeps_its_highest_finite_loss() -> None:
-    history = history_of(3)
+    history = history_of(3, repeats=True)
     note(history, {0: 9.0, 2: 9.0}, step=1)
     rows = torch.tensor([0, 1, 0, 1, 0, 2, 2])
     losses = torch.tensor([1.0, math.nan, 2.0, 0.5, math.inf, math.nan, -math.inf])
@@ -110,7 +111,7 @@ BATCHES = st.lists(st.lists(st.tuples(st.integers(0, 5), LOSSES), min_size=1, ma
 @given(batches=BATCHES)
 @settings(max_examples=60)
 def test_history_is_that_of_a_plain_dictionary(batches: list[list[tuple[int, float]]]) -> None:
-    history = history_of(6)
+    history = history_of(6, repeats=True)
     last: dict[int, float] = {}
     seen_at: dict[int, int] = {}
     for step, batch in enumerate(batches):
@@ -122,3 +123,13 @@ def test_history_is_that_of_a_plain_dictionary(batches: list[list[tuple[int, flo
                 last[row], seen_at[row] = max(finite), step
     assert_last(history.last, [last.get(row, math.nan) for row in range(6)])
     assert history.seen_at.tolist() == [seen_at.get(row, -1) for row in range(6)]
+
+
+@given(batches=BATCHES)
+@settings(max_examples=60)
+def test_without_repeats_it_is_the_same_history(batches: list[list[tuple[int, float]]]) -> None:
+    single, repeated = history_of(6), history_of(6, repeats=True)
+    for step, batch in enumerate(batches):
+        for history in (single, repeated):
+            note(history, dict(batch), step)
+    assert_same(single.state_dict(), repeated.state_dict())

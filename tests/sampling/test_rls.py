@@ -62,6 +62,17 @@ def test_weights_are_those_worked_by_hand() -> None:
     assert estimator.predict(torch.tensor([[0.0], [10.0]])).tolist() == pytest.approx([2, 12])
 
 
+def test_what_all_rows_share_can_be_given_once() -> None:
+    estimator = squares(n_features=3)
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randn(20, 3, generator=generator)
+    context[:, 1:] = torch.tensor([2.0, -1.0])
+    estimator.update(context, torch.rand(20, generator=generator))
+    torch.testing.assert_close(
+        estimator.predict(context[:, :1], context[0, 1:]), estimator.predict(context)
+    )
+
+
 def test_older_batches_count_less() -> None:
     estimator = squares(ridge=2.0, forgetting=0.5)
     tell(estimator, (0, 1), (2, 5))

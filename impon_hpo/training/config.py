@@ -86,7 +86,9 @@ class TrainingConfig(BaseModel):
     autocast: bool | Auto = Field(
         default="auto", description="bfloat16 autocast; auto: where it pays"
     )
-    channels_last: bool | Auto = Field(default="auto", description="channels_last; auto: always")
+    channels_last: bool | Auto = Field(
+        default="auto", description="channels_last; auto: wherever its gradients can be trusted"
+    )
     compile: bool = Field(default=False, description="torch.compile the model")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     seed: int = Field(

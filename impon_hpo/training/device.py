@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
@@ -45,6 +46,49 @@ def autocast_pays(config: TrainingConfig, device: torch.device) -> bool:
         return bool(torch.cuda.is_bf16_supported())
     has_bfloat16 = "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags()
     return has_bfloat16 and (config.model != "resnet18" or config.width >= 32)
+
+
+def memory_format(
+    config: TrainingConfig, model: nn.Module, device: torch.device
+) -> torch.memory_format:
+    """Decide `channels_last`: as told; else wherever the device can be trusted with it.
+
+    Raises:
+        ConfigError: It is asked for where it is not safe.
+    """
+    if config.channels_last is False:
+        return torch.contiguous_format
+    if takes_channels_last(model, device):
+        return torch.channels_last
+    if config.channels_last is True:
+        raise ConfigError(
+            f"channels_last = true is not safe for model '{config.model}' on a CPU: it has a 1 × 1 "
+            f"convolution with a stride and fewer than {_CHANNEL_BLOCK} input channels, whose "
+            "gradient oneDNN writes outside its memory (oneDNN issue 6035). Use "
+            "channels_last = 'auto', or put nn.AvgPool2d(1, stride) before a convolution without "
+            "stride, which computes the same."
+        )
+    return torch.contiguous_format
+
+
+_CHANNEL_BLOCK = 16
+"""Channels that oneDNN takes at a time with the widest vectors (AVX-512)."""
+
+
+def takes_channels_last(model: nn.Module, device: torch.device) -> bool:
+    """Return whether gradients of `model` are right in channels_last on `device`.
+
+    On a CPU, oneDNN's weight gradient of a strided 1 × 1 convolution with fewer input channels than
+    its block writes past its workspace (oneDNN issue 6035): heap corruption, or wrong gradients.
+    Seen with torch 2.15 on a CPU with AVX2 for 2 to 7 channels.
+    """
+    return device.type != "cpu" or not any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels < _CHANNEL_BLOCK
+        for module in model.modules()
+    )
 
 
 def _cpu_flags() -> set[str]:

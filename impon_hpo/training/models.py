@@ -38,7 +38,8 @@ class SmallImageResNet18(nn.Module):
             shortcut = None
             if stride != 1:
                 shortcut = nn.Sequential(
-                    nn.Conv2d(entering, leaving, 1, stride=stride, bias=False),
+                    nn.AvgPool2d(1, stride),  # takes every second pixel: `takes_channels_last`
+                    nn.Conv2d(entering, leaving, 1, bias=False),
                     nn.BatchNorm2d(leaving),
                 )
             blocks += [BasicBlock(entering, leaving, stride, shortcut)]

@@ -20,7 +20,7 @@ from impon_hpo.training.averaging import average_weights
 from impon_hpo.training.begun_epoch import BegunEpoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.device import autocast_pays
+from impon_hpo.training.device import autocast_pays, memory_format
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.models import build_model
@@ -58,9 +58,8 @@ class TrainingRun:
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
         weights_seed, crop_seed, sampler_seed = seeds
-        channels_last = config.channels_last is not False
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = build_model(config, splits, weights_seed).to(device)
+        self.memory_format = memory_format(config, self.model, device)
         self.model = self.model.to(memory_format=self.memory_format)
         self._forward = torch.compile(self.model) if config.compile else self.model
         self._autocast = autocast_pays(config, device)

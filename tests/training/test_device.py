@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training import device as device_module
 from impon_hpo.training.config import training_config
-from impon_hpo.training.device import autocast_pays, find_device
+from impon_hpo.training.device import autocast_pays, find_device, memory_format
 
 CPU = torch.device("cpu")
 
@@ -88,3 +89,33 @@ def test_autocast_pays_on_a_gpu_with_bfloat16(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: supported)
     assert autocast_pays(training_config({"width": 4}), torch.device("cuda")) is supported
+
+
+def narrow(*, stride: int, kernel: int = 1, channels: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Sequential(nn.Conv2d(channels, 8, kernel, stride=stride)))
+
+
+@pytest.mark.parametrize(
+    ("model", "device", "expected"),
+    [
+        (narrow(stride=2), "cpu", torch.contiguous_format),
+        (narrow(stride=2), "cuda", torch.channels_last),
+        (narrow(stride=1), "cpu", torch.channels_last),
+        (narrow(stride=2, kernel=3), "cpu", torch.channels_last),
+        (narrow(stride=2, channels=15), "cpu", torch.contiguous_format),
+        (narrow(stride=2, channels=16), "cpu", torch.channels_last),
+    ],
+)
+def test_channels_last_is_left_alone_where_onednn_corrupts_memory(
+    model: nn.Module, device: str, expected: torch.memory_format
+) -> None:
+    assert memory_format(training_config({}), model, torch.device(device)) == expected
+    told = training_config({"channels_last": False})
+    assert memory_format(told, model, torch.device(device)) == torch.contiguous_format
+
+
+def test_channels_last_that_corrupts_memory_is_refused() -> None:
+    told = training_config({"channels_last": True})
+    assert memory_format(told, narrow(stride=1), CPU) == torch.channels_last
+    with pytest.raises(ConfigError, match=r"oneDNN issue 6035.*channels_last = 'auto'"):
+        memory_format(told, narrow(stride=2), CPU)

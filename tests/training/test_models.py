@@ -83,6 +83,35 @@ def test_resnet18_keeps_full_resolution_in_its_first_stage() -> None:
     ]
 
 
+@pytest.mark.parametrize("side", [5, 8])
+def test_resnet18_shortcuts_are_strided_convolutions(side: int) -> None:
+    model = SmallImageResNet18(10, width=4)
+    hidden = torch.randn(2, 4, side, side)
+    shortcut = model.blocks[2].downsample
+    assert isinstance(shortcut, nn.Sequential)
+    weight = shortcut[1].weight
+    assert isinstance(weight, Tensor)
+    expected = nn.functional.conv2d(hidden, weight, stride=2)
+    torch.testing.assert_close(shortcut[1](shortcut[0](hidden)), expected)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4, 6, 8])
+def test_narrow_resnet18_has_the_same_gradients_in_channels_last(width: int) -> None:
+    torch.manual_seed(0)
+    images = torch.randn(16, 3, 8, 8)
+    exact = SmallImageResNet18(10, width=width).double()
+    model = SmallImageResNet18(10, width=width)
+    model.load_state_dict(exact.state_dict())
+    model = model.to(memory_format=torch.channels_last)
+    exact(images.double()).logsumexp(1).mean().backward()
+    model(images.to(memory_format=torch.channels_last)).logsumexp(1).mean().backward()
+    for found, expected in zip(model.parameters(), exact.parameters(), strict=True):
+        assert found.grad is not None
+        assert expected.grad is not None
+        error = (found.grad - expected.grad).norm() / expected.grad.norm().clamp_min(1e-4)
+        assert float(error) < 0.02  # what oneDNN got wrong, it got wrong by far
+
+
 def test_resnet18_begins_with_gain_two_over_fan_out() -> None:
     torch.manual_seed(0)
     model = SmallImageResNet18(10, width=64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,6 +16,8 @@ from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.run import TrainingRun
+from impon_hpo.tuning.setting import parse_setting
+from impon_hpo.tuning.space import with_settings
 
 OURS = "impon-hpo"
 
@@ -29,11 +31,12 @@ def measure_step(
     rounds: int,
     n_workers: int,
     device: str = "auto",
-    compile: bool = False,
+    tried: Sequence[str] = (),
 ) -> Measurement:
     """Time an epoch of uniform sampling, and of the plain loop without and with workers, in turn.
 
-    Each side has a process of its own. The warm-up epoch pays for compiling and first allocations.
+    Each side has a process of its own. The first epoch, which pays for compiling and allocations,
+    stands in a column of its own.
 
     Args:
         width: Channels of the model's first stage.
@@ -43,14 +46,19 @@ def measure_step(
         rounds: Epochs that count of each side; one more is not counted.
         n_workers: Worker processes of the plain loop's DataLoader; 0: only the loop without any.
         device: As in a study file.
-        compile: Whether our side compiles the model; the time for that is not counted.
+        tried: "key=value" of settings, each a further side: ours with that one changed.
 
     Raises:
-        ConfigError: A size does not fit, or the device is not there.
+        ConfigError: A size or setting does not fit, or the device is not there.
     """
     place = find_device(device)
+    config = step_config(width=width, batch_size=batch_size, rounds=rounds)
+    changed = {}
+    for setting in tried:
+        key, value = parse_setting(setting, "--try")
+        changed[f"{OURS}, {setting}"] = with_settings(config, {key: value})
     shared = {
-        "config": step_config(width=width, batch_size=batch_size, rounds=rounds, compile=compile),
+        "config": config,
         "n_rows": n_rows,
         "side": side,
         "device": str(place),
@@ -61,12 +69,18 @@ def measure_step(
         for workers in sorted({0, n_workers}):
             process = SideProcess(build_plain, shared | {"n_workers": workers})
             sides[f"plain loop, {workers} workers"] = stack.enter_context(process)
-        seconds = alternate(sides, rounds)
-    trained = n_rows // batch_size * batch_size
+        for name, other in changed.items():
+            process = SideProcess(build_ours, shared | {"config": other})
+            sides[name] = stack.enter_context(process)
+        with_first = alternate(sides, rounds + 1, warm_up=0)
+    seconds = {name: taken[1:] for name, taken in with_first.items()}
+    sizes = {name: other.batch_size for name, other in changed.items()}
+    trained = {name: n_rows - n_rows % sizes.get(name, batch_size) for name in sides}
     rows = [
         dict[str, Any](side=name)
-        | spread([trained / taken for taken in seconds[name]]).columns("rows_per_second")
+        | spread([trained[name] / taken for taken in seconds[name]]).columns("rows_per_second")
         | ratios(seconds[name], seconds[OURS]).columns("times_ours")
+        | {"first_epoch_seconds": round(with_first[name][0], 2)}
         for name in sides
     ]
     settings = {
@@ -75,7 +89,6 @@ def measure_step(
         "rows": n_rows,
         "batch_size": batch_size,
         "rounds": rounds,
-        "compile": compile,
     }
     return Measurement("step", settings, around, rows)
 
@@ -96,9 +109,7 @@ def build_plain(
     return PlainLoop(config, splits, n_workers=n_workers).train_epoch
 
 
-def step_config(
-    *, width: int, batch_size: int, rounds: int, compile: bool = False
-) -> TrainingConfig:
+def step_config(*, width: int, batch_size: int, rounds: int) -> TrainingConfig:
     """Return the settings of both sides: SGD with momentum and a cosine over all their epochs."""
     return training_config(
         {
@@ -106,6 +117,5 @@ def step_config(
             "batch_size": batch_size,
             "epochs": rounds + 1,
             "lr": 0.05,
-            "compile": compile,
         }
     )

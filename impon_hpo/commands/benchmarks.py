@@ -36,7 +36,14 @@ def step(
     loader_workers: Annotated[
         int, typer.Option(min=0, help="Worker processes of the plain loop's DataLoader.")
     ] = 2,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile our model.")] = False,
+    tried: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="KEY=VALUE",
+            help="Also our side with this setting changed: compile=true; may be repeated.",
+        ),
+    ] = None,
     device: Device = "auto",
     format: Formatted = Format.table,
 ) -> None:
@@ -52,7 +59,7 @@ def step(
         rounds=rounds,
         n_workers=loader_workers,
         device=device,
-        compile=compile,
+        tried=tried or [],
     )
     _print(measured, format)
 

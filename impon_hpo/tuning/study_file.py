@@ -19,6 +19,7 @@ from impon_hpo.training.config import TrainingConfig, explain, training_config
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.find_study_file import find_study_file
 from impon_hpo.tuning.protocol import Protocol, parse_protocol
+from impon_hpo.tuning.setting import parse_setting
 from impon_hpo.tuning.space import check_space, parse_space
 
 NAME = re.compile(r"\w[\w.-]*")
@@ -159,14 +160,7 @@ def read_study_file(study: str, settings: Sequence[str] = ()) -> StudyFile:
 
 def _apply(document: dict[str, Any], setting: str) -> None:
     """Change one key of the document in place."""
-    key, equals, text = setting.partition("=")
-    key = key.strip()
-    if not key or not equals:
-        raise ConfigError(f"--set takes key=value, but got '{setting}'.")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    key, value = parse_setting(setting, "--set")
     if "." in key:
         path = key.split(".")
     else:

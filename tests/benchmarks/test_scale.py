@@ -93,17 +93,14 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
     assert trials[0].user_attrs[COST] > 0
 
 
-def test_a_crowd_has_a_row_for_each_number_of_workers() -> None:
-    found = measure_crowd(
-        storage="crowd.journal", n_workers=[2, 3], epoch_seconds=0.05, trials_each=2
-    )
-    assert [row["workers"] for row in found.rows] == [2, 3]
-    assert [row["wanted"] for row in found.rows] == [40, 60]
-    for row in found.rows:
-        assert 0 < row["percent_training"] < 100
-        assert row["epochs_per_second"] > 0
-        assert row["ms_between_epochs"] <= row["ms_between_epochs_p95"]
-        assert (row["refused"], row["errors"]) == (0, 0)
+def test_a_crowd_is_accounted_for() -> None:
+    found = measure_crowd(storage="crowd.journal", n_workers=[3], epoch_seconds=0.05, trials_each=2)
+    (row,) = found.rows
+    assert (row["workers"], row["wanted"]) == (3, 60)
+    assert 0 < row["percent_training"] < 100
+    assert row["epochs_per_second"] > 0
+    assert row["ms_between_epochs"] <= row["ms_between_epochs_p95"]
+    assert (row["refused"], row["errors"]) == (0, 0)
     assert found.settings["errors"] == {}
 
 

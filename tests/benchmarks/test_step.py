@@ -9,6 +9,7 @@ from torchvision.transforms import RandomCrop
 from impon_hpo.benchmarks.made_data import make_splits
 from impon_hpo.benchmarks.plain_loop import PlainLoop
 from impon_hpo.benchmarks.step import build_ours, build_plain, measure_step, step_config
+from impon_hpo.errors import ConfigError
 from impon_hpo.training.run import TrainingRun
 
 CPU = torch.device("cpu")
@@ -16,14 +17,34 @@ CPU = torch.device("cpu")
 
 def test_every_side_runs_and_the_figures_add_up() -> None:
     found = measure_step(
-        width=2, side=8, n_rows=40, batch_size=20, rounds=1, n_workers=0, device="cpu"
+        width=2,
+        side=8,
+        n_rows=40,
+        batch_size=20,
+        rounds=1,
+        n_workers=0,
+        device="cpu",
+        tried=["channels_last=false"],
     )
-    ours, plain = found.rows
+    ours, plain, tried = found.rows
     assert (ours["side"], plain["side"]) == ("impon-hpo", "plain loop, 0 workers")
+    assert tried["side"] == "impon-hpo, channels_last=false"
+    assert min(row["first_epoch_seconds"] for row in found.rows) > 0
     assert ours["times_ours"] == 1
     assert plain["times_ours"] == pytest.approx(
         ours["rows_per_second"] / plain["rows_per_second"], rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [("compile", "--try takes key=value"), ("compil=true", "Did you mean 'compile'")],
+)
+def test_what_cannot_be_tried_is_refused_before_anything_runs(setting: str, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        measure_step(
+            width=2, side=8, n_rows=40, batch_size=20, rounds=1, n_workers=0, tried=[setting]
+        )
 
 
 def test_both_sides_train_and_validate_the_same_rows() -> None:

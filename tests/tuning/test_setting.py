@@ -1,0 +1,32 @@
+"""A setting as it is typed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.setting import parse_setting
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("lr=0.1", ("lr", 0.1)),
+        ("compile=true", ("compile", True)),
+        ("space.lr.choices=[1, 2]", ("space.lr.choices", [1, 2])),
+        ("device=cuda:1", ("device", "cuda:1")),
+        (" dataset =my_data:load", ("dataset", "my_data:load")),
+        ("data_dir=a=b", ("data_dir", "a=b")),
+        ("name=", ("name", "")),
+    ],
+)
+def test_value_is_toml_or_a_plain_word(typed: str, expected: tuple[str, Any]) -> None:
+    assert parse_setting(typed, "--set") == expected
+
+
+@pytest.mark.parametrize("typed", ["lr", "=1", ""])
+def test_what_has_no_key_or_equals_sign_is_refused(typed: str) -> None:
+    with pytest.raises(ConfigError, match=f"--try takes key=value, but got '{typed}'"):
+        parse_setting(typed, "--try")

@@ -31,14 +31,15 @@ class LossHistory:
         place a GPU keeps any, of a maximum always the same.
         """
         losses = losses.to(self.last.dtype)
-        before = self.last[rows]
+        before = self.last.index_select(0, rows)
         if self.repeats:
             counted = torch.where(torch.isfinite(losses), losses, -torch.inf)
             self.last[rows] = -torch.inf
             losses = self.last.scatter_reduce_(0, rows, counted, "amax")[rows]
         finite = torch.isfinite(losses)
-        self.last[rows] = torch.where(finite, losses, before)
-        self.seen_at[rows] = torch.where(finite, step, self.seen_at[rows]).to(torch.int32)
+        seen_at = torch.where(finite, step, self.seen_at.index_select(0, rows))
+        self.last.index_copy_(0, rows, torch.where(finite, losses, before))
+        self.seen_at.index_copy_(0, rows, seen_at)
 
     def filled(self, unseen: float | Tensor) -> Tensor:
         """Return the last losses (n,) float32 with `unseen` for rows never seen."""

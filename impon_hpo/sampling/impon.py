@@ -135,9 +135,9 @@ class Impon(BatchSampler):
         norm = self._norm().to(features)[None]  # of no parameters: a zero on the CPU
         scores = self.estimator.predict(features, shared=norm)
         picked = self._pick(self._seen(scores))
-        chosen = features.index_select(0, picked)
+        rows, scores, chosen = (part.index_select(0, picked) for part in (bank, scores, features))
         context = torch.cat([chosen, norm.expand(len(picked), 1)], dim=1)
-        return Draw(bank[picked], scores=scores[picked], context=context)
+        return Draw(rows, scores=scores, context=context)
 
     def _current_bank_size(self) -> int:
         if self.bank_schedule == "constant":

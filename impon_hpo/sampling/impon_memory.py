@@ -163,7 +163,8 @@ class ImponMemory(BatchSampler):
         picked = self._pick(seen, temperature, self.batch_size - self.n_explored)
         explored = torch.arange(self.n_explored, device=taken.device)
         chosen = torch.cat([explored, self.n_explored + picked])
-        return Draw(taken[chosen], scores=scores[chosen], context=context.index_select(0, chosen))
+        rows, scores, context = (part.index_select(0, chosen) for part in (taken, scores, context))
+        return Draw(rows, scores=scores, context=context)
 
     def _n_open(self) -> int:
         return max(self.bank_size, round(self.pacing.share(self.progress) * len(self.rows)))
@@ -172,7 +173,8 @@ class ImponMemory(BatchSampler):
         n_open = self._n_open()
         if n_open == len(self.rows) or self.blind:
             return self._stream.take(self.bank_size)
-        return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
+        bank = draw_bank(n_open, self.bank_size, self.generator)
+        return self._easiest_first.index_select(0, bank)
 
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
         if temperature in (float("inf"), -float("inf")):
@@ -196,16 +198,17 @@ class ImponMemory(BatchSampler):
         assert self._fixed is not None
         fixed = self._fixed.index_select(0, rows)
         loss = fixed[:, 0]
-        seen_at = self._history.seen_at[rows]
+        seen_at = self._history.seen_at.index_select(0, rows)
         was_seen = seen_at >= 0
-        above = torch.where(was_seen, self._history.last[rows] - loss, 0.0)
+        last = self._history.last.index_select(0, rows)
+        above = torch.where(was_seen, last - loss, 0.0)
         # In epochs, so that it means the same for every size of the data and of the batch.
         steps = (self.steps - seen_at) * was_seen
         age = steps * (self.batch_size / len(self.rows))
         seen = was_seen.to(loss)
         time = torch.full_like(loss, self.progress)
         moving = [seen, above, above * age, age, time, time * loss, time * above, time * time]
-        return torch.cat([fixed, torch.stack(moving).T], dim=1)
+        return torch.cat([fixed, *(column[:, None] for column in moving)], dim=1)
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if self._plain is not None:
@@ -215,9 +218,11 @@ class ImponMemory(BatchSampler):
         if self._fixed is not None:
             if draw.scores is None or draw.context is None:
                 raise ConfigError("observe() needs the draw that this batch sampler returned.")
-            offset = self._reference.loss[draw.rows] if self.target == "reducible" else 0.0
-            self._fit.add(draw.scores, losses - offset)
-            self.estimator.update(draw.context, losses - offset)
+            target = losses
+            if self.target == "reducible":
+                target = losses - self._reference.loss.index_select(0, draw.rows)
+            self._fit.add(draw.scores, target)
+            self.estimator.update(draw.context, target)
         self._history.update(draw.rows, losses, self.steps)
 
     def diagnostics(self) -> dict[str, float]:

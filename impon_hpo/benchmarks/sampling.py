@@ -13,14 +13,19 @@ from torch import Tensor
 from impon_hpo.benchmarks.made_data import N_CLASSES, made_reference, make_splits
 from impon_hpo.benchmarks.measure import Measurement, alternate, ratios, spread, surroundings
 from impon_hpo.benchmarks.step import step_config
+from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from impon_hpo.training.device import find_device
 from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.timing import PhaseTimer
 
 STEPS = 20
 """Steps timed together, so that a clock or a GPU is not asked for a millisecond's work."""
+
+ROUND_SECONDS = 0.5
+"""What a sampler trains in a round: as many steps, from one to `STEPS`, as take about so long."""
 
 
 def measure_sampling(
@@ -33,9 +38,11 @@ def measure_sampling(
     rounds: int,
     device: str = "auto",
 ) -> Measurement:
-    """Time draw and observe of batch samplers, and a uniform training step, in turn.
+    """Time draw and observe of batch samplers between training steps, and uniform's steps, in turn.
 
-    Methods that score by a forward pass are charged for it, through the model.
+    Every sampler trains the same model: what a step leaves in the caches is part of what choosing
+    costs (twice and more of what it takes alone). Methods that score by a forward pass are charged
+    for it.
 
     Args:
         samplers: Their names; empty: all.
@@ -43,43 +50,42 @@ def measure_sampling(
         side: Pixels of an image's side.
         n_rows: Training rows.
         batch_size: Rows a step.
-        rounds: Times that each side counts.
+        rounds: Times that each sampler counts.
         device: As in a study file.
 
     Raises:
-        ConfigError: A name is unknown, a size does not fit, or the device is not there.
+        ConfigError: A name is unknown, a size does not fit, there is no round, or the device is
+            not there.
     """
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
     place = find_device(device)
     config = step_config(width=width, batch_size=batch_size, rounds=rounds)
     splits = make_splits(config, n_train=n_rows, side=side, device=place)
     splits = dataclasses.replace(splits, reference=made_reference(n_rows, place))
     run = TrainingRun(config, splits)
-    uniform = make_sampler("uniform", splits.rows(), {}, batch_size=batch_size, model=run.model)
-
-    def step() -> None:
-        run.model.train()
-        run._step(uniform.draw().rows, None)
-        _wait(place)
-
-    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = run.predict(splits.train.images[rows])
-        return run._row_losses(logits, splits.train.labels[rows]), logits
-
+    asked = list(samplers or SAMPLERS)
     made = {
         name: make_bench_sampler(name, splits.rows(), batch_size, run.model)
-        for name in samplers or SAMPLERS
-    }
-    sides: dict[str, Callable[[], Any]] = {"step": step} | {
-        name: choosing(sampler, score, batch_size) for name, sampler in made.items()
+        for name in dict.fromkeys(["uniform", *asked])
     }
     around = surroundings(str(place))
-    seconds = alternate(sides, rounds, warm_up=3)
-    chosen = {name: [taken / STEPS for taken in seconds[name]] for name in made}
+    train_steps(run, made["uniform"], 1)
+    n_steps = round(ROUND_SECONDS / sum(train_steps(run, made["uniform"], 1)))
+    n_steps = max(1, min(STEPS, n_steps))
+    chosen: dict[str, list[float]] = {name: [] for name in made}
+    steps: list[float] = []
+    for at in range(-1, rounds):  # the first one is a warm-up
+        for name, sampler in made.items():
+            choosing, stepping = train_steps(run, sampler, n_steps)
+            if at >= 0:
+                chosen[name].append(choosing)
+                steps += [choosing + stepping] if name == "uniform" else []
     rows = [
         dict[str, Any](sampler=name, forward="yes" if made[name].needs_forward else "no")
         | spread(chosen[name]).scaled(1e3).columns("ms")
-        | ratios(chosen[name], seconds["step"]).scaled(100).columns("percent_of_step")
-        for name in made
+        | ratios(chosen[name], steps).scaled(100).columns("percent_of_step")
+        for name in asked
     ]
     settings = {
         "width": width,
@@ -87,9 +93,31 @@ def measure_sampling(
         "rows": n_rows,
         "batch_size": batch_size,
         "rounds": rounds,
-        "step_ms": spread(seconds["step"]).scaled(1e3).columns("ms")["ms"],
+        "steps": n_steps,
+        "step_ms": spread(steps).scaled(1e3).columns("ms")["ms"],
     }
     return Measurement("sampling", settings, around, rows)
+
+
+def train_steps(run: TrainingRun, sampler: BatchSampler, n: int) -> tuple[float, float]:
+    """Take n steps on the batches of a sampler; return the seconds a step of choosing and of the
+    rest."""
+    timer = PhaseTimer(run.device)
+
+    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+        logits = run.predict(run.splits.train.images[rows])
+        run.model.train()
+        return run._row_losses(logits, run.splits.train.labels[rows]), logits
+
+    run.model.train()
+    for _ in range(n):
+        with timer.phase("choosing"):
+            draw = sampler.draw(score)
+        with timer.phase("stepping"):
+            losses, logits = run._step(draw.rows, draw.weights)
+        with timer.phase("choosing"):
+            sampler.observe(draw, losses, logits)
+    return timer.seconds("choosing") / n, timer.seconds("stepping") / n
 
 
 def measure_growth(
@@ -122,7 +150,7 @@ def measure_growth(
             inputs = torch.randn(n, 8, generator=generator)
             data = Rows(inputs, labels, N_CLASSES, reference=made_reference(n, cpu))
             sampler = make_bench_sampler(name, data, batch_size, model)
-            sides[str(n)] = choosing(sampler, _no_scores, batch_size)
+            sides[str(n)] = choosing(sampler, batch_size)
             held[str(n)] = state_bytes(sampler)
         seconds = alternate(sides, rounds, warm_up=3)
         first = seconds[str(n_rows[0])]
@@ -149,19 +177,14 @@ def make_bench_sampler(
     return sampler
 
 
-def choosing(
-    sampler: BatchSampler, score: Callable[[Tensor], tuple[Tensor, Tensor]], batch_size: int
-) -> Callable[[], None]:
+def choosing(sampler: BatchSampler, batch_size: int) -> Callable[[], None]:
     """Return what draws and observes `STEPS` batches, with losses that are made up."""
-    device = sampler.rows.device
-    logits = torch.randn(batch_size, sampler.rows.n_classes, device=device)
-    losses = torch.rand(batch_size, device=device)
+    logits = torch.randn(batch_size, sampler.rows.n_classes)
+    losses = torch.rand(batch_size)
 
     def choose() -> None:
         for _ in range(STEPS):
-            draw = sampler.draw(score)
-            sampler.observe(draw, losses, logits)
-        _wait(device)
+            sampler.observe(sampler.draw(_no_scores), losses, logits)
 
     return choose
 
@@ -199,8 +222,3 @@ def _bytes_in(thing: Any, seen: set[int], storages: set[int]) -> int:
 
 def _no_scores(rows: Tensor) -> tuple[Tensor, Tensor]:
     return torch.full((len(rows),), math.log(N_CLASSES)), torch.zeros(len(rows), N_CLASSES)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -21,10 +21,10 @@ def draw_bank(n_rows: int, bank_size: int, generator: torch.Generator) -> Tensor
         (bank_size,) int64 rows in random order, no row twice.
     """
     device = generator.device
-    if n_rows <= 32 * bank_size:
+    if n_rows <= 128 * bank_size:  # few operations
         return torch.randperm(n_rows, generator=generator, device=device)[:bank_size]
-    # Twice as many candidates as wanted, out of at least 32 times as many rows: that more than half
-    # of them repeat an earlier one has a probability below 1e-45 even for a bank of one or two.
+    # Twice as many candidates as wanted, out of at least 128 times as many rows: that over half of
+    # them repeat an earlier one has a probability below 1e-45 even for a bank of one or two.
     n_candidates = 2 * bank_size + 32
     candidates = torch.randint(n_rows, (n_candidates,), generator=generator, device=device)
     ordered, order = torch.sort(candidates, stable=True)

@@ -66,13 +66,13 @@ class LinearEstimator:
         if shared is None:
             return torch.addmv(self.bias, context, self.weight)
         own, rest = self.weight[: -len(shared)], self.weight[-len(shared) :]
-        return torch.addmv(self.bias + rest @ shared, context, own)
+        return torch.addmv(torch.dot(rest, shared).add_(self.bias), context, own)
 
     def update(self, context: Tensor, losses: Tensor) -> None:
         """Take one SGD step on context vectors (B, d) and observed losses (B,)."""
         # A number that is not finite makes its row's error so, and 0 · nan would be nan again.
         error = self.predict(context) - losses
-        finite = torch.isfinite(error)
+        finite = is_finite(error)
         context, error = context.nan_to_num(0.0, 0.0, 0.0), torch.where(finite, error, 0.0)
         change = error * (-2 * self.lr / finite.sum().clamp_min(1))
         self.weight.addmv_(context.T, change)
@@ -86,7 +86,11 @@ class LinearEstimator:
         self.bias.copy_(state["bias"])
 
 
+def is_finite(values: Tensor) -> Tensor:
+    """Return `torch.isfinite(values)` in two operations, not five."""
+    return values - values == 0  # x - x is nan where x is not finite
+
+
 def finite_rows(values: Tensor) -> Tensor:
     """Return (k,) bool: which rows of (k, d) hold finite numbers only."""
-    # x - x is 0, and nan where x is not finite; a fifth of the time of isfinite().all().
     return (values - values).sum(1) == 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from impon_hpo.sampling.estimator import is_finite
+
 
 class LossHistory:
     """The last finite loss of each row and the step at which it was seen; 8 bytes a row.
@@ -33,10 +35,10 @@ class LossHistory:
         losses = losses.to(self.last.dtype)
         before = self.last.index_select(0, rows)
         if self.repeats:
-            counted = torch.where(torch.isfinite(losses), losses, -torch.inf)
+            counted = torch.where(is_finite(losses), losses, -torch.inf)
             self.last[rows] = -torch.inf
             losses = self.last.scatter_reduce_(0, rows, counted, "amax")[rows]
-        finite = torch.isfinite(losses)
+        finite = is_finite(losses)
         seen_at = torch.where(finite, step, self.seen_at.index_select(0, rows))
         self.last.index_copy_(0, rows, torch.where(finite, losses, before))
         self.seen_at.index_copy_(0, rows, seen_at)

@@ -13,7 +13,7 @@ the bank. Banks come from the rows that the reference found easiest, widening fr
 rows over `pacing`, as in `impon-paced`. A share `explore` of each batch
 comes from the stream whatever its prediction.
 Cost a step: none but a linear model on the bank; the reference is made once a study and charged.
-State: 8 bytes a row, and (d + 1)² floats, d = 2 · classes + 11. Weights: none.
+State: 28 + 8 · classes bytes a row; (d + 1)² floats, d = 2 · classes + 11. Weights: none.
 Helps: see studies/samplers, which also says where not. Hurts: with a reference of other data.
 
 Without a reference it draws as `uniform` or as the paper's `impon`, as told.
@@ -70,7 +70,7 @@ class ImponMemory(BatchSampler):
     card = Card(
         source="this project",
         forward="0",
-        state="8 bytes",
+        state="28 + 8 · classes bytes",
         weights="none",
         use="the reducible loss, predicted from what earlier trials learnt",
     )
@@ -173,8 +173,7 @@ class ImponMemory(BatchSampler):
         n_open = self._n_open()
         if n_open == len(self.rows) or self.blind:
             return self._stream.take(self.bank_size)
-        bank = draw_bank(n_open, self.bank_size, self.generator)
-        return self._easiest_first.index_select(0, bank)
+        return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
 
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
         if temperature in (float("inf"), -float("inf")):

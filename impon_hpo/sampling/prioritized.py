@@ -4,14 +4,14 @@ Source: Schaul, Quan, Antonoglou, Silver (2015), "Prioritized experience replay"
 Rule: P(i) = p_i / Σ p with p_i = (loss_i + `eps`)^`alpha`; rows never seen have the highest
 priority so far. The loss of row i is weighted by (n P(i))^(-β) / max over the batch, and β grows
 linearly from `beta` to 1 over the run.
-Cost a step: none beyond training; priorities are kept in blocks of √n. State: 8 bytes a row.
+Cost a step: none beyond training; priorities are kept in blocks of blocks. State: 8 bytes a row.
 Weights: as above, at most 1.
 Helps: in replay memories, from which it comes. Hurts: on shuffled data sets nobody has shown a
 gain; rows repeat within a batch.
 
 Departures from the source:
 1. Rows never seen follow the highest priority once an epoch, not at every step.
-2. Blocks of √n for its binary tree: the same distribution, fewer and larger operations for a GPU.
+2. Blocks of up to 256 for its binary tree: the same distribution, fewer and larger operations.
 3. The maximum of the weights is taken over the batch, as its implementations do.
 4. Without `total_steps`, β stays.
 """

@@ -30,11 +30,14 @@ def observe(one: Prioritized, rows: list[int], losses: list[float]) -> None:
 
 @given(
     n_rows=st.integers(1, 60),
+    fanout=st.sampled_from([2, 3, 256]),
     changes=st.lists(st.tuples(st.integers(0, 59), st.floats(1e-6, 1e6)), max_size=30),
 )
 @settings(max_examples=50)
-def test_sums_are_those_of_the_weights(n_rows: int, changes: list[tuple[int, float]]) -> None:
-    priorities = Priorities(n_rows, CPU)
+def test_sums_are_those_of_the_weights(
+    n_rows: int, fanout: int, changes: list[tuple[int, float]]
+) -> None:
+    priorities = Priorities(n_rows, CPU, fanout=fanout)
     expected = torch.ones(n_rows, dtype=torch.float64)
     for row, weight in changes:
         row %= n_rows  # noqa: PLW2901
@@ -44,8 +47,9 @@ def test_sums_are_those_of_the_weights(n_rows: int, changes: list[tuple[int, flo
     torch.testing.assert_close(priorities.total, expected.sum(), rtol=1e-12, atol=0.0)
 
 
-def test_rows_are_drawn_in_proportion_to_their_weights() -> None:
-    priorities = Priorities(7, CPU)
+@pytest.mark.parametrize("fanout", [2, 3, 256])
+def test_rows_are_drawn_in_proportion_to_their_weights(fanout: int) -> None:
+    priorities = Priorities(7, CPU, fanout=fanout)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])
     priorities.set(torch.arange(7), weights)
     drawn = priorities.draw(28_000, torch.Generator().manual_seed(0))
@@ -66,10 +70,27 @@ def test_many_changes_leave_no_rounding_behind() -> None:
     )
 
 
-def test_weight_of_almost_nothing_is_almost_never_drawn() -> None:
-    priorities = Priorities(10, CPU)
+@pytest.mark.parametrize("fanout", [2, 3, 256])
+def test_weight_of_almost_nothing_is_almost_never_drawn(fanout: int) -> None:
+    priorities = Priorities(10, CPU, fanout=fanout)
     priorities.set(torch.arange(9), torch.full((9,), 1e-12))
     assert priorities.draw(1000, torch.Generator().manual_seed(0)).unique().tolist() == [9]
+
+
+@pytest.mark.parametrize(("n_rows", "largest"), [(100, 10), (65_536, 256), (10_000_000, 216)])
+def test_blocks_stay_small_however_many_rows_there_are(n_rows: int, largest: int) -> None:
+    assert Priorities(n_rows, CPU).block_size <= largest
+
+
+def test_every_row_of_many_can_be_drawn() -> None:
+    n_rows = 70_000  # on three levels
+    priorities = Priorities(n_rows, CPU)
+    drawn = priorities.draw(200_000, torch.Generator().manual_seed(0))
+    assert int(drawn.min()) < 5
+    assert int(drawn.max()) > n_rows - 6
+    sevenths = (drawn * 7 // n_rows).bincount(minlength=7).double()
+    expected = 200_000 / 7
+    assert float(((sevenths - expected).square() / expected).sum()) < 6 + 5 * 12**0.5
 
 
 def test_priority_is_a_power_of_the_loss() -> None:

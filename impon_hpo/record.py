@@ -22,7 +22,7 @@ REFERENCE = "impon:reference:"  # followed by its key: what a reference is and c
 ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
 # User attributes of a trial.
 EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
-COST = "impon:cost"  # forward-equivalents spent
+COST = "impon:cost"  # forward-equivalents spent, of a trial that has ended
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
 PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
@@ -117,13 +117,15 @@ def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:
 def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
     """Read one trial of a study whose trials have `horizon` epochs."""
     finished_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    epochs = trial.user_attrs.get(EPOCHS, [])
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
         params=trial.params,
         value=trial.value if finished_value else None,
-        epochs=trial.user_attrs.get(EPOCHS, []),
-        cost=trial.user_attrs.get(COST, 0),
+        epochs=epochs,
+        # Written when a trial ends, since every write costs as much as deciding whether to prune.
+        cost=max(trial.user_attrs.get(COST, 0), sum(epoch["cost"] for epoch in epochs)),
         horizon=horizon,
         reason=trial.user_attrs.get(REASON, ""),
         reference=trial.user_attrs.get(USED, ""),

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from impon_hpo.errors import CheckpointError
+from impon_hpo.training.packing import pack, unpack
 
 
 def write_state(path: Path, state: dict[str, Any], what: str) -> None:
@@ -30,7 +31,7 @@ def write_state(path: Path, state: dict[str, Any], what: str) -> None:
             dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
         ) as file:
             temporary = file.name
-            torch.save(state, file)
+            torch.save(pack(state), file)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
@@ -53,7 +54,7 @@ def read_state(path: Path, device: torch.device, what: str, advice: str) -> Any:
         CheckpointError: It is missing or broken.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return unpack(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:  # on files of other kinds torch's readers raise almost anything
         said = (str(error).splitlines() or ["it is cut short."])[0]
         raise CheckpointError(f"{what} '{path}' cannot be read: {said} {advice}") from error

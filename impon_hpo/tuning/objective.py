@@ -115,6 +115,7 @@ class Objective:
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
             trial.set_user_attr(PRUNED, str(pruned))
+            trial.set_user_attr(COST, _cost(course.results))
             self._describe(trial, course)
             raise
         except NonFiniteLossError as error:
@@ -129,9 +130,11 @@ class Objective:
         except ImponHpoError:
             raise
         except Exception as error:
+            trial.set_user_attr(COST, _cost(course.results))
             trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
             self._describe(trial, course)
             raise
+        trial.set_user_attr(COST, _cost(course.results))
         if REASON in trial.user_attrs:  # of an earlier interruption
             trial.set_user_attr(REASON, "")
         self._describe(trial, course)
@@ -151,7 +154,7 @@ class Objective:
                 begun = begun.trained_again(trial, n_kept=len(results))
             results.append(result)
             if new or len(results) > len(begun.epochs):
-                self._record(trial, results)
+                trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
             if new and self._on_epoch is not None:
                 self._on_epoch(trial, result)
             _report(trial, result, begun, config.epochs)
@@ -193,10 +196,6 @@ class Objective:
             return config, self.splits, memory
         trial.set_user_attr(USED, self._references.key(self.config, self.splits))
         return config, with_reference(self.splits, kept), None
-
-    def _record(self, trial: optuna.Trial, results: list[EpochResult]) -> None:
-        trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
-        trial.set_user_attr(COST, _cost(results))
 
     def _describe(self, trial: optuna.Trial, course: Course) -> None:
         results = course.results

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError
+from impon_hpo.training.packing import unpack
 from impon_hpo.training.reference import KeptReference, reference_key
 from impon_hpo.training.splits import Split, Splits
 
@@ -72,7 +73,7 @@ def test_foreign_file_is_refused(tiny_splits: Splits, tmp_path: Path) -> None:
 def test_history_of_fewer_rows_is_refused(tiny_splits: Splits, tmp_path: Path) -> None:
     path = tmp_path / "r.pt"
     kept(tiny_splits).save(path)
-    state = torch.load(path, weights_only=True)
+    state = unpack(torch.load(path, weights_only=True))
     torch.save(state | {"loss": state["loss"][:50]}, path)
     with pytest.raises(CheckpointError, match="is broken: A reference has loss"):
         KeptReference.load(path, tiny_splits)

@@ -79,8 +79,11 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
     trials = check_finished(study, 9)
     record = read_study(study)
     assert record.identity["arm"] == ARM
-    assert {trial.fate for trial in record.trials} == {"complete", "pruned"}
-    for trial in record.trials:  # the pruner decides at its rungs and nowhere else
+    wanted, surplus = record.trials[:9], record.trials[9:]
+    assert {trial.fate for trial in wanted} == {"complete", "pruned"}
+    # Of workers that ask at the same moment one can get a number too many, which it puts back.
+    assert all(trial.fate == "waiting" and not trial.epochs for trial in surplus)
+    for trial in wanted:  # the pruner decides at its rungs and nowhere else
         assert len(trial.epochs) in (*RUNGS, EPOCHS_A_TRIAL)
         assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
     n_epochs = sum(len(trial.user_attrs[EPOCHS]) for trial in trials)

@@ -10,8 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from impon_hpo.benchmarks.measure import Measurement, Spread, seconds_of, spread, surroundings
-from impon_hpo.errors import ConfigError
+from impon_hpo.benchmarks.measure import (
+    Measurement,
+    Spread,
+    check_rounds,
+    seconds_of,
+    spread,
+    surroundings,
+)
 from impon_hpo.training.image_folder import EXTENSIONS, load_folder
 
 
@@ -30,8 +36,7 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
         ConfigError: There is no round.
         DataError: The folder is not one of images.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
+    check_rounds(rounds)
     around = surroundings("cpu")
     files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
     for file in files:

@@ -65,6 +65,12 @@ def seconds_of(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
+def check_rounds(rounds: int) -> None:
+    """Raise `ConfigError` unless there is a round."""
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
+
+
 def alternate(
     sides: Mapping[str, Callable[[], Any]], rounds: int, *, warm_up: int = 1
 ) -> dict[str, list[float]]:
@@ -81,8 +87,7 @@ def alternate(
     Raises:
         ConfigError: There is no round.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
+    check_rounds(rounds)
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for at in range(-warm_up, rounds):
         for name, work in sides.items():

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor
 
 from impon_hpo.benchmarks.made_data import N_CLASSES, made_reference, make_splits
-from impon_hpo.benchmarks.measure import Measurement, alternate, ratios, spread, surroundings
+from impon_hpo.benchmarks.measure import (
+    Measurement,
+    alternate,
+    check_rounds,
+    ratios,
+    spread,
+    surroundings,
+)
 from impon_hpo.benchmarks.step import step_config
-from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import SAMPLERS, make_sampler
@@ -57,8 +63,7 @@ def measure_sampling(
         ConfigError: A name is unknown, a size does not fit, there is no round, or the device is
             not there.
     """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1, but got {rounds}.")
+    check_rounds(rounds)
     place = find_device(device)
     config = step_config(width=width, batch_size=batch_size, rounds=rounds)
     splits = make_splits(config, n_train=n_rows, side=side, device=place)
@@ -103,16 +108,10 @@ def train_steps(run: TrainingRun, sampler: BatchSampler, n: int) -> tuple[float,
     """Take n steps on the batches of a sampler; return the seconds a step of choosing and of the
     rest."""
     timer = PhaseTimer(run.device)
-
-    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-        logits = run.predict(run.splits.train.images[rows])
-        run.model.train()
-        return run._row_losses(logits, run.splits.train.labels[rows]), logits
-
     run.model.train()
     for _ in range(n):
         with timer.phase("choosing"):
-            draw = sampler.draw(score)
+            draw = sampler.draw(run.score)
         with timer.phase("stepping"):
             losses, logits = run._step(draw.rows, draw.weights)
         with timer.phase("choosing"):

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 
 from impon_hpo.benchmarks.made_data import make_splits
-from impon_hpo.benchmarks.measure import Measurement, alternate, ratios, spread, surroundings
+from impon_hpo.benchmarks.measure import (
+    Measurement,
+    alternate,
+    check_rounds,
+    ratios,
+    spread,
+    surroundings,
+)
 from impon_hpo.benchmarks.plain_loop import PlainEpoch, PlainLoop
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.training.config import TrainingConfig, training_config
@@ -49,8 +56,9 @@ def measure_step(
         tried: "key=value" of settings, each a further side: ours with that one changed.
 
     Raises:
-        ConfigError: A size or setting does not fit, or the device is not there.
+        ConfigError: A size or setting does not fit, there is no round, or the device is not there.
     """
+    check_rounds(rounds)
     place = find_device(device)
     config = step_config(width=width, batch_size=batch_size, rounds=rounds)
     changed = {}

@@ -36,7 +36,6 @@ class Priorities:
             shape = n_blocks, self.block_size
             self._levels += [torch.zeros(shape, dtype=torch.float64, device=device)]
             length = n_blocks
-        self._top = torch.zeros(length, dtype=torch.float64, device=device)
         self._fill(torch.full((n_rows,), initial, dtype=torch.float64, device=device))
 
     @property
@@ -78,7 +77,7 @@ class Priorities:
         return {"weights": self._levels[0].view(-1)[: self.n_rows].clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._fill(state["weights"].to(self._top.device))
+        self._fill(state["weights"].to(self._levels[0].device))
 
     def _fill(self, weights: Tensor) -> None:
         for level in self._levels:

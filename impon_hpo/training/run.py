@@ -139,9 +139,7 @@ class TrainingRun:
 
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
             begun.rows_scored += len(rows)
-            logits = self.predict(self.splits.train.images[rows])
-            self.model.train()
-            return self._row_losses(logits, self.splits.train.labels[rows]), logits
+            return self.score(rows)
 
         self.model.train()
         for step in range(begun.steps, self.steps_per_epoch):
@@ -173,6 +171,13 @@ class TrainingRun:
             correct += (logits.argmax(1) == labels).sum()
             total += cross_entropy(logits, labels, reduction="sum").double()
         return int(correct) / len(split), float(total) / len(split)
+
+    def score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (k,) and logits (k, n_classes) of training rows (k,), as they stand, in the
+        middle of training."""
+        logits = self.predict(self.splits.train.images[rows])
+        self.model.train()
+        return self._row_losses(logits, self.splits.train.labels[rows]), logits
 
     @torch.no_grad()
     def predict(self, images: Tensor, model: nn.Module | None = None) -> Tensor:

@@ -47,6 +47,11 @@ def test_what_cannot_be_tried_is_refused_before_anything_runs(setting: str, comp
         )
 
 
+def test_no_round_is_refused() -> None:
+    with pytest.raises(ConfigError, match="rounds must be at least 1, but got 0"):
+        measure_step(width=2, side=8, n_rows=40, batch_size=20, rounds=0, n_workers=0)
+
+
 def test_both_sides_train_and_validate_the_same_rows() -> None:
     config = step_config(width=2, batch_size=16, rounds=1)
     ours = build_ours(config=config, n_rows=40, side=8, device="cpu")()

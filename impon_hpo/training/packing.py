@@ -18,7 +18,7 @@ PLACE = "impon_hpo:tensor"
 def pack(state: Any) -> dict[str, Any]:
     """Return `state` with its tensors joined, by dtype and device, on the CPU.
 
-    `torch.save` takes up to 0.1 ms a tensor, and waits for a GPU at each; a checkpoint has hundreds.
+    `torch.save` takes up to 0.1 ms a tensor, and waits for a GPU at each; there are hundreds.
 
     Args:
         state: Tensors and plain values in dicts, lists and tuples.

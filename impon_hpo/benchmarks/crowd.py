@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from impon_hpo.benchmarks.filled_study import (
     write_study_file,
 )
 from impon_hpo.benchmarks.measure import Measurement, surroundings
+from impon_hpo.benchmarks.meter import Meter, machine_seconds, server_seconds
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.benchmarks.stand_in import Shift, WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, StorageError
@@ -41,9 +41,11 @@ def measure_crowd(
 
     Each worker is a thread with a storage of its own, in as many processes as there are cores,
     and runs `tune` with an objective that sleeps. All storages are open before the clock starts.
-    The simulation needs processors as well: where `cpu_percent` and `other_cpu_percent` (the
-    server's, if it runs here) come near to 100 together, this machine is the limit, and the
-    greater of them says which side of it.
+    Rates and shares are of the time in which all workers have something to train, without start
+    and end. The simulation needs processors as well, more than the server does: where `cpu_percent`
+    comes near to 100, this machine is the limit, and what the storage bears is told by
+    `server_ms_per_epoch` alone: the processor time of a PostgreSQL or MySQL server that runs here,
+    all that was asked of it over the epochs.
 
     Args:
         storage: An address; a file that is relative is in a temporary folder. A study is made in
@@ -105,9 +107,8 @@ def _simulate(
         sides = list(pool.map(lambda part: SideProcess(build_workers, part), parts))
         for side in sides:
             stack.enter_context(side)
-        busy, begun = _busy_seconds(), time.perf_counter()
-        shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
-        seconds, busy = time.perf_counter() - begun, _busy_seconds() - busy
+        with Meter(machine_seconds) as machine, Meter(server_seconds) as server:
+            shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
     workers = [worker for shift in shifts for worker in shift.workers]
     refused = [said for shift in shifts for said in shift.refused]
     if not workers:
@@ -116,41 +117,62 @@ def _simulate(
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     errors = Counter([*refused, *(worker.error for worker in workers if worker.error)])
     errors += Counter(trial.user_attrs.get(REASON, "failed") for trial in failed)
-    capacity = seconds * (os.cpu_count() or 1)
-    cpu = sum(shift.cpu_seconds for shift in shifts)
-    row = dict[str, Any](workers=n, refused=len(refused)) | _figures(workers, n / epoch_seconds)
-    row |= {
-        "cpu_percent": round(100 * cpu / capacity, 1),
-        "other_cpu_percent": round(100 * max(0.0, busy - cpu) / capacity, 1),
+    begin, end, slept = all_at_work(workers)
+    seconds = end - begin
+    used = sum(shift.meter.between(begin, end) for shift in shifts)
+    served = server.readings.between(begin, end)
+    busy = machine.readings.between(begin, end)
+    row = {
+        "workers": n,
+        "refused": len(refused),
+        "epochs_per_second": _short(len(slept) / seconds),
+        "wanted": _short(n / epoch_seconds),
+        "percent_training": round(100 * sum(slept) / (seconds * len(workers)), 1),
+        **_delays(workers),
+        "worker_ms_per_epoch": _short(1e3 * used / len(slept)),
+        "server_ms_per_epoch": _short(1e3 * served / len(slept)) if served else "",
+        "cpu_percent": round(100 * busy / (seconds * (os.cpu_count() or 1)), 1),
         "seconds": round(seconds, 1),
         "errors": errors.total() - len(refused),
     }
     return row, errors
 
 
-def _figures(workers: Sequence[WorkerTimes], wanted: float) -> dict[str, Any]:
-    """Return the rate, each worker's over its own time, and where the rest of the time went."""
-    worked = [worker for worker in workers if worker.epochs]
-    rate = sum(worker.epochs / worker.worked for worker in worked)
-    share = sum(worker.slept for worker in worked) / sum(worker.worked for worker in worked)
-    found: dict[str, Any] = {
-        "epochs_per_second": _short(rate),
-        "wanted": _short(wanted),
-        "percent_training": round(100 * share, 1),
-    }
+def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[float]]:
+    """Return the moments from which and to which all workers had something to train, and what the
+    epochs that ended between them were asked to take.
+
+    Where there is no such time, it is from the first start to the last end.
+    """
+    worked = [worker for worker in workers if worker.epoch_ends]
+    begin = max(worker.begun for worker in worked)
+    end = min(worker.ended for worker in worked)
+    slept = _slept(worked, begin, end)
+    if not slept:
+        begin = min(worker.begun for worker in worked)
+        end = max(worker.ended for worker in worked)
+        slept = _slept(worked, begin, end)
+    return begin, end, slept
+
+
+def _slept(workers: Sequence[WorkerTimes], begin: float, end: float) -> list[float]:
+    return [
+        seconds
+        for worker in workers
+        for moment, seconds in zip(worker.epoch_ends, worker.slept, strict=True)
+        if begin <= moment <= end
+    ]
+
+
+def _delays(workers: Sequence[WorkerTimes]) -> dict[str, float]:
+    """Return the median and the 95th percentile of what workers took between epochs and trials."""
+    found = {}
     for what in ("epochs", "trials"):
-        seconds = [part for worker in worked for part in getattr(worker, f"between_{what}")]
+        seconds = [part for worker in workers for part in getattr(worker, f"between_{what}")]
         median, late = np.quantile(seconds, [0.5, 0.95]) if seconds else (np.nan, np.nan)
         found[f"ms_between_{what}"] = _short(1e3 * median)
         found[f"ms_between_{what}_p95"] = _short(1e3 * late)
     return found
-
-
-def _busy_seconds() -> float:
-    """Return the processor seconds that this machine has spent, all processes together."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
-    idle, waiting = ticks[3:5]
-    return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
 def _short(figure: float) -> float:

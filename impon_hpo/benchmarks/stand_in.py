@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ import optuna
 from rich.console import Console
 
 from impon_hpo.benchmarks.filled_study import ARM
+from impon_hpo.benchmarks.meter import Meter, Readings, own_seconds
 from impon_hpo.errors import StorageError
 from impon_hpo.storage import open_storage, quiet_studies
 from impon_hpo.training.config import TrainingConfig
@@ -34,21 +34,23 @@ UNEVEN = 0.2
 
 @dataclass
 class WorkerTimes:
-    """Where the time of one worker went, in seconds.
+    """Where the time of one worker went, in seconds; moments are those of `time.perf_counter()`.
 
     Args:
-        epochs: Epochs that it "trained".
-        slept: What these were asked to take.
-        worked: From its start to the end of its last trial.
+        begun: The moment of its start.
+        ended: The moment at which its last trial ended.
+        slept: What each of its epochs was asked to take.
+        epoch_ends: The moment of each one's end.
         between_epochs: From the end of an epoch to the beginning of the trial's next one.
         between_trials: From the end of a trial's last epoch to the beginning of the next trial's
             first.
         error: Why it ended before its time, or "".
     """
 
-    epochs: int = 0
-    slept: float = 0.0
-    worked: float = 0.0
+    begun: float = 0.0
+    ended: float = 0.0
+    slept: list[float] = field(default_factory=list)
+    epoch_ends: list[float] = field(default_factory=list)
     between_epochs: list[float] = field(default_factory=list)
     between_trials: list[float] = field(default_factory=list)
     error: str = ""
@@ -61,12 +63,12 @@ class Shift:
     Args:
         workers: The times of those that could open the storage.
         refused: Why the others could not.
-        cpu_seconds: What the process took of the processors.
+        meter: Has read what the process took of the processors.
     """
 
     workers: list[WorkerTimes]
     refused: list[str]
-    cpu_seconds: float
+    meter: Readings
 
 
 class StandIn(Objective):
@@ -105,8 +107,8 @@ class StandIn(Objective):
                 of.append(waited)
             time.sleep(seconds)
             self._last = time.perf_counter()
-            self._times.epochs += 1
-            self._times.slept += seconds
+            self._times.epoch_ends.append(self._last)
+            self._times.slept.append(seconds)
             accuracy = best * (1 - 0.5**epoch) + draws.uniform(0, 0.05)
             yield _result(epoch, accuracy, seconds), True
 
@@ -148,12 +150,12 @@ def build_workers(
             )
             for number, study in studies.items()
         ]
-        before = _cpu_seconds()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return Shift(list(found.values()), refused, _cpu_seconds() - before)
+        with Meter(own_seconds) as meter:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        return Shift(list(found.values()), refused, meter.readings)
 
     return work
 
@@ -176,14 +178,14 @@ def _work(
 ) -> None:
     """Tune as one worker, and write down where its time went."""
     time.sleep(random.Random(number).uniform(0, epoch_seconds))
-    begun = time.perf_counter()
+    times.begun = time.perf_counter()
     horizon = study_file.arms[ARM].epochs
 
     def trial_ended(trial: optuna.Trial) -> float:
         try:
             return objective(trial)
         finally:
-            times.worked = time.perf_counter() - begun
+            times.ended = time.perf_counter()
 
     try:
         with Progress(Console(quiet=True), horizon) as progress:
@@ -221,8 +223,3 @@ def _result(epoch: int, accuracy: float, seconds: float) -> EpochResult:
         diagnostics={"class_balance": 1.0},
         **made,
     )
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime

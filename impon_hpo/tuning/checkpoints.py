@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from impon_hpo.console import Say
 from impon_hpo.errors import CheckpointError
@@ -37,14 +38,15 @@ class Checkpoints:
         """Return the checkpoint of a trial, whether it is there or not."""
         return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
 
-    def delete_finished(self, study: optuna.Study) -> None:
-        """Delete what finished trials have left, unless it is to be kept."""
+    def delete_finished(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        """Delete what finished ones of a study's trials, as just read, have left, unless it is to
+        be kept."""
         if self.keep or not any(self.folder.glob("*.pt*")):
             return
-        # From the files on, which are few: the trials are many, and the study's name costs a query.
+        # From the files on, which are few: the study's name costs a query.
         name = _file_name(study)
         there = {path.name.partition(".pt")[0] for path in self.folder.glob(f"{name}-*.pt*")}
-        for trial in study.get_trials(deepcopy=False):
+        for trial in trials:
             if trial.state.is_finished() and f"{name}-{trial.number}" in there:
                 Checkpoint(self.folder / f"{name}-{trial.number}.pt").delete()
 

@@ -26,6 +26,9 @@ LONGEST_POLL_SECONDS = 30.0
 READING_SHARE = 0.05
 """Share of its time that such a worker may keep the storage busy with looking."""
 
+WAITING_SHARE = 0.1
+"""The pause before the next look, as a share of the time that it has waited already."""
+
 Run = Callable[[optuna.Trial], float]
 
 
@@ -66,11 +69,12 @@ def tune(
     """
     watch = watch or Watch()
     failures = 0
-    if checkpoints is not None:
-        checkpoints.delete_finished(study)  # of a process that was killed in between
+    idle_since: float | None = None
     while True:
         begun = time.perf_counter()
         trials = study.get_trials(deepcopy=False)
+        if checkpoints is not None:  # also of a process that was killed in between
+            checkpoints.delete_finished(study, trials)
         lost = watch.take_back(study, trials)
         for number in lost:
             progress.note(f"trial {number} has lost its worker: it is continued")
@@ -82,13 +86,13 @@ def tune(
             guard.check_budget(study)
         trial = _next_trial(study, record, n_trials, sampler_of)
         if trial is None:
-            time.sleep(_pause(reading))
+            idle_since = begun if idle_since is None else idle_since
+            time.sleep(pause_seconds(reading, begun - idle_since))
             continue
+        idle_since = None
         progress.begin(record, n_trials)
         lease = Lease(study, trial, beat_seconds=watch.beat_seconds)
         error = _run_trial(study, trial, lease, objective, progress, guard)
-        if checkpoints is not None:
-            checkpoints.delete_finished(study)
         failures = 0 if error is None else failures + 1
         if failures >= FAILURES_IN_A_ROW:
             raise ImponHpoError(
@@ -98,14 +102,19 @@ def tune(
             ) from error
 
 
-def _pause(reading: float) -> float:
-    """Return for how long to wait after a look at the study that took `reading` seconds.
+def pause_seconds(reading: float, waited: float) -> float:
+    """Return for how long a worker that has nothing left to do waits before it looks again.
 
-    The slower the storage answers, the longer, so that hundreds of workers which have nothing left
-    to do do not keep it from those that train; and not all at the same moment.
+    The slower the storage answers, and the longer the trials that others are at take, the longer,
+    so that hundreds of such workers do not keep the storage from those that train; and not all at
+    the same moment.
+
+    Args:
+        reading: Seconds that the last look took.
+        waited: Seconds that it has waited already.
     """
-    seconds = min(max(POLL_SECONDS, reading / READING_SHARE), LONGEST_POLL_SECONDS)
-    return seconds * random.uniform(0.5, 1.5)
+    seconds = max(POLL_SECONDS, reading / READING_SHARE, waited * WAITING_SHARE)
+    return min(seconds, LONGEST_POLL_SECONDS) * random.uniform(0.5, 1.5)
 
 
 def _next_trial(

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState, create_trial
 
 import impon_hpo.benchmarks.stand_in as stand_in
-from impon_hpo.benchmarks.crowd import measure_crowd
+from impon_hpo.benchmarks.crowd import all_at_work, measure_crowd
 from impon_hpo.benchmarks.filled_study import (
     ARM,
     EPOCHS_A_TRIAL,
@@ -20,7 +20,7 @@ from impon_hpo.benchmarks.filled_study import (
     write_study_file,
 )
 from impon_hpo.benchmarks.scale import default_workers, measure_scale, pace_of
-from impon_hpo.benchmarks.stand_in import build_workers
+from impon_hpo.benchmarks.stand_in import WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, ImponHpoError, StorageError
 from impon_hpo.record import COST, EPOCHS, read_study
 from impon_hpo.storage import open_storage
@@ -87,12 +87,13 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
         assert len(trial.epochs) in (*RUNGS, EPOCHS_A_TRIAL)
         assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
     n_epochs = sum(len(trial.user_attrs[EPOCHS]) for trial in trials)
-    assert sum(worker.epochs for worker in shift.workers) == n_epochs
+    assert sum(len(worker.epoch_ends) for worker in shift.workers) == n_epochs
     between = [len(worker.between_epochs) for worker in shift.workers]
     assert sum(between) == n_epochs - 9
     for worker in shift.workers:
         beside = sum(worker.between_epochs) + sum(worker.between_trials)
-        assert worker.slept + beside <= worker.worked
+        assert sum(worker.slept) + beside <= worker.ended - worker.begun
+        assert worker.epoch_ends == sorted(worker.epoch_ends)
     assert trials[0].user_attrs[COST] > 0
 
 
@@ -105,6 +106,15 @@ def test_a_crowd_is_accounted_for() -> None:
     assert row["ms_between_epochs"] <= row["ms_between_epochs_p95"]
     assert (row["refused"], row["errors"]) == (0, 0)
     assert found.settings["errors"] == {}
+
+
+def test_rates_are_of_the_time_in_which_all_have_something_to_train() -> None:
+    early = WorkerTimes(begun=0, ended=20, slept=[4, 5, 9], epoch_ends=[4, 10, 20])
+    late = WorkerTimes(begun=5, ended=15, slept=[9], epoch_ends=[15])
+    idle = WorkerTimes(begun=30)
+    assert all_at_work([early, late, idle]) == (5, 15, [5, 9])
+    late.begun, late.ended, late.epoch_ends = 21, 30, [30]  # never at the same time as the other
+    assert all_at_work([early, late]) == (0, 30, [4, 5, 9, 9])
 
 
 def test_errors_of_workers_are_counted_and_not_hidden(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from optuna.trial import TrialState
 
 from impon_hpo.benchmarks.filled_study import (
     ARM,
+    add_others,
     check_finished,
     open_filled,
     storage_kind,
@@ -33,9 +37,16 @@ from impon_hpo.storage import open_storage, quiet_studies
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
 
+LOOK_SECONDS = 2.0
+
 
 def measure_crowd(
-    *, storage: str, n_workers: Sequence[int], epoch_seconds: float, trials_each: int
+    *,
+    storage: str,
+    n_workers: Sequence[int],
+    epoch_seconds: float,
+    trials_each: int,
+    n_others: int = 0,
 ) -> Measurement:
     """Time what many workers do beside training on one storage, and whether it keeps up.
 
@@ -53,6 +64,8 @@ def measure_crowd(
         n_workers: Numbers of workers, each at least 1.
         epoch_seconds: What an epoch takes, on average.
         trials_each: Trials a worker, on average.
+        n_others: Trials that stand in the study as those of other workers, who do nothing: every
+            worker reads them as it would read those of a crowd that this machine has no room for.
 
     Raises:
         ConfigError: A number is too small.
@@ -71,7 +84,9 @@ def measure_crowd(
             study_file = write_study_file(Path(name) / f"crowd-{uuid.uuid4().hex[:8]}", width=2)
             study = open_filled(study_file, open_storage(storage, create=True), 0)
             try:
-                row, met = _simulate(study_file, study, storage, n, n * trials_each, epoch_seconds)
+                add_others(study_file, study, n_others)
+                crowd = Crowd(n, n_others, n_trials=n_others + n * trials_each)
+                row, met = _simulate(study_file, study, storage, crowd, epoch_seconds)
             finally:
                 optuna.delete_study(study_name=study_name(study_file, ARM), storage=study._storage)
             rows.append(row)
@@ -85,20 +100,29 @@ def measure_crowd(
     return Measurement("scale, simulated", settings, around, rows)
 
 
+@dataclass(frozen=True)
+class Crowd:
+    """So many workers, beside trials of so many others; `n_trials` are finished in the end."""
+
+    n_workers: int
+    n_others: int
+    n_trials: int
+
+
 def _simulate(
     study_file: StudyFile,
     study: optuna.Study,
     address: str,
-    n: int,
-    n_trials: int,
+    crowd: Crowd,
     epoch_seconds: float,
 ) -> tuple[dict[str, Any], Counter[str]]:
     """Run one number of workers; return its row, and the errors met with how often."""
+    n = crowd.n_workers
     n_processes = min(os.cpu_count() or 1, n)
     shared = {
         "folder": str(study_file.folder),
         "address": address,
-        "n_trials": n_trials,
+        "n_trials": crowd.n_trials,
         "epoch_seconds": epoch_seconds,
     }
     parts = [shared | {"numbers": range(at, n, n_processes)} for at in range(n_processes)]
@@ -108,12 +132,14 @@ def _simulate(
         for side in sides:
             stack.enter_context(side)
         with Meter(machine_seconds) as machine, Meter(server_seconds) as server:
+            ending = threading.Thread(target=_end_others, args=(study, crowd), daemon=True)
+            ending.start()
             shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
     workers = [worker for shift in shifts for worker in shift.workers]
     refused = [said for shift in shifts for said in shift.refused]
     if not workers:
         raise StorageError(f"No worker could open the storage: {refused[0]}")
-    trials = check_finished(study, n_trials)
+    trials = check_finished(study, crowd.n_trials)[crowd.n_others :]
     failed = [trial for trial in trials if trial.state == TrialState.FAIL]
     errors = Counter([*refused, *(worker.error for worker in workers if worker.error)])
     errors += Counter(trial.user_attrs.get(REASON, "failed") for trial in failed)
@@ -124,6 +150,7 @@ def _simulate(
     busy = machine.readings.between(begin, end)
     row = {
         "workers": n,
+        "others": crowd.n_others,
         "refused": len(refused),
         "epochs_per_second": _short(len(slept) / seconds),
         "wanted": _short(n / epoch_seconds),
@@ -136,6 +163,18 @@ def _simulate(
         "errors": errors.total() - len(refused),
     }
     return row, errors
+
+
+def _end_others(study: optuna.Study, crowd: Crowd) -> None:
+    """End the trials of others when all the rest is done, since workers wait for them."""
+    while crowd.n_others:
+        time.sleep(LOOK_SECONDS)
+        trials = study.get_trials(deepcopy=False)
+        done = sum(trial.state.is_finished() for trial in trials[crowd.n_others :])
+        if done >= crowd.n_trials - crowd.n_others:
+            for trial in trials[: crowd.n_others]:
+                study.tell(trial.number, state=TrialState.FAIL)
+            return
 
 
 def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[float]]:

@@ -12,13 +12,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.record import COST, EPOCHS
+from impon_hpo.record import COST, EPOCHS, WORKER
 from impon_hpo.storage import without_secrets
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
 
 ARM = "uniform"
 EPOCHS_A_TRIAL = 9
+ELSEWHERE = {"place": "elsewhere", "pid": 1, "began": "0", "beat": 0}
+"""The worker of trials that others are at."""
+
 RUNGS = (1, 3)
 """Epochs after which the pruner of the study decides."""
 
@@ -66,6 +69,22 @@ def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> o
     for number in range(there, n_trials):
         study.add_trial(_finished(study_file, number))
     return study
+
+
+def add_others(study_file: StudyFile, study: optuna.Study, n_trials: int) -> None:
+    """Add so many trials that workers elsewhere are at, in the middle of their epochs."""
+    for number in range(n_trials):
+        like = _finished(study_file, number)
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=like.params,
+                distributions=like.distributions,
+                intermediate_values=like.intermediate_values,
+                user_attrs={EPOCHS: like.user_attrs[EPOCHS], WORKER: ELSEWHERE},
+                system_attrs=like.system_attrs,
+            )
+        )
 
 
 def check_finished(study: optuna.Study, n_trials: int) -> list[FrozenTrial]:

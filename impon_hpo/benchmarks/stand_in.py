@@ -10,17 +10,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 from rich.console import Console
 
-from impon_hpo.benchmarks.filled_study import ARM
+from impon_hpo.benchmarks.filled_study import ARM, ELSEWHERE
 from impon_hpo.benchmarks.meter import Meter, Readings, own_seconds
 from impon_hpo.errors import StorageError
+from impon_hpo.record import WORKER
 from impon_hpo.storage import open_storage, quiet_studies
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.begun import Begun
 from impon_hpo.tuning.guard import Guard
+from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.ledger import Budget
 from impon_hpo.tuning.objective import Course, Objective
 from impon_hpo.tuning.progress import Progress
@@ -69,6 +72,13 @@ class Shift:
     workers: list[WorkerTimes]
     refused: list[str]
     meter: Readings
+
+
+class _Trusting(Watch):
+    """Takes no trial for lost that others are said to be at."""
+
+    def lost(self, trial: FrozenTrial) -> bool:
+        return trial.user_attrs.get(WORKER) != ELSEWHERE and super().lost(trial)
 
 
 class StandIn(Objective):
@@ -199,6 +209,7 @@ def _work(
                 n_trials=n_trials,
                 progress=progress,
                 guard=guard,
+                watch=_Trusting(),
                 sampler_of=lambda number: make_study_sampler(
                     study_file.study_sampler, seed=study_file.seed, number=number
                 ),

@@ -18,6 +18,7 @@ from impon_hpo.benchmarks.measure import (
     surroundings,
 )
 from impon_hpo.benchmarks.plain_loop import PlainEpoch, PlainLoop
+from impon_hpo.benchmarks.recipe_loop import RecipeLoop
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.device import find_device
@@ -39,6 +40,7 @@ def measure_step(
     n_workers: int,
     device: str = "auto",
     tried: Sequence[str] = (),
+    recipes: Sequence[str] = (),
 ) -> Measurement:
     """Time an epoch of uniform sampling, and of the plain loop without and with workers, in turn.
 
@@ -54,6 +56,7 @@ def measure_step(
         n_workers: Worker processes of the plain loop's DataLoader; 0: only the loop without any.
         device: As in a study file.
         tried: "key=value" of settings, each a further side: ours with that one changed.
+        recipes: "eager", "compiled" or both: the recipe loop as further sides.
 
     Raises:
         ConfigError: A size or setting does not fit, there is no round, or the device is not there.
@@ -77,6 +80,9 @@ def measure_step(
         for workers in sorted({0, n_workers}):
             process = SideProcess(build_plain, shared | {"n_workers": workers})
             sides[f"plain loop, {workers} workers"] = stack.enter_context(process)
+        for recipe in dict.fromkeys(recipes):
+            process = SideProcess(build_recipe, shared | {"compiled": recipe == "compiled"})
+            sides[f"recipe loop, {recipe}"] = stack.enter_context(process)
         for name, other in changed.items():
             process = SideProcess(build_ours, shared | {"config": other})
             sides[name] = stack.enter_context(process)
@@ -115,6 +121,14 @@ def build_plain(
     """Return what trains the next epoch of the plain loop and validates."""
     splits = make_splits(config, n_train=n_rows, side=side, device=torch.device(device))
     return PlainLoop(config, splits, n_workers=n_workers).train_epoch
+
+
+def build_recipe(
+    *, config: TrainingConfig, n_rows: int, side: int, device: str, compiled: bool
+) -> Callable[[], PlainEpoch]:
+    """Return what trains the next epoch of the recipe loop and validates."""
+    splits = make_splits(config, n_train=n_rows, side=side, device=torch.device(device))
+    return RecipeLoop(config, splits, compiled=compiled).train_epoch
 
 
 def step_config(*, width: int, batch_size: int, rounds: int) -> TrainingConfig:

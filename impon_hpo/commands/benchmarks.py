@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,6 +27,13 @@ Width = Annotated[int, typer.Option(min=1, help="Channels of the model's first s
 Side = Annotated[int, typer.Option(min=4, help="Pixels of an image's side.")]
 
 
+class Recipe(StrEnum):
+    """How the recipe loop is run."""
+
+    eager = "eager"
+    compiled = "compiled"
+
+
 @benchmark.command()
 def step(
     width: Width = 8,
@@ -44,6 +52,10 @@ def step(
             help="Also our side with this setting changed: compile=true; may be repeated.",
         ),
     ] = None,
+    recipe: Annotated[
+        list[Recipe] | None,
+        typer.Option(help="Also the loop of public speed runs on CIFAR; may be repeated."),
+    ] = None,
     device: Device = "auto",
     format: Formatted = Format.table,
 ) -> None:
@@ -60,6 +72,7 @@ def step(
         n_workers=loader_workers,
         device=device,
         tried=tried or [],
+        recipes=recipe or [],
     )
     _print(measured, format)
 
@@ -156,6 +169,9 @@ def scale(
         float, typer.Option(min=0.001, help="Simulated: what an epoch takes.")
     ] = 5.0,
     trials_each: Annotated[int, typer.Option(min=1, help="Simulated: trials a worker.")] = 2,
+    others: Annotated[
+        int, typer.Option(min=0, help="Simulated: trials that further workers are at.")
+    ] = 0,
     format: Formatted = Format.table,
 ) -> None:
     """Throughput against the number of workers; or where a storage saturates, with simulated ones.
@@ -175,6 +191,7 @@ def scale(
             n_workers=simulate,
             epoch_seconds=epoch_seconds,
             trials_each=trials_each,
+            n_others=others,
         )
     else:
         measured = measure_scale(

@@ -108,6 +108,18 @@ def test_a_crowd_is_accounted_for() -> None:
     assert found.settings["errors"] == {}
 
 
+def test_trials_of_others_are_read_waited_for_and_not_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("impon_hpo.benchmarks.crowd.LOOK_SECONDS", 0.1)
+    found = measure_crowd(
+        storage="crowd.journal", n_workers=[2], epoch_seconds=0.02, trials_each=2, n_others=3
+    )
+    (row,) = found.rows
+    assert (row["workers"], row["others"], row["errors"]) == (2, 3, 0)
+    assert found.settings["errors"] == {}
+
+
 def test_rates_are_of_the_time_in_which_all_have_something_to_train() -> None:
     early = WorkerTimes(begun=0, ended=20, slept=[4, 5, 9], epoch_ends=[4, 10, 20])
     late = WorkerTimes(begun=5, ended=15, slept=[9], epoch_ends=[15])

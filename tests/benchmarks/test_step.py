@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torchvision.transforms import RandomCrop
 
 from impon_hpo.benchmarks.made_data import make_splits
 from impon_hpo.benchmarks.plain_loop import PlainLoop
+from impon_hpo.benchmarks.recipe_loop import RecipeLoop
 from impon_hpo.benchmarks.step import build_ours, build_plain, measure_step, step_config
 from impon_hpo.errors import ConfigError
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits
 
 CPU = torch.device("cpu")
 
@@ -25,9 +30,11 @@ def test_every_side_runs_and_the_figures_add_up() -> None:
         n_workers=0,
         device="cpu",
         tried=["channels_last=false"],
+        recipes=["eager"],
     )
-    ours, plain, tried = found.rows
+    ours, plain, recipe, tried = found.rows
     assert (ours["side"], plain["side"]) == ("impon-hpo", "plain loop, 0 workers")
+    assert recipe["side"] == "recipe loop, eager"
     assert tried["side"] == "impon-hpo, channels_last=false"
     assert min(row["first_epoch_seconds"] for row in found.rows) > 0
     assert ours["times_ours"] == 1
@@ -52,24 +59,29 @@ def test_no_round_is_refused() -> None:
         measure_step(width=2, side=8, n_rows=40, batch_size=20, rounds=0, n_workers=0)
 
 
-def test_both_sides_train_and_validate_the_same_rows() -> None:
+def test_all_sides_train_and_validate_the_same_rows() -> None:
     config = step_config(width=2, batch_size=16, rounds=1)
+    recipe = RecipeLoop(config, made(config), compiled=False).train_epoch()
+    assert (recipe.rows_trained, recipe.rows_validated) == (32, 10)
     ours = build_ours(config=config, n_rows=40, side=8, device="cpu")()
     plain = build_plain(config=config, n_rows=40, side=8, device="cpu", n_workers=0)()
     assert (plain.rows_trained, plain.rows_validated) == (32, 10)
     assert (ours.rows_trained, ours.rows_validated) == (32, 10)
 
 
-def test_both_sides_compute_the_same_where_order_and_augmentation_do_not_matter() -> None:
+def test_all_sides_compute_the_same_where_order_and_augmentation_do_not_matter() -> None:
     # One batch of all rows: the order changes nothing but rounding.
     config = step_config(width=4, batch_size=40, rounds=3).model_copy(update={"augment": "none"})
     splits = make_splits(config, n_train=40, side=8, device=CPU)
     ours, plain = TrainingRun(config, splits), PlainLoop(config, splits, n_workers=0)
-    plain.model.load_state_dict(ours.model.state_dict())
+    recipe = RecipeLoop(config, splits, compiled=False)
+    for other in (plain, recipe):
+        other.model.load_state_dict(ours.model.state_dict())
     for _ in range(3):
-        mine, theirs = ours.train_epoch(), plain.train_epoch()
-        assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-3)
-        assert theirs.val_accuracy == pytest.approx(mine.val_accuracy, abs=0.101)  # a row of 10
+        mine = ours.train_epoch()
+        for theirs in (plain.train_epoch(), recipe.train_epoch()):
+            assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-3)
+            assert theirs.val_accuracy == pytest.approx(mine.val_accuracy, abs=0.101)  # one of 10
 
 
 def test_the_plain_loop_augments_as_ours_does() -> None:
@@ -94,6 +106,30 @@ def test_the_plain_loop_normalises_as_ours_does() -> None:
     torch.testing.assert_close(images, splits.normalise(splits.validation.images))
 
 
+def test_the_recipe_loop_augments_as_ours_does() -> None:
+    config = step_config(width=2, batch_size=40, rounds=1)
+    splits = made(config, side=16)
+    loop = RecipeLoop(config, splits, compiled=False)
+    plain = splits.normalise(splits.train.images)
+    padded = torch.nn.functional.pad(plain, [2] * 4)
+    torch.testing.assert_close(loop.images, padded)
+    found = set()
+    for _ in range(20):
+        image = loop.augmented()[3]
+        for down, across, flipped in product(range(5), range(5), (False, True)):
+            crop = padded[3, :, down : down + 16, across : across + 16]
+            if torch.equal(image, crop.flip(2) if flipped else crop):
+                found.add((down, across, flipped))
+                break
+        else:
+            pytest.fail("an image is no crop of its own row")
+    assert len(found) > 8
+
+
+def made(config: TrainingConfig, side: int = 8) -> Splits:
+    return make_splits(config, n_train=40, side=side, device=CPU)
+
+
 def _transforms(loop: PlainLoop) -> list[object]:
     dataset = loop.train_loader.dataset
     return dataset.transform.transforms  # type: ignore[attr-defined,no-any-return]
@@ -102,6 +138,8 @@ def _transforms(loop: PlainLoop) -> list[object]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_every_side_runs_on_a_gpu() -> None:
-    found = measure_step(width=4, side=16, n_rows=200, batch_size=50, rounds=1, n_workers=0)
+    found = measure_step(
+        width=4, side=16, n_rows=200, batch_size=50, rounds=1, n_workers=0, recipes=["eager"]
+    )
     assert found.environment["gpu"]
-    assert len(found.rows) == 2
+    assert len(found.rows) == 3

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,9 @@ import pytest
 from PIL import Image
 
 from impon_hpo.cli import main
+from impon_hpo.record import read_studies
+from impon_hpo.storage import open_storage
+from impon_hpo.tuning.checkpoints import Checkpoints
 from tests.conftest import STUDIES
 from tests.studies import SMALL, write_study
 
@@ -134,6 +138,37 @@ def test_a_folder_of_images_is_tuned_on(capsys: pytest.CaptureFixture[str]) -> N
     _folder_of_images()
     assert run("tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH, "--trials", "1") == 0
     assert "1 complete" in said(capsys)[0]
+
+
+def test_a_study_that_has_all_its_trials_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
+    _folder_of_images()
+    tune = ["tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH, "--format", "json"]
+    assert run(*tune, "--trials", "1") == 0
+    facts = said(capsys)[0]
+    shutil.rmtree("images")
+    for name in ("uniform.json", "epochs.csv", "trials.csv"):
+        Path("runs/small", name).unlink()
+    assert run(*tune, "--trials", "1") == 0
+    assert said(capsys)[0] == facts
+    resolved = json.loads(Path("runs/small/uniform.json").read_text())
+    assert resolved["identity"]["run"]["dataset"] == "folder"
+    assert len(Path("runs/small/trials.csv").read_text().splitlines()) == 2
+
+    assert run(*tune, "--trials", "2") == 2  # one more would need them
+    assert "no folder 'images" in said(capsys)[1]
+    assert run(*tune, "--trials", "1", "--set", "data_dir=elsewhere", "--set", "width=9") == 2
+    assert "no folder 'elsewhere" in said(capsys)[1]  # another study, and not that one's summary
+
+
+def test_what_a_killed_process_left_of_a_finished_study_is_deleted() -> None:
+    folder = write_study()
+    assert run("tune", folder, "--trials", "1") == 0
+    storage = open_storage("sqlite:///runs/small/study.db", create=False)
+    (record,) = read_studies(storage, "small")
+    left = Checkpoints(Path("runs/small/checkpoints"), keep=True, say=print)
+    left.of(record.optuna_study, 0).save({})
+    assert run("tune", folder, "--trials", "1") == 0
+    assert not list(Path("runs/small/checkpoints").iterdir())
 
 
 MISTAKES: list[tuple[list[str], str]] = [

@@ -67,14 +67,15 @@ def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> o
     study = open_study(study_file, ARM, storage, command=command, environment=environment("cpu"))
     there = len(study.get_trials(deepcopy=False))
     for number in range(there, n_trials):
-        study.add_trial(_finished(study_file, number))
+        # Worse than guessing: the pruner has to think, and lets the trials that follow pass.
+        study.add_trial(_finished(study_file, number, highest=0.05))
     return study
 
 
 def add_others(study_file: StudyFile, study: optuna.Study, n_trials: int) -> None:
     """Add so many trials that workers elsewhere are at, in the middle of their epochs."""
     for number in range(n_trials):
-        like = _finished(study_file, number)
+        like = _finished(study_file, number, highest=0.5)  # about as good as the stand-ins
         study.add_trial(
             optuna.trial.create_trial(
                 state=TrialState.RUNNING,
@@ -111,11 +112,10 @@ def storage_kind(address: str) -> str:
     return without_secrets(address).partition(":")[0] if "://" in address else "journal"
 
 
-def _finished(study_file: StudyFile, number: int) -> FrozenTrial:
+def _finished(study_file: StudyFile, number: int, *, highest: float) -> FrozenTrial:
     draws = random.Random(number)
     n_epochs = draws.choice([1, 1, RUNGS[1], EPOCHS_A_TRIAL])
-    # Worse than guessing, so that the pruner has to think, and lets the trials that follow pass.
-    accuracies = [round(draws.uniform(0, 0.05), 4) for _ in range(n_epochs)]
+    accuracies = [round(draws.uniform(0, highest), 4) for _ in range(n_epochs)]
     epochs = [
         {
             "epoch": epoch,

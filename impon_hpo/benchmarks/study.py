@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import subprocess
 import sys
@@ -162,21 +163,37 @@ class _Clock:
 
 
 def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> list[dict[str, Any]]:
-    """Time `tune` on a study that has all it wants: what continuing one takes to begin."""
-    command = ["tune", str(study_file.folder), "--arm", ARM, "--trials", str(n_trials)]
+    """Time `tune` on a study that has all it wants, and on one that wants one more trial."""
+    tune_again = ["-m", "impon_hpo", "tune", str(study_file.folder), "--arm", ARM, "--trials"]
+    begins: list[float] = []
+
+    def one_more() -> None:
+        study = open_filled(study_file, open_storage(address, create=False), 0)
+        n_wanted = len(study.get_trials(deepcopy=False)) + 1
+        begun = datetime.datetime.now()
+        _run([*tune_again, str(n_wanted)], {STORAGE: address})
+        asked = study.get_trials(deepcopy=False)[-1].datetime_start
+        assert asked is not None
+        begins.append((asked - begun).total_seconds())
+
     seconds = alternate(
         {
-            "tune": lambda: _run(["-m", "impon_hpo", *command], {STORAGE: address}),
+            "with all its trials": lambda: _run([*tune_again, str(n_trials)], {STORAGE: address}),
             "importing torch": lambda: _run(["-c", IMPORT]),
             "making an optimizer": lambda: _run(["-c", OPTIMIZER]),
+            "until the next trial begins": one_more,
         },
         rounds,
     )
+    seconds["until the next trial begins"] = begins[-rounds:]
     named = {"storage": storage_kind(address), "trials": n_trials}
     rows = []
-    for base in ("importing torch", "making an optimizer"):
-        beyond = [a - b for a, b in zip(seconds["tune"], seconds[base], strict=True)]
-        rows.append(_row(named | {"what": f"tune again, beyond {base}"}, spread(beyond)))
+    for what in ("with all its trials", "until the next trial begins"):
+        for base in ("importing torch", "making an optimizer"):
+            beyond = [a - b for a, b in zip(seconds[what], seconds[base], strict=True)]
+            rows.append(
+                _row(named | {"what": f"tune again, {what}, beyond {base}"}, spread(beyond))
+            )
     return rows
 
 

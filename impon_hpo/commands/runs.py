@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,11 @@ from impon_hpo.commands.options import (
     quiet_optuna,
 )
 from impon_hpo.console import loading, print_json, print_rows, say, talk
+from impon_hpo.errors import NothingYetError
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
     from impon_hpo.record import StudyRecord
     from impon_hpo.tuning.ledger import Budget
     from impon_hpo.tuning.study_file import StudyFile
@@ -161,10 +165,28 @@ def _run_study(
     grace: float,
     keep_checkpoints: bool,
 ) -> StudyRecord:
-    from impon_hpo.environment import environment
-    from impon_hpo.record import read_studies, read_study
+    from impon_hpo.record import read_studies
     from impon_hpo.reporting.csv_files import write_csv_files
-    from impon_hpo.storage import artifact_store, open_storage
+    from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.study import finished_study
+    from impon_hpo.tuning.workers import end_with_parent
+
+    quiet_optuna()
+    end_with_parent()
+    folder = study_file.runs / "checkpoints"
+    opened: BaseStorage | None = None
+    with suppress(NothingYetError):
+        opened = open_storage(address, create=False)
+    # A study that has all its trials needs neither data nor model, which take seconds to load.
+    if opened is not None and not any(folder.glob("*.pt*")):
+        record = finished_study(study_file, arm, opened, n_trials)
+        if record is not None:
+            write_csv_files(study_file.runs, read_studies(opened, study_file.name))
+            return record
+
+    from impon_hpo.environment import environment
+    from impon_hpo.record import read_study
+    from impon_hpo.storage import artifact_store
     from impon_hpo.training.references import References
     from impon_hpo.tuning.algorithms import make_study_sampler
     from impon_hpo.tuning.checkpoints import Checkpoints
@@ -175,16 +197,11 @@ def _run_study(
     from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.tune import tune as run_trials
-    from impon_hpo.tuning.workers import end_with_parent
 
-    quiet_optuna()
-    end_with_parent()
     config = study_file.arms[arm]
     progress = Progress(talk, config.epochs, budget)
     guard = Guard(budget, progress.epoch)
-    checkpoints = Checkpoints(
-        study_file.runs / "checkpoints", keep=keep_checkpoints, say=progress.note
-    )
+    checkpoints = Checkpoints(folder, keep=keep_checkpoints, say=progress.note)
     objective = Objective(
         config,
         study_file.space,
@@ -194,7 +211,7 @@ def _run_study(
         on_epoch=guard.epoch,
     )
     check_fit(config, study_file.space, objective.splits)
-    opened = open_storage(address, create=True)
+    opened = opened or open_storage(address, create=True)
     here = environment(str(objective.device))
     study = open_study(study_file, arm, opened, command=command, environment=here)
     try:

@@ -11,7 +11,15 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import COMMAND, ENVIRONMENTS, IDENTITY, QUESTION, UID
+from impon_hpo.record import (
+    COMMAND,
+    ENVIRONMENTS,
+    IDENTITY,
+    QUESTION,
+    UID,
+    StudyRecord,
+    read_study,
+)
 from impon_hpo.storage import no_experimental_warnings
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.study_file import StudyFile
@@ -91,10 +99,29 @@ def open_study(
     return study
 
 
+def finished_study(
+    study_file: StudyFile, arm: str, storage: BaseStorage, n_trials: int
+) -> StudyRecord | None:
+    """Return the record of an arm that has all the trials it wants, or None; the storage is only
+    read, and neither data nor model are looked at."""
+    name = study_name(study_file, arm)
+    if name not in optuna.get_all_study_names(storage):
+        return None
+    study = optuna.load_study(study_name=name, storage=storage)
+    if study.user_attrs.get(IDENTITY) != study_file.identity(arm):
+        return None  # `open_study` says what is different
+    record = read_study(study)
+    if record.n_finished < n_trials:
+        return None
+    _write_resolved(study_file, arm, study.user_attrs)
+    return record
+
+
 def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any]) -> None:
     """Keep in runs/<study>/<arm>.json what was resolved, for those who have no storage at hand."""
-    resolved = {key.removeprefix("impon:"): value for key, value in attributes.items()}
-    del resolved["uid"]
+    resolved = {
+        key.removeprefix("impon:"): value for key, value in attributes.items() if key != UID
+    }
     path = study_file.runs / f"{arm}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

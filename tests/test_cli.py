@@ -142,7 +142,7 @@ def test_a_folder_of_images_is_tuned_on(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_a_study_that_has_all_its_trials_needs_no_data(capsys: pytest.CaptureFixture[str]) -> None:
     _folder_of_images()
-    tune = ["tune", write_study(), *FOLDER, *SMALLER, *NO_SEARCH, "--format", "json"]
+    tune = ["tune", str(write_study()), *FOLDER, *SMALLER, *NO_SEARCH, "--format", "json"]
     assert run(*tune, "--trials", "1") == 0
     facts = said(capsys)[0]
     shutil.rmtree("images")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,6 @@ import pytest
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.errors import ImponHpoError
 from impon_hpo.tuning.lease import _began
-from tests.tuning.forks import fork, kill
 
 
 def build_counter(*, start: int) -> Callable[[], tuple[int, int]]:
@@ -52,19 +53,22 @@ def build_sleeper(*, told: Path) -> Callable[[], None]:
     return run
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_it_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     told = tmp_path / "pid"
-
-    def start() -> None:
-        SideProcess(build_sleeper, {"told": told})()
-
-    parent = fork(start)
+    start = (
+        "from pathlib import Path\n"
+        "from impon_hpo.benchmarks.side_process import SideProcess\n"
+        f"from {__name__} import build_sleeper\n"
+        f"SideProcess(build_sleeper, {{'told': Path({str(told)!r})}})()"
+    )
+    root = Path(__file__).parent.parent.parent
+    parent = subprocess.Popen([sys.executable, "-c", start], cwd=root)
     limit = time.monotonic() + 60
     while not told.exists() or not told.read_text():
         assert time.monotonic() < limit
         time.sleep(0.05)
-    kill(parent)
+    parent.kill()
+    parent.wait()
     while _began(int(told.read_text())) is not None:
         assert time.monotonic() < limit
         time.sleep(0.05)

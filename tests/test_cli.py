@@ -23,9 +23,10 @@ import pytest
 from PIL import Image
 
 from impon_hpo.cli import main
-from impon_hpo.record import read_studies
+from impon_hpo.record import WORKER, read_studies
 from impon_hpo.storage import open_storage
 from impon_hpo.tuning.checkpoints import Checkpoints
+from impon_hpo.tuning.lease import this_worker
 from tests.conftest import STUDIES
 from tests.studies import SMALL, write_study
 
@@ -156,11 +157,13 @@ def test_a_study_that_has_all_its_trials_needs_no_data(capsys: pytest.CaptureFix
 
     assert run(*tune, "--trials", "2") == 2  # one more would need them
     assert "no folder 'images" in said(capsys)[1]
+    assert run(*tune, "--trials", "1", "--set", "data_dir=moved") == 0
+    assert "data_dir=moved" in json.loads(said(capsys)[0])["continue"]  # as it was last given
     assert run(*tune, "--trials", "1", "--set", "data_dir=elsewhere", "--set", "width=9") == 2
     assert "no folder 'elsewhere" in said(capsys)[1]  # another study, and not that one's summary
 
 
-def test_what_a_killed_process_left_of_a_finished_study_is_deleted() -> None:
+def test_what_a_killed_process_left_of_a_finished_study_is_put_right() -> None:
     folder = write_study()
     assert run("tune", folder, "--trials", "1") == 0
     storage = open_storage("sqlite:///runs/small/study.db", create=False)
@@ -169,6 +172,12 @@ def test_what_a_killed_process_left_of_a_finished_study_is_deleted() -> None:
     left.of(record.optuna_study, 0).save({})
     assert run("tune", folder, "--trials", "1") == 0
     assert not list(Path("runs/small/checkpoints").iterdir())
+
+    lost = record.optuna_study.ask()  # by one that wanted more trials
+    lost.set_user_attr(WORKER, this_worker() | {"began": "0"})
+    assert run("tune", folder, "--trials", "1") == 0
+    (record,) = read_studies(storage, "small")
+    assert [trial.state for trial in record.trials] == ["COMPLETE", "WAITING"]
 
 
 MISTAKES: list[tuple[list[str], str]] = [

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from impon_hpo.benchmarks.filled_study import (
     write_study_file,
 )
 from impon_hpo.benchmarks.measure import Measurement, surroundings
-from impon_hpo.benchmarks.meter import Meter, machine_seconds, server_seconds
+from impon_hpo.benchmarks.meter import SERVERS, Meter, machine_seconds, named_seconds
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.benchmarks.stand_in import Shift, WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, StorageError
@@ -38,6 +38,7 @@ from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
 
 LOOK_SECONDS = 2.0
+READING_SHARE = 0.02
 
 
 def measure_crowd(
@@ -131,9 +132,12 @@ def _simulate(
         sides = list(pool.map(lambda part: SideProcess(build_workers, part), parts))
         for side in sides:
             stack.enter_context(side)
-        with Meter(machine_seconds) as machine, Meter(server_seconds) as server:
-            ending = threading.Thread(target=_end_others, args=(study, crowd), daemon=True)
-            ending.start()
+        servers = SERVERS.get(storage_kind(address).partition("+")[0], set[str]())
+        with (
+            Meter(machine_seconds) as machine,
+            Meter(lambda: named_seconds(servers)) as server,
+            _others_ended(study, crowd),
+        ):
             shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
     workers = [worker for shift in shifts for worker in shift.workers]
     refused = [said for shift in shifts for said in shift.refused]
@@ -155,7 +159,7 @@ def _simulate(
         "epochs_per_second": _short(len(slept) / seconds),
         "wanted": _short(n / epoch_seconds),
         "percent_training": round(100 * sum(slept) / (seconds * len(workers)), 1),
-        **_delays(workers),
+        **_delays(workers, begin, end),
         "worker_ms_per_epoch": _short(1e3 * used / len(slept)),
         "server_ms_per_epoch": _short(1e3 * served / len(slept)) if served else "",
         "cpu_percent": round(100 * busy / (seconds * (os.cpu_count() or 1)), 1),
@@ -165,26 +169,42 @@ def _simulate(
     return row, errors
 
 
-def _end_others(study: optuna.Study, crowd: Crowd) -> None:
-    """End the trials of others when all the rest is done, since workers wait for them."""
-    while crowd.n_others:
-        time.sleep(LOOK_SECONDS)
-        trials = study.get_trials(deepcopy=False)
-        done = sum(trial.state.is_finished() for trial in trials[crowd.n_others :])
-        if done >= crowd.n_trials - crowd.n_others:
-            for trial in trials[: crowd.n_others]:
-                study.tell(trial.number, state=TrialState.FAIL)
-            return
+@contextlib.contextmanager
+def _others_ended(study: optuna.Study, crowd: Crowd) -> Iterator[None]:
+    """End the trials of others once all the rest is done, since workers wait for them."""
+    over = threading.Event()
+
+    def watch() -> None:
+        reading = 0.0
+        # Reading so many trials takes long: seldom enough to be nothing beside what workers read.
+        while crowd.n_others and not over.wait(max(LOOK_SECONDS, reading / READING_SHARE)):
+            begun = time.perf_counter()
+            with contextlib.suppress(Exception):  # the next look tries again
+                trials = study.get_trials(deepcopy=False)
+                reading = time.perf_counter() - begun
+                done = sum(trial.state.is_finished() for trial in trials[crowd.n_others :])
+                if done == crowd.n_trials - crowd.n_others:
+                    for trial in trials[: crowd.n_others]:
+                        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                    return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[float]]:
-    """Return the moments from which and to which all workers had something to train, and what the
-    epochs that ended between them were asked to take.
+    """Return the moments from which and to which all workers had a trial, and what the epochs that
+    ended between them were asked to take.
 
     Where there is no such time, it is from the first start to the last end.
     """
     worked = [worker for worker in workers if worker.epoch_ends]
-    begin = max(worker.begun for worker in worked)
+    begin = max(worker.epoch_ends[0] - worker.slept[0] for worker in worked)
     end = min(worker.ended for worker in worked)
     slept = _slept(worked, begin, end)
     if not slept:
@@ -203,11 +223,17 @@ def _slept(workers: Sequence[WorkerTimes], begin: float, end: float) -> list[flo
     ]
 
 
-def _delays(workers: Sequence[WorkerTimes]) -> dict[str, float]:
-    """Return the median and the 95th percentile of what workers took between epochs and trials."""
+def _delays(workers: Sequence[WorkerTimes], begin: float, end: float) -> dict[str, float]:
+    """Return the median and the 95th percentile of what workers took between epochs and trials,
+    where that ended between two moments."""
     found = {}
     for what in ("epochs", "trials"):
-        seconds = [part for worker in workers for part in getattr(worker, f"between_{what}")]
+        seconds = [
+            taken
+            for worker in workers
+            for moment, taken in getattr(worker, f"between_{what}")
+            if begin <= moment <= end
+        ]
         median, late = np.quantile(seconds, [0.5, 0.95]) if seconds else (np.nan, np.nan)
         found[f"ms_between_{what}"] = _short(1e3 * median)
         found[f"ms_between_{what}_p95"] = _short(1e3 * late)

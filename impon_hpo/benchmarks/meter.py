@@ -13,8 +13,8 @@ from types import TracebackType
 
 import numpy as np
 
-SERVERS = frozenset({"postgres", "mariadbd", "mysqld"})
-"""Names of the processes of database servers."""
+SERVERS = {"postgresql": {"postgres"}, "mysql": {"mariadbd", "mysqld"}}
+"""Names of the processes of database servers, by what their addresses begin with."""
 
 SECONDS = 0.25
 """Between two readings."""
@@ -88,15 +88,15 @@ def machine_seconds() -> float:
     return (sum(ticks) - idle - waiting) / os.sysconf("SC_CLK_TCK")
 
 
-def server_seconds(names: Set[str] = SERVERS) -> float:
-    """Return the processor seconds of the processes of these names on this machine: by default, of
-    database servers; 0 if there is none."""
+def named_seconds(names: Set[str]) -> float:
+    """Return the processor seconds of this machine's processes of these names; 0 without any."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            name, _, fields = path.read_text().partition("(")[2].rpartition(")")
+            said = path.read_text(errors="replace")
         except OSError:  # it has ended
             continue
+        name, _, fields = said.partition("(")[2].rpartition(")")
         if name in names:  # own user and system time, and those of children that have ended
             ticks += sum(int(field) for field in fields.split()[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")

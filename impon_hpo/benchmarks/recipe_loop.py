@@ -3,8 +3,8 @@
 What it does is public knowledge of such recipes (Jordan, "94 % on CIFAR-10 in 3.29 seconds", 2024,
 arXiv 2404.00498, and those before it): all images on the device, normalised once, cropped and
 flipped for a whole epoch at once; weights in half precision but for batch normalisation;
-channels last; a fused optimiser; no waiting within an epoch; cuDNN's benchmark mode; compiled with
-CUDA graphs. It cannot choose batches by their losses, resume, or be judged epoch by epoch.
+channels last; a fused optimiser; no waiting from step to step; cuDNN's benchmark mode; compiled
+with CUDA graphs. It cannot choose batches by their losses, resume, or be judged epoch by epoch.
 """
 
 from __future__ import annotations

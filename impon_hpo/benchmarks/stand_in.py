@@ -44,9 +44,10 @@ class WorkerTimes:
         ended: The moment at which its last trial ended.
         slept: What each of its epochs was asked to take.
         epoch_ends: The moment of each one's end.
-        between_epochs: From the end of an epoch to the beginning of the trial's next one.
-        between_trials: From the end of a trial's last epoch to the beginning of the next trial's
-            first.
+        between_epochs: From the end of an epoch to the beginning of the trial's next one: the
+            moment of that beginning, and the seconds.
+        between_trials: The same, from the end of a trial's last epoch to the beginning of the next
+            trial's first.
         error: Why it ended before its time, or "".
     """
 
@@ -54,8 +55,8 @@ class WorkerTimes:
     ended: float = 0.0
     slept: list[float] = field(default_factory=list)
     epoch_ends: list[float] = field(default_factory=list)
-    between_epochs: list[float] = field(default_factory=list)
-    between_trials: list[float] = field(default_factory=list)
+    between_epochs: list[tuple[float, float]] = field(default_factory=list)
+    between_trials: list[tuple[float, float]] = field(default_factory=list)
     error: str = ""
 
 
@@ -112,9 +113,9 @@ class StandIn(Objective):
         for epoch in range(1, config.epochs + 1):
             seconds = self._epoch_seconds * draws.uniform(1 - UNEVEN, 1 + UNEVEN)
             if self._last is not None:
-                waited = time.perf_counter() - self._last
+                now = time.perf_counter()
                 of = self._times.between_epochs if epoch > 1 else self._times.between_trials
-                of.append(waited)
+                of.append((now, now - self._last))
             time.sleep(seconds)
             self._last = time.perf_counter()
             self._times.epoch_ends.append(self._last)

@@ -163,7 +163,8 @@ class _Clock:
 
 
 def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> list[dict[str, Any]]:
-    """Time `tune` on a study that has all it wants, and on one that wants one more trial."""
+    """Time `tune` on a study that has all it wants, and on one that wants one more trial, until
+    that begins: to the second on MySQL, which keeps no more of a moment."""
     tune_again = ["-m", "impon_hpo", "tune", str(study_file.folder), "--arm", ARM, "--trials"]
     begins: list[float] = []
 

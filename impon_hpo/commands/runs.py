@@ -179,7 +179,7 @@ def _run_study(
         opened = open_storage(address, create=False)
     # A study that has all its trials needs neither data nor model, which take seconds to load.
     if opened is not None and not any(folder.glob("*.pt*")):
-        record = finished_study(study_file, arm, opened, n_trials)
+        record = finished_study(study_file, arm, opened, n_trials, command=command)
         if record is not None:
             write_csv_files(study_file.runs, read_studies(opened, study_file.name))
             return record

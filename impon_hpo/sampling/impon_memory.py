@@ -13,7 +13,7 @@ the bank. Banks come from the rows that the reference found easiest, widening fr
 rows over `pacing`, as in `impon-paced`. A share `explore` of each batch
 comes from the stream whatever its prediction.
 Cost a step: none but a linear model on the bank; the reference is made once a study and charged.
-State: 36 + 8 · classes bytes a row; (d + 1)² floats, d = 2 · classes + 11. Weights: none.
+State: 28 + 8 · classes bytes a row; (d + 1)² floats, d = 2 · classes + 11. Weights: none.
 Helps: see studies/samplers, which also says where not. Hurts: with a reference of other data.
 
 Without a reference it draws as `uniform` or as the paper's `impon`, as told.
@@ -27,6 +27,7 @@ from typing import Any, Literal, Unpack
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
@@ -35,8 +36,8 @@ from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
 from impon_hpo.sampling.choice import gumbel
 from impon_hpo.sampling.fit import EstimatorFit
+from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.impon import Impon
-from impon_hpo.sampling.memory_context import MemoryContext, n_features
 from impon_hpo.sampling.pacing import Pacing, easiest_first
 from impon_hpo.sampling.rls import RecursiveLeastSquares
 from impon_hpo.sampling.rows import Rows
@@ -69,7 +70,7 @@ class ImponMemory(BatchSampler):
     card = Card(
         source="this project",
         forward="0",
-        state="36 + 8 · classes bytes",
+        state="28 + 8 · classes bytes",
         weights="none",
         use="the reducible loss, predicted from what earlier trials learnt",
     )
@@ -115,20 +116,19 @@ class ImponMemory(BatchSampler):
         self.pacing = Pacing(easiest, pacing)
         self.target = target
         self.n_explored = round(explore * self.batch_size)
-        self._explored = torch.arange(self.n_explored, device=rows.device)
-        n_scored = self.bank_size - self.n_explored
-        self._shares = torch.arange(n_scored, dtype=torch.float64, device=rows.device) / n_scored
         self._stream = Stream(len(rows), self.generator)
+        self._history = LossHistory(len(rows), rows.device)
         self._plain: Impon | None = None
-        self._context: MemoryContext | None = None
+        self._fixed: Tensor | None = None
         if rows.reference is not None:
-            self._context = MemoryContext(rows, rows.reference, batch_size=self.batch_size)
+            self._fixed = self._what_stays(rows)
             labels = rows.labels if balance else None
             self._easiest_first = easiest_first(rows.reference.loss, labels)
         elif without_reference == "impon":
             self._plain = Impon(rows, bank_size=bank_size or min(200, len(rows)), **common)
+        n_features = 2 * rows.n_classes + 11
         self.estimator = RecursiveLeastSquares(
-            n_features(rows.n_classes), forgetting=forgetting, ridge=ridge, device=rows.device
+            n_features, forgetting=forgetting, ridge=ridge, device=rows.device
         )
         self._fit = EstimatorFit()
 
@@ -149,18 +149,20 @@ class ImponMemory(BatchSampler):
     def _draw(self, forward: Forward | None) -> Draw:
         if self._plain is not None:
             return self._plain.draw(forward)
-        if self._context is None:
-            return Draw(self._stream.take(self.batch_size))
         temperature = self.temperature
-        as_uniform = temperature == 0 and self._n_open() == len(self.rows)
-        taken = self._stream.take(self.batch_size) if as_uniform else self._bank()
-        context = self._context.vectors(taken, steps=self.steps, progress=self.progress)
+        if self._fixed is None or (temperature == 0 and self._n_open() == len(self.rows)):
+            rows = self._stream.take(self.batch_size)
+            if self._fixed is None:
+                return Draw(rows)
+            context = self._context(rows)
+            return Draw(rows, scores=self.estimator.predict(context), context=context)
+        taken = self._bank()
+        context = self._context(taken)
         scores = self.estimator.predict(context)
-        if as_uniform:
-            return Draw(taken, scores=scores, context=context)
         seen = self._seen(scores[self.n_explored :])
         picked = self._pick(seen, temperature, self.batch_size - self.n_explored)
-        chosen = torch.cat([self._explored, self.n_explored + picked])
+        explored = torch.arange(self.n_explored, device=taken.device)
+        chosen = torch.cat([explored, self.n_explored + picked])
         rows, scores, context = (part.index_select(0, chosen) for part in (taken, scores, context))
         return Draw(rows, scores=scores, context=context)
 
@@ -171,32 +173,56 @@ class ImponMemory(BatchSampler):
         n_open = self._n_open()
         if n_open == len(self.rows) or self.blind:
             return self._stream.take(self.bank_size)
-        return self._easiest_first.index_select(
-            0, draw_bank(n_open, self.bank_size, self.generator)
-        )
+        return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
 
     def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
         if temperature in (float("inf"), -float("inf")):
             return torch.topk(scores, k, largest=temperature > 0).indices
-        # The noise belongs to a rank: whichever row stands there, it is as likely.
-        noise = gumbel(self._shares, self.generator)
-        ranks = torch.topk(torch.add(noise, self._shares, alpha=temperature), k).indices
-        return scores.argsort(stable=True).index_select(0, ranks)
+        ascending = torch.arange(len(scores), dtype=torch.float64, device=scores.device)
+        rank = torch.empty_like(ascending)
+        rank.scatter_(0, scores.argsort(stable=True), ascending / len(scores))
+        return torch.topk(temperature * rank + gumbel(rank, self.generator), k).indices
+
+    def _what_stays(self, rows: Rows) -> Tensor:
+        """Return (n, 2 · classes + 3) float32: what of the context is the same all the time."""
+        reference = self._reference
+        p = reference.probabilities
+        loss = reference.loss[:, None]
+        entropy = torch.special.entr(p).sum(1, keepdim=True)
+        labels = one_hot(rows.labels, rows.n_classes).float()
+        return torch.cat([loss, loss.square(), entropy, p, labels], dim=1)
+
+    def _context(self, rows: Tensor) -> Tensor:
+        """Return the context vectors (k, 2 · classes + 11) float32 of rows (k,)."""
+        assert self._fixed is not None
+        fixed = self._fixed.index_select(0, rows)
+        loss = fixed[:, 0]
+        seen_at = self._history.seen_at.index_select(0, rows)
+        was_seen = seen_at >= 0
+        last = self._history.last.index_select(0, rows)
+        above = torch.where(was_seen, last - loss, 0.0)
+        # In epochs, so that it means the same for every size of the data and of the batch.
+        steps = (self.steps - seen_at) * was_seen
+        age = steps * (self.batch_size / len(self.rows))
+        seen = was_seen.to(loss)
+        time = torch.full_like(loss, self.progress)
+        moving = [seen, above, above * age, age, time, time * loss, time * above, time * time]
+        return torch.cat([fixed, *(column[:, None] for column in moving)], dim=1)
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if self._plain is not None:
             self._plain.observe(draw, losses, logits)
             return
-        if self._context is None:
-            return
-        if draw.scores is None or draw.context is None:
-            raise ConfigError("observe() needs the draw that this batch sampler returned.")
         losses = losses.float()
-        above = self._context.above_reference(draw.context, losses)
-        target = above if self.target == "reducible" else losses
-        self._fit.add(draw.scores, target)
-        self.estimator.update(draw.context, target)
-        self._context.note(draw.rows, above, self.steps)
+        if self._fixed is not None:
+            if draw.scores is None or draw.context is None:
+                raise ConfigError("observe() needs the draw that this batch sampler returned.")
+            target = losses
+            if self.target == "reducible":
+                target = losses - self._reference.loss.index_select(0, draw.rows)
+            self._fit.add(draw.scores, target)
+            self.estimator.update(draw.context, target)
+        self._history.update(draw.rows, losses, self.steps)
 
     def diagnostics(self) -> dict[str, float]:
         if self._plain is not None:
@@ -207,10 +233,9 @@ class ImponMemory(BatchSampler):
         own = {
             "fit": self._fit.state_dict(),
             "stream": self._stream.state_dict(),
+            "history": self._history.state_dict(),
             "estimator": self.estimator.state_dict(),
         }
-        if self._context is not None:
-            own["context"] = self._context.state_dict()
         if self._plain is not None:
             own["plain"] = self._plain.state_dict()
         return super().state_dict() | own
@@ -219,8 +244,7 @@ class ImponMemory(BatchSampler):
         super().load_state_dict(state)
         self._fit.load_state_dict(state["fit"])
         self._stream.load_state_dict(state["stream"])
+        self._history.load_state_dict(state["history"])
         self.estimator.load_state_dict(state["estimator"])
-        if self._context is not None:
-            self._context.load_state_dict(state["context"])
         if self._plain is not None:
             self._plain.load_state_dict(state["plain"])

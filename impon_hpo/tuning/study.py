@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from typing import Any
@@ -83,9 +84,7 @@ def open_study(
         )
     if UID not in study.user_attrs:
         study.set_user_attr(UID, uuid.uuid4().hex)
-    for key, value in ((QUESTION, study_file.question), (COMMAND, command)):
-        if study.user_attrs.get(key) != value:
-            study.set_user_attr(key, value)
+    _note(study, study_file.question, command)
     environments = study.user_attrs.get(ENVIRONMENTS, [])
     if environment not in environments:
         study.set_user_attr(ENVIRONMENTS, [*environments, environment])
@@ -100,10 +99,17 @@ def open_study(
 
 
 def finished_study(
-    study_file: StudyFile, arm: str, storage: BaseStorage, n_trials: int
+    study_file: StudyFile,
+    arm: str,
+    storage: BaseStorage,
+    n_trials: int,
+    *,
+    command: dict[str, Any],
 ) -> StudyRecord | None:
-    """Return the record of an arm that has all the trials it wants, or None; the storage is only
-    read, and neither data nor model are looked at."""
+    """Return the record of an arm that has all the trials it wants, where no trial runs; or None.
+
+    Neither data nor model are looked at. Question and command are kept as last given.
+    """
     name = study_name(study_file, arm)
     if name not in optuna.get_all_study_names(storage):
         return None
@@ -111,10 +117,19 @@ def finished_study(
     if study.user_attrs.get(IDENTITY) != study_file.identity(arm):
         return None  # `open_study` says what is different
     record = read_study(study)
-    if record.n_finished < n_trials:
+    if record.n_finished < n_trials or record.count("RUNNING"):  # one that may be lost
         return None
+    _note(study, study_file.question, command)
+    record = dataclasses.replace(record, question=study_file.question, command=command)
     _write_resolved(study_file, arm, study.user_attrs)
     return record
+
+
+def _note(study: optuna.Study, question: str, command: dict[str, Any]) -> None:
+    """Keep what the study is to answer, and the command as the user gave it last."""
+    for key, value in ((QUESTION, question), (COMMAND, command)):
+        if study.user_attrs.get(key) != value:
+            study.set_user_attr(key, value)
 
 
 def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any]) -> None:

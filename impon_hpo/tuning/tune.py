@@ -95,6 +95,8 @@ def tune(
         error = _run_trial(study, trial, lease, objective, progress, guard)
         failures = 0 if error is None else failures + 1
         if failures >= FAILURES_IN_A_ROW:
+            if checkpoints is not None:
+                checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
             raise ImponHpoError(
                 f"{failures} trials in a row failed, the last one with "
                 f"{type(error).__name__}: {error}. {read_study(study).n_finished} of {n_trials} "
@@ -114,7 +116,7 @@ def pause_seconds(reading: float, waited: float) -> float:
         waited: Seconds that it has waited already.
     """
     seconds = max(POLL_SECONDS, reading / READING_SHARE, waited * WAITING_SHARE)
-    return min(seconds, LONGEST_POLL_SECONDS) * random.uniform(0.5, 1.5)
+    return min(seconds * random.uniform(0.5, 1.5), LONGEST_POLL_SECONDS)
 
 
 def _next_trial(

@@ -13,8 +13,8 @@ from impon_hpo.benchmarks.meter import (
     Meter,
     Readings,
     machine_seconds,
+    named_seconds,
     own_seconds,
-    server_seconds,
 )
 
 
@@ -40,9 +40,9 @@ def test_a_server_is_known_by_its_name(tmp_path: Path) -> None:
     python = tmp_path / "spinning"
     python.symlink_to(sys.executable)
     spin = "import time\nwhile time.process_time() < 0.6: pass\nprint(flush=True)\ntime.sleep(60)"
-    assert server_seconds({"spinning"}) == 0
+    assert named_seconds({"spinning"}) == 0
     with subprocess.Popen([python, "-c", spin], stdout=subprocess.PIPE) as server:
         assert server.stdout is not None
         server.stdout.readline()
-        assert server_seconds({"spinning"}) > 0.4
+        assert named_seconds({"spinning"}) > 0.4
         server.kill()

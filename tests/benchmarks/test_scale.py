@@ -91,7 +91,7 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
     between = [len(worker.between_epochs) for worker in shift.workers]
     assert sum(between) == n_epochs - 9
     for worker in shift.workers:
-        beside = sum(worker.between_epochs) + sum(worker.between_trials)
+        beside = sum(taken for _, taken in worker.between_epochs + worker.between_trials)
         assert sum(worker.slept) + beside <= worker.ended - worker.begun
         assert worker.epoch_ends == sorted(worker.epoch_ends)
     assert trials[0].user_attrs[COST] > 0
@@ -124,7 +124,7 @@ def test_rates_are_of_the_time_in_which_all_have_something_to_train() -> None:
     early = WorkerTimes(begun=0, ended=20, slept=[4, 5, 9], epoch_ends=[4, 10, 20])
     late = WorkerTimes(begun=5, ended=15, slept=[9], epoch_ends=[15])
     idle = WorkerTimes(begun=30)
-    assert all_at_work([early, late, idle]) == (5, 15, [5, 9])
+    assert all_at_work([early, late, idle]) == (6, 15, [5, 9])  # it began its epoch at 6
     late.begun, late.ended, late.epoch_ends = 21, 30, [30]  # never at the same time as the other
     assert all_at_work([early, late]) == (0, 30, [4, 5, 9, 9])
 

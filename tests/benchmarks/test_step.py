@@ -139,7 +139,13 @@ def _transforms(loop: PlainLoop) -> list[object]:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_every_side_runs_on_a_gpu() -> None:
     found = measure_step(
-        width=4, side=16, n_rows=200, batch_size=50, rounds=1, n_workers=0, recipes=["eager"]
+        width=4,
+        side=16,
+        n_rows=200,
+        batch_size=50,
+        rounds=1,
+        n_workers=0,
+        recipes=["eager", "compiled"],
     )
     assert found.environment["gpu"]
-    assert len(found.rows) == 3
+    assert len(found.rows) == 4

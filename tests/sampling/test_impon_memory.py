@@ -58,27 +58,19 @@ def order_of(sampler: ImponMemory) -> list[int]:
     return [*sampler.state_dict()["stream"]["order"].tolist()]
 
 
-def test_what_was_seen_is_kept_unless_it_is_not_finite() -> None:
-    sampler = memory([0.25, 0.5, 1.0, 2.0], temperature=0.0, batch_size=4)
-    for losses in ([1.0, 2.0, 3.0, math.inf], [5.0, math.nan, 1.0, -math.inf]):
-        draw = sampler.draw()
-        sampler.observe(draw, torch.tensor(losses)[draw.rows])
-    seen = sampler.state_dict()["context"]["seen"]
-    assert seen.tolist() == [[4.75, 1, 2], [1.5, 1, 1], [0, 1, 2], [0, 0, 0]]
-
-
 def test_context_is_that_worked_by_hand() -> None:
     sampler = memory([0.25, 0.5, 1.0, 2.0], temperature=0.0)
     state = sampler.state_dict()
     state["steps"] = 6
     state["stream"]["order"] = torch.tensor([1, 0, 2, 3])
-    state["context"]["seen"][1] = torch.tensor([1.5, 1, 1])  # 2.0 at step 1
+    state["history"]["seen_at"][1] = 1
+    state["history"]["last"][1] = 2.0
     sampler.load_state_dict(state)
     context = field(sampler.draw().context)
     entropy = 0.5623351446  # of ¾ and ¼
     reference = [0.5, 0.25, entropy, 0.75, 0.25]
     # Row 1: class 1; 1.5 above its reference, five batches of half an epoch ago; 6 of 10 steps.
-    moving = [1.5, 1, 1.5 * 2.5, 2.5, 0.6, 0.6 * 0.5, 0.6 * 1.5, 0.36]
+    moving = [1, 1.5, 1.5 * 2.5, 2.5, 0.6, 0.6 * 0.5, 0.6 * 1.5, 0.36]
     assert context[0].tolist() == pytest.approx([*reference, 0, 1, *moving])
     # Row 0: class 0; never seen.
     reference, moving = [0.25, 0.0625, entropy, 0.75, 0.25], [0, 0, 0, 0, 0.6, 0.15, 0, 0.36]

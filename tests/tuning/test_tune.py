@@ -304,5 +304,5 @@ def test_a_worker_with_nothing_left_asks_ever_more_seldom() -> None:
     assert 0.5 <= min(pauses) < 0.7  # not all at one moment
     assert 1.3 < max(pauses) <= 1.5
     assert 0.5 * 10 <= pause_seconds(reading=0.01, waited=100.0) <= 1.5 * 10
-    assert 0.5 * 20 <= pause_seconds(reading=1.0, waited=0.0) <= 1.5 * 20  # a slow storage
-    assert pause_seconds(reading=100.0, waited=1e6) <= 45
+    assert 0.5 * 20 <= pause_seconds(reading=1.0, waited=0.0) <= 30  # a slow storage
+    assert pause_seconds(reading=100.0, waited=1e6) == 30

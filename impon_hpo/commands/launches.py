@@ -93,10 +93,10 @@ def proxy(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 13000,
 ) -> None:
-    """Stand between a database and hundreds of workers, which use --storage grpc://host:port.
+    """Stand between a database and more workers than it has connections for.
 
-    Workers then share its few connections to the database. There is no log-in: whoever reaches the
-    port can write.
+    They use --storage grpc://host:port, share its few connections, and are answered later than by
+    the database itself. There is no log-in: whoever reaches the port can write.
     """
     from optuna.storages import run_grpc_proxy_server
 

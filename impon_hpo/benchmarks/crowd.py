@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from impon_hpo.benchmarks.filled_study import (
     write_study_file,
 )
 from impon_hpo.benchmarks.measure import Measurement, surroundings
-from impon_hpo.benchmarks.meter import SERVERS, Meter, machine_seconds, named_seconds
+from impon_hpo.benchmarks.meter import SERVERS, machine_seconds, metered, named_seconds
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.benchmarks.stand_in import Shift, WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, StorageError
@@ -36,9 +36,7 @@ from impon_hpo.record import REASON
 from impon_hpo.storage import open_storage, quiet_studies
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
-
-LOOK_SECONDS = 2.0
-READING_SHARE = 0.02
+from impon_hpo.tuning.tune import pause_seconds
 
 
 def measure_crowd(
@@ -134,8 +132,8 @@ def _simulate(
             stack.enter_context(side)
         servers = SERVERS.get(storage_kind(address).partition("+")[0], set[str]())
         with (
-            Meter(machine_seconds) as machine,
-            Meter(lambda: named_seconds(servers)) as server,
+            metered(machine_seconds) as machine,
+            metered(lambda: named_seconds(servers)) as server,
             _others_ended(study, crowd),
         ):
             shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
@@ -149,9 +147,9 @@ def _simulate(
     errors += Counter(trial.user_attrs.get(REASON, "failed") for trial in failed)
     begin, end, slept = all_at_work(workers)
     seconds = end - begin
-    used = sum(shift.meter.between(begin, end) for shift in shifts)
-    served = server.readings.between(begin, end)
-    busy = machine.readings.between(begin, end)
+    used = sum(shift.used.between(begin, end) for shift in shifts)
+    served = server.between(begin, end)
+    busy = machine.between(begin, end)
     row = {
         "workers": n,
         "others": crowd.n_others,
@@ -175,9 +173,9 @@ def _others_ended(study: optuna.Study, crowd: Crowd) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        reading = 0.0
-        # Reading so many trials takes long: seldom enough to be nothing beside what workers read.
-        while crowd.n_others and not over.wait(max(LOOK_SECONDS, reading / READING_SHARE)):
+        reading, since = 0.0, time.perf_counter()
+        # As seldom as a worker that waits, which is nothing beside what those read that work.
+        while crowd.n_others and not over.wait(pause_seconds(reading, time.perf_counter() - since)):
             begun = time.perf_counter()
             with contextlib.suppress(Exception):  # the next look tries again
                 trials = study.get_trials(deepcopy=False)
@@ -203,24 +201,21 @@ def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[floa
 
     Where there is no such time, it is from the first start to the last end.
     """
-    worked = [worker for worker in workers if worker.epoch_ends]
-    begin = max(worker.epoch_ends[0] - worker.slept[0] for worker in worked)
+    worked = [worker for worker in workers if worker.epochs]
+    epochs = [epoch for worker in worked for epoch in worker.epochs]
+    begin = max(moment - seconds for moment, seconds in (worker.epochs[0] for worker in worked))
     end = min(worker.ended for worker in worked)
-    slept = _slept(worked, begin, end)
+    slept = _within(epochs, begin, end)
     if not slept:
         begin = min(worker.begun for worker in worked)
         end = max(worker.ended for worker in worked)
-        slept = _slept(worked, begin, end)
+        slept = _within(epochs, begin, end)
     return begin, end, slept
 
 
-def _slept(workers: Sequence[WorkerTimes], begin: float, end: float) -> list[float]:
-    return [
-        seconds
-        for worker in workers
-        for moment, seconds in zip(worker.epoch_ends, worker.slept, strict=True)
-        if begin <= moment <= end
-    ]
+def _within(taken: Iterable[tuple[float, float]], begin: float, end: float) -> list[float]:
+    """Return the seconds of those (moment, seconds) that lie between two moments."""
+    return [seconds for moment, seconds in taken if begin <= moment <= end]
 
 
 def _delays(workers: Sequence[WorkerTimes], begin: float, end: float) -> dict[str, float]:
@@ -228,12 +223,8 @@ def _delays(workers: Sequence[WorkerTimes], begin: float, end: float) -> dict[st
     where that ended between two moments."""
     found = {}
     for what in ("epochs", "trials"):
-        seconds = [
-            taken
-            for worker in workers
-            for moment, taken in getattr(worker, f"between_{what}")
-            if begin <= moment <= end
-        ]
+        taken = [one for worker in workers for one in getattr(worker, f"between_{what}")]
+        seconds = _within(taken, begin, end)
         median, late = np.quantile(seconds, [0.5, 0.95]) if seconds else (np.nan, np.nan)
         found[f"ms_between_{what}"] = _short(1e3 * median)
         found[f"ms_between_{what}_p95"] = _short(1e3 * late)

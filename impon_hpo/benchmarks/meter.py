@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import resource
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
+
+from impon_hpo.tuning.process_stat import process_stat
 
 SERVERS = {"postgresql": {"postgres"}, "mysql": {"mariadbd", "mysqld"}}
 """Names of the processes of database servers, by what their addresses begin with."""
@@ -38,47 +39,28 @@ class Readings:
         return float(after - before)
 
 
-class Meter:
-    """Reads a count from a thread of its own while it is open.
+@contextmanager
+def metered(read: Callable[[], float]) -> Iterator[Readings]:
+    """Read a count from a thread of its own, again and again while what is inside runs."""
+    readings, over = Readings(), threading.Event()
 
-    Args:
-        read: Returns the count so far.
-    """
+    def take() -> None:
+        readings.moments.append(time.perf_counter())
+        readings.counts.append(read())
 
-    def __init__(self, read: Callable[[], float]) -> None:
-        self.readings = Readings()
-        self._read = read
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="meter", daemon=True)
+    def keep() -> None:
+        while not over.wait(SECONDS):
+            take()
 
-    def __enter__(self) -> Meter:
-        self._take()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._take()
-
-    def _keep(self) -> None:
-        while not self._stop.wait(SECONDS):
-            self._take()
-
-    def _take(self) -> None:
-        self.readings.moments.append(time.perf_counter())
-        self.readings.counts.append(self._read())
-
-
-def own_seconds() -> float:
-    """Return the processor seconds of this process."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    take()
+    thread = threading.Thread(target=keep, name="meter", daemon=True)
+    thread.start()
+    try:
+        yield readings
+    finally:
+        over.set()
+        thread.join()
+        take()
 
 
 def machine_seconds() -> float:
@@ -91,12 +73,8 @@ def machine_seconds() -> float:
 def named_seconds(names: Set[str]) -> float:
     """Return the processor seconds of this machine's processes of these names; 0 without any."""
     ticks = 0
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            said = path.read_text(errors="replace")
-        except OSError:  # it has ended
-            continue
-        name, _, fields = said.partition("(")[2].rpartition(")")
+    for folder in Path("/proc").glob("[0-9]*"):
+        name, fields = process_stat(folder.name) or ("", [])  # it may have ended
         if name in names:  # own user and system time, and those of children that have ended
-            ticks += sum(int(field) for field in fields.split()[11:15])
+            ticks += sum(int(field) for field in fields[11:15])
     return ticks / os.sysconf("SC_CLK_TCK")

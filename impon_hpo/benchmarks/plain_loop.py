@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from impon_hpo.training.augmentation import crop_padding
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.models import build_model
 from impon_hpo.training.splits import Split, Splits
@@ -76,8 +77,9 @@ class PlainLoop:
             ),
         ]
         changed = []
-        if "crop" in splits.augment:
-            changed += [transforms.RandomCrop(side, padding=max(1, side // 8))]
+        padding = crop_padding(side, splits.augment)
+        if padding:
+            changed += [transforms.RandomCrop(side, padding=padding)]
         if "flip" in splits.augment:
             changed += [transforms.RandomHorizontalFlip()]
         on_gpu = self.device.type == "cuda"

@@ -16,20 +16,22 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from impon_hpo.benchmarks.plain_loop import PlainEpoch
+from impon_hpo.training.augmentation import crop_padding
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.models import build_model
+from impon_hpo.training.optimization import make_optimizer, make_schedule
 from impon_hpo.training.splits import Split, Splits
 
 VALIDATION_BATCH = 2000
 
 
 class RecipeLoop:
-    """One run of the recipe loop with the model, sizes and schedule of `config`.
+    """One run of the recipe loop with the model, sizes, optimiser and schedule of `config`.
 
     It sets `torch.backends.cudnn.benchmark`, so let it have a process of its own.
 
     Args:
-        config: The settings; the optimiser is SGD, the schedule cosine, whatever it says.
+        config: The settings.
         splits: The data; their device is where it trains: a GPU in bfloat16, a CPU in float32.
         compiled: Whether `torch.compile` takes the model, on a GPU with mode "max-autotune".
     """
@@ -40,7 +42,7 @@ class RecipeLoop:
         torch.backends.cudnn.benchmark = True
         self.batch_size = config.batch_size
         self.side = splits.train.images.shape[1]
-        self.padding = max(1, self.side // 8) if "crop" in splits.augment else 0
+        self.padding = crop_padding(self.side, splits.augment)
         self.flips = "flip" in splits.augment
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         self.model = build_model(config, splits, config.seed).to(device, self.dtype)
@@ -57,17 +59,9 @@ class RecipeLoop:
         self.labels = splits.train.labels
         self.validation_images = self._prepared(splits, splits.validation)
         self.validation_labels = splits.validation.labels
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
         self.n_steps = len(self.labels) // self.batch_size
-        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self.optimizer, T_max=config.epochs * self.n_steps
-        )
+        self.optimizer = make_optimizer(config, self.model)
+        self.schedule = make_schedule(config, self.optimizer, self.n_steps)
 
     def train_epoch(self) -> PlainEpoch:
         """Train for one epoch and validate."""

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 
 from impon_hpo.benchmarks.filled_study import ARM, ELSEWHERE
-from impon_hpo.benchmarks.meter import Meter, Readings, own_seconds
+from impon_hpo.benchmarks.meter import Readings, metered
 from impon_hpo.errors import StorageError
 from impon_hpo.record import WORKER
 from impon_hpo.storage import open_storage, quiet_studies
@@ -42,8 +42,7 @@ class WorkerTimes:
     Args:
         begun: The moment of its start.
         ended: The moment at which its last trial ended.
-        slept: What each of its epochs was asked to take.
-        epoch_ends: The moment of each one's end.
+        epochs: The moment of each epoch's end, and the seconds that it was asked to take.
         between_epochs: From the end of an epoch to the beginning of the trial's next one: the
             moment of that beginning, and the seconds.
         between_trials: The same, from the end of a trial's last epoch to the beginning of the next
@@ -53,8 +52,7 @@ class WorkerTimes:
 
     begun: float = 0.0
     ended: float = 0.0
-    slept: list[float] = field(default_factory=list)
-    epoch_ends: list[float] = field(default_factory=list)
+    epochs: list[tuple[float, float]] = field(default_factory=list)
     between_epochs: list[tuple[float, float]] = field(default_factory=list)
     between_trials: list[tuple[float, float]] = field(default_factory=list)
     error: str = ""
@@ -67,12 +65,12 @@ class Shift:
     Args:
         workers: The times of those that could open the storage.
         refused: Why the others could not.
-        meter: Has read what the process took of the processors.
+        used: What was read of the seconds that the process took of the processors.
     """
 
     workers: list[WorkerTimes]
     refused: list[str]
-    meter: Readings
+    used: Readings
 
 
 class _Trusting(Watch):
@@ -118,8 +116,7 @@ class StandIn(Objective):
                 of.append((now, now - self._last))
             time.sleep(seconds)
             self._last = time.perf_counter()
-            self._times.epoch_ends.append(self._last)
-            self._times.slept.append(seconds)
+            self._times.epochs.append((self._last, seconds))
             accuracy = best * (1 - 0.5**epoch) + draws.uniform(0, 0.05)
             yield _result(epoch, accuracy, seconds), True
 
@@ -161,12 +158,12 @@ def build_workers(
             )
             for number, study in studies.items()
         ]
-        with Meter(own_seconds) as meter:
+        with metered(time.process_time) as readings:
             for thread in threads:
                 thread.start()
             for thread in threads:
                 thread.join()
-        return Shift(list(found.values()), refused, meter.readings)
+        return Shift(list(found.values()), refused, readings)
 
     return work
 

@@ -168,19 +168,27 @@ def _run_study(
     from impon_hpo.record import read_studies
     from impon_hpo.reporting.csv_files import write_csv_files
     from impon_hpo.storage import open_storage
+    from impon_hpo.tuning.checkpoints import Checkpoints
+    from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import finished_study
     from impon_hpo.tuning.workers import end_with_parent
 
     quiet_optuna()
     end_with_parent()
-    folder = study_file.runs / "checkpoints"
+    config = study_file.arms[arm]
+    progress = Progress(talk, config.epochs, budget)
+    checkpoints = Checkpoints(
+        study_file.runs / "checkpoints", keep=keep_checkpoints, say=progress.note
+    )
     opened: BaseStorage | None = None
     with suppress(NothingYetError):
         opened = open_storage(address, create=False)
     # A study that has all its trials needs neither data nor model, which take seconds to load.
-    if opened is not None and not any(folder.glob("*.pt*")):
+    if opened is not None:
         record = finished_study(study_file, arm, opened, n_trials, command=command)
         if record is not None:
+            study = record.optuna_study
+            checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
             write_csv_files(study_file.runs, read_studies(opened, study_file.name))
             return record
 
@@ -189,19 +197,14 @@ def _run_study(
     from impon_hpo.storage import artifact_store
     from impon_hpo.training.references import References
     from impon_hpo.tuning.algorithms import make_study_sampler
-    from impon_hpo.tuning.checkpoints import Checkpoints
     from impon_hpo.tuning.guard import BudgetSpentError, Guard
     from impon_hpo.tuning.lease import Watch
     from impon_hpo.tuning.objective import Objective
     from impon_hpo.tuning.plan import check_fit
-    from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.tune import tune as run_trials
 
-    config = study_file.arms[arm]
-    progress = Progress(talk, config.epochs, budget)
     guard = Guard(budget, progress.epoch)
-    checkpoints = Checkpoints(folder, keep=keep_checkpoints, say=progress.note)
     objective = Objective(
         config,
         study_file.space,

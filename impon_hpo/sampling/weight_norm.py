@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from impon_hpo.sampling.memory_order import flat_view
+
 SMALL = 2**16
 """Elements below which copying a tensor beside others costs less than one more kernel."""
 
@@ -21,7 +23,9 @@ class WeightNorm:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        trainable = [_flat(p.detach()) for p in model.parameters() if p.requires_grad]
+        parameters = [p.detach() for p in model.parameters() if p.requires_grad]
+        flats = [(flat_view(tensor), tensor) for tensor in parameters]
+        trainable = [tensor if flat is None else flat for flat, tensor in flats]
         small = [t for t in trainable if t.dim() == 1 and t.numel() < SMALL]
         self._small = [t for t in small if t.device == small[0].device]
         beside = {id(tensor) for tensor in self._small}
@@ -34,11 +38,3 @@ class WeightNorm:
             return get_total_norm(self._rest)
         norm = torch.linalg.vector_norm(torch.cat(self._small))
         return torch.hypot(norm, get_total_norm(self._rest).to(norm)) if self._rest else norm
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """Return a flat view in the order of memory, or the tensor itself if its memory has gaps."""
-    strides = tensor.stride()
-    order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
-    flat = tensor.permute(order).flatten()
-    return flat if flat.data_ptr() == tensor.data_ptr() else tensor

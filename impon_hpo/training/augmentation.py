@@ -8,6 +8,11 @@ from torch import Tensor
 from impon_hpo.training.image_data import Augment
 
 
+def crop_padding(side: int, augment: Augment) -> int:
+    """Return by how many pixels images of a side are padded before they are cropped; 0 for none."""
+    return max(1, side // 8) if "crop" in augment else 0
+
+
 class Augmentation:
     """Crops (after zero padding by an eighth of the side) and flips images at random.
 
@@ -19,7 +24,7 @@ class Augmentation:
 
     def __init__(self, images: Tensor, augment: Augment, seed: int) -> None:
         self.height, self.width = images.shape[1:3]
-        self.padding = max(1, self.height // 8) if "crop" in augment else 0
+        self.padding = crop_padding(self.height, augment)
         self.flips = "flip" in augment
         self.generator = torch.Generator(device=images.device).manual_seed(seed)
         sides = (0, 0, self.padding, self.padding, self.padding, self.padding)

@@ -4,11 +4,14 @@ of many."""
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from impon_hpo.sampling.memory_order import flat_view
 
 JOINED, REST = "joined", "rest"
 PLACE = "impon_hpo:tensor"
@@ -24,19 +27,19 @@ def pack(state: Any) -> dict[str, Any]:
         state: Tensors and plain values in dicts, lists and tuples.
     """
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
-    lengths: list[int] = []
+    lengths = Counter[tuple[torch.dtype, torch.device]]()
 
     def put(tensor: Tensor) -> dict[str, Any]:
         tensor = tensor.detach()
-        flat, strides = _flat(tensor)
+        flat = flat_view(tensor)
+        if flat is None:
+            tensor = tensor.contiguous()
+            flat = tensor.view(-1)
         key = tensor.dtype, tensor.device
-        if key not in groups:
-            groups[key] = []
-            lengths.append(0)
-        at = list(groups).index(key)
-        groups[key].append(flat)
-        begin, lengths[at] = lengths[at], lengths[at] + len(flat)
-        return {PLACE: [at, begin, list(tensor.shape), strides]}
+        groups.setdefault(key, []).append(flat)
+        at, begin = list(groups).index(key), lengths[key]
+        lengths[key] += len(flat)
+        return {PLACE: [at, begin, list(tensor.shape), list(tensor.stride())]}
 
     rest = _map(state, lambda value: put(value) if isinstance(value, Tensor) else value)
     return {JOINED: [torch.cat(flats).cpu() for flats in groups.values()], REST: rest}
@@ -70,14 +73,3 @@ def _map(value: Any, change: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_map(part, change) for part in value)
     return value
-
-
-def _flat(tensor: Tensor) -> tuple[Tensor, list[int]]:
-    """Return the elements (numel,) and the strides with which they are the tensor again."""
-    strides = tensor.stride()
-    order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
-    in_order = tensor.permute(order)
-    if not in_order.is_contiguous():  # it has gaps or overlaps
-        tensor = tensor.contiguous()
-        in_order = tensor
-    return in_order.reshape(-1), list(tensor.stride())

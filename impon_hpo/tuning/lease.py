@@ -21,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.record import WORKER
+from impon_hpo.tuning.process_stat import process_stat
 
 GRACE_SECONDS = 180.0
 """How long a worker on another machine may be silent before its trial is taken over."""
@@ -55,12 +56,10 @@ def _place() -> str:
 
 def _began(pid: int) -> str | None:
     """Return when a process began, in ticks since the machine started; None if there is none."""
-    try:
-        said = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    stat = process_stat(pid)
+    if stat is None:
         return None
-    # Behind the name in parentheses: the state is the 3rd field of proc(5), the start the 22nd.
-    fields = said.rpartition(")")[2].split()
+    _, fields = stat  # the state is the 3rd field of proc(5), the start the 22nd
     return None if fields[0] in "ZX" else fields[19]
 
 

@@ -29,9 +29,10 @@ from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.artifacts import upload_files
 from impon_hpo.tuning.begun import Begun, begun_trial
-from impon_hpo.tuning.checkpoints import Checkpoints, all_epochs, resumed_run
+from impon_hpo.tuning.checkpoints import Checkpoints
 from impon_hpo.tuning.space import check_space, suggest, with_settings
 from impon_hpo.tuning.study_references import StudyReferences
+from impon_hpo.tuning.trial_run import all_epochs, resumed_run
 
 OnEpoch = Callable[[optuna.Trial, EpochResult], None]
 
@@ -115,14 +116,12 @@ class Objective:
         except optuna.TrialPruned as pruned:
             trial.set_user_attr(REASON, str(pruned))
             trial.set_user_attr(PRUNED, str(pruned))
-            trial.set_user_attr(COST, _cost(course.results))
             self._describe(trial, course)
             raise
         except NonFiniteLossError as error:
-            trial.set_user_attr(COST, _cost(course.results) + error.cost)
             trial.set_user_attr(REASON, str(error))
             trial.set_user_attr(PRUNED, str(error))
-            self._describe(trial, course)
+            self._describe(trial, course, cost_of_no_result=error.cost)
             raise optuna.TrialPruned(str(error)) from error
         except KeyboardInterrupt:
             trial.set_user_attr(REASON, INTERRUPTED)
@@ -130,11 +129,9 @@ class Objective:
         except ImponHpoError:
             raise
         except Exception as error:
-            trial.set_user_attr(COST, _cost(course.results))
             trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
             self._describe(trial, course)
             raise
-        trial.set_user_attr(COST, _cost(course.results))
         if REASON in trial.user_attrs:  # of an earlier interruption
             trial.set_user_attr(REASON, "")
         self._describe(trial, course)
@@ -197,8 +194,10 @@ class Objective:
         trial.set_user_attr(USED, self._references.key(self.config, self.splits))
         return config, with_reference(self.splits, kept), None
 
-    def _describe(self, trial: optuna.Trial, course: Course) -> None:
+    def _describe(self, trial: optuna.Trial, course: Course, *, cost_of_no_result: int = 0) -> None:
+        """Leave with a trial that ends what it cost and what came of it."""
         results = course.results
+        trial.set_user_attr(COST, sum(result.cost for result in results) + cost_of_no_result)
         if not results:
             return
         # As numbers of their own, the dashboard can sort and plot by them.
@@ -218,7 +217,3 @@ def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int
     # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
     if result.epoch < horizon and trial.should_prune():
         raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
-
-
-def _cost(results: list[EpochResult]) -> int:
-    return sum(result.cost for result in results)

@@ -69,7 +69,7 @@ def tune(
     """
     watch = watch or Watch()
     failures = 0
-    idle_since: float | None = None
+    free_since = time.perf_counter()
     while True:
         begun = time.perf_counter()
         trials = study.get_trials(deepcopy=False)
@@ -86,20 +86,21 @@ def tune(
             guard.check_budget(study)
         trial = _next_trial(study, record, n_trials, sampler_of)
         if trial is None:
-            idle_since = begun if idle_since is None else idle_since
-            time.sleep(pause_seconds(reading, begun - idle_since))
+            time.sleep(pause_seconds(reading, begun - free_since))
             continue
-        idle_since = None
         progress.begin(record, n_trials)
         lease = Lease(study, trial, beat_seconds=watch.beat_seconds)
         error = _run_trial(study, trial, lease, objective, progress, guard)
+        free_since = time.perf_counter()
         failures = 0 if error is None else failures + 1
         if failures >= FAILURES_IN_A_ROW:
+            trials = study.get_trials(deepcopy=False)
             if checkpoints is not None:
-                checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
+                checkpoints.delete_finished(study, trials)
+            n_finished = read_study(study, trials).n_finished
             raise ImponHpoError(
                 f"{failures} trials in a row failed, the last one with "
-                f"{type(error).__name__}: {error}. {read_study(study).n_finished} of {n_trials} "
+                f"{type(error).__name__}: {error}. {n_finished} of {n_trials} "
                 "trials are finished; mend the cause, then the same command continues."
             ) from error
 

@@ -87,13 +87,14 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
         assert len(trial.epochs) in (*RUNGS, EPOCHS_A_TRIAL)
         assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
     n_epochs = sum(len(trial.user_attrs[EPOCHS]) for trial in trials)
-    assert sum(len(worker.epoch_ends) for worker in shift.workers) == n_epochs
+    assert sum(len(worker.epochs) for worker in shift.workers) == n_epochs
     between = [len(worker.between_epochs) for worker in shift.workers]
     assert sum(between) == n_epochs - 9
     for worker in shift.workers:
         beside = sum(taken for _, taken in worker.between_epochs + worker.between_trials)
-        assert sum(worker.slept) + beside <= worker.ended - worker.begun
-        assert worker.epoch_ends == sorted(worker.epoch_ends)
+        slept = sum(seconds for _, seconds in worker.epochs)
+        assert slept + beside <= worker.ended - worker.begun
+        assert worker.epochs == sorted(worker.epochs)
     assert trials[0].user_attrs[COST] > 0
 
 
@@ -108,10 +109,7 @@ def test_a_crowd_is_accounted_for() -> None:
     assert found.settings["errors"] == {}
 
 
-def test_trials_of_others_are_read_waited_for_and_not_counted(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("impon_hpo.benchmarks.crowd.LOOK_SECONDS", 0.1)
+def test_trials_of_others_are_read_waited_for_and_not_counted() -> None:
     found = measure_crowd(
         storage="crowd.journal", n_workers=[2], epoch_seconds=0.02, trials_each=2, n_others=3
     )
@@ -121,11 +119,11 @@ def test_trials_of_others_are_read_waited_for_and_not_counted(
 
 
 def test_rates_are_of_the_time_in_which_all_have_something_to_train() -> None:
-    early = WorkerTimes(begun=0, ended=20, slept=[4, 5, 9], epoch_ends=[4, 10, 20])
-    late = WorkerTimes(begun=5, ended=15, slept=[9], epoch_ends=[15])
+    early = WorkerTimes(begun=0, ended=20, epochs=[(4, 4), (10, 5), (20, 9)])
+    late = WorkerTimes(begun=5, ended=15, epochs=[(15, 9)])
     idle = WorkerTimes(begun=30)
     assert all_at_work([early, late, idle]) == (6, 15, [5, 9])  # it began its epoch at 6
-    late.begun, late.ended, late.epoch_ends = 21, 30, [30]  # never at the same time as the other
+    late.begun, late.ended, late.epochs = 21, 30, [(30, 9)]  # never at the same time as the other
     assert all_at_work([early, late]) == (0, 30, [4, 5, 9, 9])
 
 

@@ -42,6 +42,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test in an empty working directory with an empty cache and one thread."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    (tmp_path / "cache").mkdir()  # torch keeps what it compiles for a GPU there, if it is there
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("IMPON_HPO_DATA", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a test starts

@@ -33,7 +33,8 @@ class RecipeLoop:
     Args:
         config: The settings.
         splits: The data; their device is where it trains: a GPU in bfloat16, a CPU in float32.
-        compiled: Whether `torch.compile` takes the model, on a GPU with mode "max-autotune".
+        compiled: Whether `torch.compile` takes the model for training, on a GPU with mode
+            "max-autotune", which takes minutes; validation would take as many again.
     """
 
     def __init__(self, config: TrainingConfig, splits: Splits, *, compiled: bool) -> None:
@@ -85,7 +86,7 @@ class RecipeLoop:
         )
         with torch.no_grad():
             for part, labels in parts:
-                correct += (self.forward(part).argmax(1) == labels).sum()
+                correct += (self.model(part).argmax(1) == labels).sum()
         validated = len(self.validation_labels)
         trained = self.n_steps * self.batch_size
         return PlainEpoch(float(total) / self.n_steps, int(correct) / validated, trained, validated)

@@ -26,6 +26,7 @@ from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from impon_hpo.training.device import find_device
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.tuning.space import with_settings
 
 STEPS = 20
 """Steps timed together, so that a clock or a GPU is not asked for a millisecond's work."""
@@ -43,6 +44,7 @@ def measure_sampling(
     batch_size: int,
     rounds: int,
     device: str = "auto",
+    compile: str = "auto",
 ) -> Measurement:
     """Time draw and observe of batch samplers between training steps, and uniform's steps, in turn.
 
@@ -58,6 +60,7 @@ def measure_sampling(
         batch_size: Rows a step.
         rounds: Times that each sampler counts.
         device: As in a study file.
+        compile: Likewise.
 
     Raises:
         ConfigError: A name is unknown, a size does not fit, there is no round, or the device is
@@ -66,6 +69,7 @@ def measure_sampling(
     check_rounds(rounds)
     place = find_device(device)
     config = step_config(width=width, batch_size=batch_size, rounds=rounds)
+    config = with_settings(config, {"compile": compile})
     splits = make_splits(config, n_train=n_rows, side=side, device=place)
     splits = dataclasses.replace(splits, reference=made_reference(n_rows, place))
     run = TrainingRun(config, splits)
@@ -98,6 +102,7 @@ def measure_sampling(
         "rows": n_rows,
         "batch_size": batch_size,
         "rounds": rounds,
+        "compile": run.compiled.mode,
         "steps": n_steps,
         "step_ms": spread(steps).scaled(1e3).columns("ms")["ms"],
     }
@@ -108,12 +113,18 @@ def train_steps(run: TrainingRun, sampler: BatchSampler, n: int) -> tuple[float,
     """Take n steps on the batches of a sampler; return the seconds a step of choosing and of the
     rest."""
     timer = PhaseTimer(run.device)
+    scoring = run.training_step.score if sampler.watches_scoring else run.compiled.score
+
+    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
+        losses, logits = scoring(rows)
+        return losses, logits
+
     run.model.train()
     for _ in range(n):
         with timer.phase("choosing"):
-            draw = sampler.draw(run.score)
+            draw = sampler.draw(score)
         with timer.phase("stepping"):
-            losses, logits = run._step(draw.rows, draw.weights)
+            losses, logits, _ = run.step(draw.rows, draw.weights)
         with timer.phase("choosing"):
             sampler.observe(draw, losses, logits)
     return timer.seconds("choosing") / n, timer.seconds("stepping") / n

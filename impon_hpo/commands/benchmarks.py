@@ -49,7 +49,7 @@ def step(
         typer.Option(
             "--try",
             metavar="KEY=VALUE",
-            help="Also our side with this setting changed: compile=true; may be repeated.",
+            help="Also our side with this setting changed: compile=inductor; may be repeated.",
         ),
     ] = None,
     recipe: Annotated[
@@ -91,6 +91,9 @@ def sampling(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     rounds: Rounds = 20,
     device: Device = "auto",
+    compile: Annotated[
+        str, typer.Option(help="How the steps are run, as in a study file.")
+    ] = "auto",
     format: Formatted = Format.table,
 ) -> None:
     """Choosing a batch and learning from its losses, as a share of a uniform training step."""
@@ -111,6 +114,7 @@ def sampling(
             batch_size=batch_size,
             rounds=rounds,
             device=device,
+            compile=compile,
         )
     _print(measured, format)
 

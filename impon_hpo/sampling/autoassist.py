@@ -67,6 +67,7 @@ class AutoAssist(BatchSampler):
         weights="none",
         use="skips rows that a linear assistant holds for trivial",
     )
+    beside_training = True
 
     def __init__(
         self,

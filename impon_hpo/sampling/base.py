@@ -70,8 +70,18 @@ class BatchSampler(ABC):
     """Whether a row can stand twice in one batch."""
     needs_forward: bool = False
     """Whether `draw` calls `forward`, and so pays for scoring."""
+    beside_training: bool = False
+    """Whether it reads the model only by `forward` and after `self._wait_for_weights()`, so that on
+    a GPU it may choose and learn while the step that it learns from is still being finished."""
+    watches_scoring: bool = False
+    """Whether it looks into the model while `forward` runs, which a replayed graph would hide."""
     needs_reference: ClassVar[bool] = False
     """Whether `rows` must have a reference."""
+
+    def __init_subclass__(cls, **given: Any) -> None:
+        super().__init_subclass__(**given)
+        # A class says so itself: what a user adds to one of ours may well read the weights.
+        cls.beside_training = cls.__dict__.get("beside_training", False)
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -96,6 +106,7 @@ class BatchSampler(ABC):
         """Whether scores are permuted among their rows: the placebo of a method."""
         self.batch_size = batch_size
         self.model = common["model"]
+        self._wait_for_weights: Callable[[], None] = lambda: None
         self.generator = torch.Generator(device=rows.device).manual_seed(common.get("seed", 0))
         # Visits up to the epoch that runs, those of it that a loaded state brought, and its rows.
         self._visits = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
@@ -143,6 +154,10 @@ class BatchSampler(ABC):
                 f"{tuple(losses.shape)}{given}."
             )
         self._observe(draw, losses.detach(), None if logits is None else logits.detach())
+
+    def before_weights(self, wait: Callable[[], None]) -> None:
+        """Have `wait` called before the model's weights are read."""
+        self._wait_for_weights = wait
 
     @property
     def progress(self) -> float:

@@ -61,6 +61,7 @@ class ClassLoss(BatchSampler):
         weights="none",
         use="the control of loss estimators: what the class alone tells",
     )
+    beside_training = True
 
     def __init__(
         self,

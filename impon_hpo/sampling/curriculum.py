@@ -56,6 +56,7 @@ class Curriculum(BatchSampler):
         weights="none",
         use="easy rows first, by a difficulty that is given",
     )
+    beside_training = True
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:

@@ -44,6 +44,7 @@ class UniformFraction(BatchSampler):
         weights="none",
         use="tells importance from merely using fewer rows",
     )
+    beside_training = True
 
     def __init__(self, rows: Rows, *, fraction: float = 1 / 3, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)

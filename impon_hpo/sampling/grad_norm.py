@@ -60,7 +60,9 @@ class GradNorm(BatchSampler):
         weights="1 / (bank_size · g)",
         use="exact gradient norms of the last layer, seen by a forward pass",
     )
+    beside_training = True
     needs_forward = True
+    watches_scoring = True
     repeats_rows = True
 
     def __init__(
@@ -116,7 +118,7 @@ class GradNorm(BatchSampler):
         if not inputs:
             raise ConfigError(
                 "grad-norm reads what goes into the last nn.Linear of the model, but that layer "
-                "was not seen to run. Set compile = false if the model is compiled; else the last "
+                "was not seen to run. The model must not be compiled, and the last "
                 "nn.Linear must be the layer that gives the logits."
             )
         entering = torch.cat(inputs).float()

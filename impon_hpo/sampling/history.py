@@ -26,7 +26,7 @@ class LossHistory:
         self.last = torch.full((n_rows,), float("nan"), device=device)
         self.seen_at = torch.full((n_rows,), -1, dtype=torch.int32, device=device)
 
-    def update(self, rows: Tensor, losses: Tensor, step: int) -> None:
+    def update(self, rows: Tensor, losses: Tensor, step: int | Tensor) -> None:
         """Note the losses (B,) of `rows` (B,) at a step; those that are not finite change nothing.
 
         A row that stands several times in a batch keeps its highest loss: of several writes to one
@@ -36,7 +36,7 @@ class LossHistory:
         before = self.last.index_select(0, rows)
         if self.repeats:
             counted = torch.where(is_finite(losses), losses, -torch.inf)
-            self.last[rows] = -torch.inf
+            self.last.index_fill_(0, rows, -torch.inf)  # by [] a GPU is waited for
             losses = self.last.scatter_reduce_(0, rows, counted, "amax")[rows]
         finite = is_finite(losses)
         seen_at = torch.where(finite, step, self.seen_at.index_select(0, rows))

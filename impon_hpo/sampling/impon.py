@@ -33,6 +33,7 @@ from torch import Tensor
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.captured import Captured
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_choice, check_positive, check_share
 from impon_hpo.sampling.choice import choose_distinct
@@ -76,6 +77,7 @@ class Impon(BatchSampler):
         weights="none",
         use="the paper's rule; behind uniform at an equal learning rate",
     )
+    beside_training = True
     _highest: ClassVar[bool] = True
 
     def __init__(
@@ -121,23 +123,48 @@ class Impon(BatchSampler):
             )
         self._fit = EstimatorFit()
         self._norm = WeightNorm(self.model)
+        self._capture()
+        self._learn = Captured(self.estimator.update, rows.device)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._fit.clear()
-        self._norm = WeightNorm(self.model)  # parameters may have been frozen or exchanged
+        norm = WeightNorm(self.model)
+        if not norm.is_of_the_same(self._norm):  # parameters were frozen or exchanged
+            self._norm = norm
+            self._capture()
         if epoch > 1 and self.reset != "never":
             self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
+        if self.bank_schedule == "constant":
+            bank, features = self._bank()
+            self._wait_for_weights()
+            rows, scores, context = self._choose(bank, features)
+        else:  # another shape at every step
+            bank, features = self._drawn_bank()
+            self._wait_for_weights()
+            rows, scores, context = self._chosen(bank, features)
+        return Draw(rows, scores=scores, context=context)
+
+    def _capture(self) -> None:
+        device, generators = self.rows.device, [self.generator]
+        self._bank = Captured(self._drawn_bank, device, generators=generators)
+        self._choose = Captured(self._chosen, device, generators=generators)
+
+    def _drawn_bank(self) -> tuple[Tensor, Tensor]:
+        """Return the rows (N,) of a bank and their features (N, d - 1)."""
         bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
-        features = self._features(bank)
+        return bank, self._features(bank)
+
+    def _chosen(self, bank: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows (B,) of a batch, their scores (B,) and context vectors (B, d)."""
         norm = self._norm().to(features)[None]  # of no parameters: a zero on the CPU
         scores = self.estimator.predict(features, shared=norm)
         picked = self._pick(self._seen(scores))
         rows, scores, chosen = (part.index_select(0, picked) for part in (bank, scores, features))
         context = torch.cat([chosen, norm.expand(len(picked), 1)], dim=1)
-        return Draw(rows, scores=scores, context=context)
+        return rows, scores, context
 
     def _current_bank_size(self) -> int:
         if self.bank_schedule == "constant":
@@ -158,7 +185,7 @@ class Impon(BatchSampler):
             raise ConfigError("observe() needs the draw that this batch sampler returned.")
         losses = losses.float()
         self._fit.add(draw.scores, losses)
-        self.estimator.update(draw.context, losses)
+        self._learn(draw.context, losses)
 
     def diagnostics(self) -> dict[str, float]:
         return super().diagnostics() | self._fit.measures()
@@ -185,4 +212,5 @@ class ImponLow(Impon):
         weights="none",
         use="the paper's ablation: the lowest scores",
     )
+    beside_training = True
     _highest = False

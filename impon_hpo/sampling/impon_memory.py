@@ -22,7 +22,7 @@ Without a reference it draws as `uniform` or as the paper's `impon`, as told.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Unpack
 
 import torch
@@ -32,6 +32,7 @@ from torch.nn.functional import one_hot
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
 from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.captured import Captured
 from impon_hpo.sampling.card import Card
 from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
 from impon_hpo.sampling.choice import gumbel
@@ -74,6 +75,7 @@ class ImponMemory(BatchSampler):
         weights="none",
         use="the reducible loss, predicted from what earlier trials learnt",
     )
+    beside_training = True
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -131,6 +133,8 @@ class ImponMemory(BatchSampler):
             n_features, forgetting=forgetting, ridge=ridge, device=rows.device
         )
         self._fit = EstimatorFit()
+        self._choose = Captured(self._chosen, rows.device, generators=[self.generator])
+        self._learn = Captured(self._learnt, rows.device)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
@@ -140,31 +144,51 @@ class ImponMemory(BatchSampler):
             self._plain.blind = self.blind
             self._plain.start_epoch(epoch)
 
+    def before_weights(self, wait: Callable[[], None]) -> None:
+        super().before_weights(wait)
+        if self._plain is not None:
+            self._plain.before_weights(wait)
+
     @property
     def temperature(self) -> float:
         """The temperature of the next draw."""
+        return float(self._temperature(self.progress))
+
+    def _temperature(self, progress: float | Tensor) -> float | Tensor:
         start, end = self.temperatures
-        return start if start == end else start + self.progress * (end - start)
+        return start if start == end else start + progress * (end - start)
 
     def _draw(self, forward: Forward | None) -> Draw:
         if self._plain is not None:
             return self._plain.draw(forward)
-        temperature = self.temperature
-        if self._fixed is None or (temperature == 0 and self._n_open() == len(self.rows)):
+        if self._fixed is None or (self.temperature == 0 and self._n_open() == len(self.rows)):
             rows = self._stream.take(self.batch_size)
             if self._fixed is None:
                 return Draw(rows)
-            context = self._context(rows)
+            context = self._context(rows, self._now())
             return Draw(rows, scores=self.estimator.predict(context), context=context)
-        taken = self._bank()
-        context = self._context(taken)
+        rows, scores, context = self._choose(self._bank(), self._now())
+        return Draw(rows, scores=scores, context=context)
+
+    def _now(self) -> Tensor:
+        """Return the steps so far, () int64, as a tensor: a captured function keeps its numbers."""
+        return torch.full((), self.steps, device=self.rows.device)
+
+    def _progress(self, now: Tensor) -> Tensor:
+        assert self.total_steps is not None
+        return (now.double() / self.total_steps).clamp_max(1.0)
+
+    def _chosen(self, taken: Tensor, now: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows (B,) of a batch out of a bank, their scores (B,) and contexts (B, d)."""
+        context = self._context(taken, now)
         scores = self.estimator.predict(context)
         seen = self._seen(scores[self.n_explored :])
+        temperature = self._temperature(self._progress(now))
         picked = self._pick(seen, temperature, self.batch_size - self.n_explored)
         explored = torch.arange(self.n_explored, device=taken.device)
         chosen = torch.cat([explored, self.n_explored + picked])
         rows, scores, context = (part.index_select(0, chosen) for part in (taken, scores, context))
-        return Draw(rows, scores=scores, context=context)
+        return rows, scores, context
 
     def _n_open(self) -> int:
         return max(self.bank_size, round(self.pacing.share(self.progress) * len(self.rows)))
@@ -175,8 +199,8 @@ class ImponMemory(BatchSampler):
             return self._stream.take(self.bank_size)
         return self._easiest_first[draw_bank(n_open, self.bank_size, self.generator)]
 
-    def _pick(self, scores: Tensor, temperature: float, k: int) -> Tensor:
-        if temperature in (float("inf"), -float("inf")):
+    def _pick(self, scores: Tensor, temperature: float | Tensor, k: int) -> Tensor:
+        if isinstance(temperature, float) and math.isinf(temperature):
             return torch.topk(scores, k, largest=temperature > 0).indices
         ascending = torch.arange(len(scores), dtype=torch.float64, device=scores.device)
         rank = torch.empty_like(ascending)
@@ -188,12 +212,12 @@ class ImponMemory(BatchSampler):
         reference = self._reference
         p = reference.probabilities
         loss = reference.loss[:, None]
-        entropy = torch.special.entr(p).sum(1, keepdim=True)
+        entropy = -torch.special.xlogy(p, p).sum(1, keepdim=True)
         labels = one_hot(rows.labels, rows.n_classes).float()
         return torch.cat([loss, loss.square(), entropy, p, labels], dim=1)
 
-    def _context(self, rows: Tensor) -> Tensor:
-        """Return the context vectors (k, 2 · classes + 11) float32 of rows (k,)."""
+    def _context(self, rows: Tensor, now: Tensor) -> Tensor:
+        """Return the context vectors (k, 2 · classes + 11) float32 of rows (k,) at step `now`."""
         assert self._fixed is not None
         fixed = self._fixed.index_select(0, rows)
         loss = fixed[:, 0]
@@ -202,10 +226,10 @@ class ImponMemory(BatchSampler):
         last = self._history.last.index_select(0, rows)
         above = torch.where(was_seen, last - loss, 0.0)
         # In epochs, so that it means the same for every size of the data and of the batch.
-        steps = (self.steps - seen_at) * was_seen
+        steps = (now - seen_at) * was_seen
         age = steps * (self.batch_size / len(self.rows))
         seen = was_seen.to(loss)
-        time = torch.full_like(loss, self.progress)
+        time = self._progress(now).to(loss).expand_as(loss)
         moving = [seen, above, above * age, age, time, time * loss, time * above, time * time]
         return torch.cat([fixed, *(column[:, None] for column in moving)], dim=1)
 
@@ -213,16 +237,22 @@ class ImponMemory(BatchSampler):
         if self._plain is not None:
             self._plain.observe(draw, losses, logits)
             return
-        losses = losses.float()
-        if self._fixed is not None:
-            if draw.scores is None or draw.context is None:
-                raise ConfigError("observe() needs the draw that this batch sampler returned.")
-            target = losses
-            if self.target == "reducible":
-                target = losses - self._reference.loss.index_select(0, draw.rows)
-            self._fit.add(draw.scores, target)
-            self.estimator.update(draw.context, target)
-        self._history.update(draw.rows, losses, self.steps)
+        if self._fixed is None:
+            self._history.update(draw.rows, losses, self.steps)
+            return
+        if draw.scores is None or draw.context is None:
+            raise ConfigError("observe() needs the draw that this batch sampler returned.")
+        (target,) = self._learn(draw.rows, draw.context, losses.float(), self._now())
+        self._fit.add(draw.scores, target)
+
+    def _learnt(self, rows: Tensor, context: Tensor, losses: Tensor, now: Tensor) -> tuple[Tensor]:
+        """Learn from the losses (B,) of rows (B,) and return what was regressed (B,)."""
+        target = losses
+        if self.target == "reducible":
+            target = losses - self._reference.loss.index_select(0, rows)
+        self.estimator.update(context, target)
+        self._history.update(rows, losses, now)
+        return (target,)
 
     def diagnostics(self) -> dict[str, float]:
         if self._plain is not None:

@@ -55,6 +55,7 @@ class ImponPaced(BatchSampler):
         weights="none",
         use="easy rows of a reference first, then uniform",
     )
+    beside_training = True
     needs_reference = True
 
     def __init__(

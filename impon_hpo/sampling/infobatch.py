@@ -53,6 +53,7 @@ class InfoBatch(BatchSampler):
         weights="1 or 1 / (1 - r)",
         use="fewer rows that are learnt well, without bias",
     )
+    beside_training = True
 
     def __init__(
         self, rows: Rows, *, r: float = 0.5, delta: float = 0.125, **common: Unpack[Common]

@@ -56,6 +56,7 @@ class LossRank(BatchSampler):
         weights="none",
         use="rows by the rank of their last loss",
     )
+    beside_training = True
     repeats_rows = True
 
     def __init__(

@@ -72,6 +72,7 @@ class LstmLoss(BatchSampler):
         weights="biased by k",
         use="predicts a row's loss from its history and class, without pixels",
     )
+    beside_training = True
     repeats_rows = True
 
     def __init__(

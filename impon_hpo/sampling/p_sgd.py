@@ -56,6 +56,7 @@ class PSgd(BatchSampler):
         weights="none",
         use="rows whose true class has been believed in little",
     )
+    beside_training = True
     _closeness: ClassVar[bool] = False
 
     def __init__(
@@ -172,4 +173,5 @@ class CSgd(PSgd):
         weights="none",
         use="rows whose true class is believed in by half",
     )
+    beside_training = True
     _closeness = True

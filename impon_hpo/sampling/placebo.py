@@ -70,6 +70,11 @@ class Placebo(BatchSampler):
         self.other.blind = True
         self.repeats_rows = self.other.repeats_rows
         self.needs_forward = self.other.needs_forward
+        self.watches_scoring = self.other.watches_scoring
+        self.beside_training = self.other.beside_training
+
+    def before_weights(self, wait: Callable[[], None]) -> None:
+        self.other.before_weights(wait)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)

@@ -51,6 +51,7 @@ class Prioritized(BatchSampler):
         weights="(n P)^-beta / max",
         use="rows in proportion to a power of their last loss",
     )
+    beside_training = True
     repeats_rows = True
 
     def __init__(

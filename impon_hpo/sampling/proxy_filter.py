@@ -49,6 +49,7 @@ class ProxyFilter(BatchSampler):
         weights="none",
         use="the hardest half by a tiny network's losses, made once a study",
     )
+    beside_training = True
     needs_reference = True
 
     def __init__(self, rows: Rows, *, keep: float = 0.5, **common: Unpack[Common]) -> None:

@@ -48,6 +48,7 @@ class RhoLoss(BatchSampler):
         weights="none",
         use="reducible loss, seen by a forward pass: the ceiling of what a prediction can do",
     )
+    beside_training = True
     needs_forward = True
     needs_reference = True
 

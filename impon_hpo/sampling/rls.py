@@ -51,12 +51,13 @@ class RecursiveLeastSquares:
             intercept = intercept + rest @ shared.double()
         return torch.addmv(intercept, context.double(), weight).float()
 
-    def update(self, context: Tensor, losses: Tensor) -> None:
+    def update(self, context: Tensor, losses: Tensor) -> tuple[()]:
         """Learn from context vectors (B, d) and observed losses (B,)."""
         joined = torch.cat([context, torch.ones_like(losses)[:, None], losses[:, None]], dim=1)
         joined = torch.where(finite_rows(joined)[:, None], joined, 0.0).double()
         self._sums.addmm_(joined.T, joined, beta=self.forgetting)
         self._solve()
+        return ()
 
     def shrink(self, factor: float) -> None:
         """Forget at once: what was seen counts `factor` (0 … 1) times what it did."""
@@ -66,7 +67,7 @@ class RecursiveLeastSquares:
     def _solve(self) -> None:
         # The checking variants of these functions wait for the device.
         factor, _ = torch.linalg.cholesky_ex(self.moments + self._penalty)
-        self.weight = torch.cholesky_solve(self.products[:, None], factor)[:, 0]
+        self.weight.copy_(torch.cholesky_solve(self.products[:, None], factor)[:, 0])
 
     def state_dict(self) -> dict[str, Tensor]:
         return {
@@ -78,4 +79,4 @@ class RecursiveLeastSquares:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.moments.copy_(state["moments"])
         self.products.copy_(state["products"])
-        self.weight = state["weight"].to(self.weight.device)
+        self.weight.copy_(state["weight"])

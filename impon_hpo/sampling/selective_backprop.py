@@ -104,6 +104,7 @@ class SelectiveBackprop(BatchSampler):
         weights="none",
         use="rows kept by the rank of their loss, seen by a forward pass",
     )
+    beside_training = True
     needs_forward = True
 
     def __init__(

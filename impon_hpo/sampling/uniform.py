@@ -31,6 +31,7 @@ class Uniform(BatchSampler):
         weights="none",
         use="the control that every other sampler has to beat",
     )
+    beside_training = True
 
     def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)

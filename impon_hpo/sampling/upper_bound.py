@@ -65,6 +65,7 @@ class UpperBound(BatchSampler):
         weights="1 / (presample · g); none while off",
         use="a bound of the gradient norm, used only in epochs where it is worth its cost",
     )
+    beside_training = True
     needs_forward = True
     repeats_rows = True
 

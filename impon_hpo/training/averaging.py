@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from impon_hpo.training.config import TrainingConfig
 
 
+class AveragedWeights:
+    """A copy of a model whose weights follow it.
+
+    A step keeps min(longest, n / (n + 1)) of the average of n before, so that the random beginning
+    does not linger. Running statistics are averaged like weights, counts are taken as they are.
+
+    Args:
+        model: The model; its tensors are listed once, and must be changed in place.
+        longest: The most that a step keeps, 0 … 1.
+    """
+
+    def __init__(self, model: nn.Module, longest: float) -> None:
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.longest = longest
+        self.n_averaged = 0
+        pairs = [*zip(_tensors(self.module), _tensors(model), strict=True)]
+        self._moving = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are now."""
+        kept = min(self.longest, self.n_averaged / (self.n_averaged + 1))
+        averaged, current = zip(*self._moving, strict=True)
+        torch._foreach_lerp_(averaged, current, 1 - kept)
+        if self._counts:
+            averaged, current = zip(*self._counts, strict=True)
+            torch._foreach_copy_(averaged, current)
+        self.n_averaged += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"n_averaged": self.n_averaged, "module": self.module.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.n_averaged = state["n_averaged"]
+        self.module.load_state_dict(state["module"])
+
+
 def average_weights(
     config: TrainingConfig, model: nn.Module, steps_per_epoch: int
-) -> AveragedModel | None:
-    """Return a copy of `model` whose weights follow it, or None where `eval_weights` is "last".
+) -> AveragedWeights | None:
+    """Return what averages the weights of `model`, or None where `eval_weights` is "last".
 
-    Call `update_parameters(model)` after each step. The average forgets with a time constant of
-    `ema_epochs`, and faster at first, so that the random beginning does not linger: a step keeps
-    min(exp(-1 / steps), n / (n + 1)) of n before. Running statistics are averaged like weights.
+    Call `update()` after each step. The average forgets with a time constant of `ema_epochs`: a
+    step keeps at most exp(-1 / steps) of it.
     """
     if config.eval_weights == "last":
         return None
-    longest = math.exp(-1 / (config.ema_epochs * steps_per_epoch))
+    return AveragedWeights(model, math.exp(-1 / (config.ema_epochs * steps_per_epoch)))
 
-    @torch.no_grad()
-    def follow(
-        averaged: Sequence[Tensor], current: Sequence[Tensor], n_averaged: Tensor | int
-    ) -> None:
-        n = int(n_averaged)  # kept on the CPU, so nothing is waited for
-        kept = min(longest, n / (n + 1))
-        if averaged[0].is_floating_point():
-            torch._foreach_lerp_(list(averaged), list(current), 1 - kept)
-        else:  # counts of batches: as they are
-            torch._foreach_copy_(list(averaged), list(current))
 
-    return AveragedModel(model, multi_avg_fn=follow, use_buffers=True)
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*(p.detach() for p in model.parameters()), *model.buffers()]

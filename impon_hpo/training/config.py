@@ -89,7 +89,11 @@ class TrainingConfig(BaseModel):
     channels_last: bool | Auto = Field(
         default="auto", description="channels_last; auto: wherever its gradients can be trusted"
     )
-    compile: bool = Field(default=False, description="torch.compile the model")
+    compile: Literal["auto", "graph", "inductor", "off"] = Field(
+        default="auto",
+        description="how a step is run: off, graph (a CUDA graph) or inductor (torch.compile, on a "
+        "GPU with a graph); auto: off on a CPU, else graph, and inductor where that pays",
+    )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of split, initial weights and order"

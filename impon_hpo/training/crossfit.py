@@ -145,7 +145,7 @@ def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> Trainin
         "schedule": "one-cycle",
         "warmup_epochs": 0.0,
         "label_smoothing": 0.0,
-        "compile": False,
+        "compile": "auto",
         "sampler": "uniform",
         "sampler_options": {},
     }

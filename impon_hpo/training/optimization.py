@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from impon_hpo.sampling import captured
 from impon_hpo.training.config import TrainingConfig
 
 
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Make SGD, Adam or AdamW in its fused form; weight decay applies to every parameter."""
+    """Make SGD, Adam or AdamW in its fused form; weight decay applies to every parameter.
+
+    On a GPU the learning rate is a tensor, so that a captured step reads what it is by then.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    on_gpu = bool(parameters) and captured.graph_on(parameters[0].device) is not None
+    lr = torch.tensor(config.lr, device=parameters[0].device) if on_gpu else config.lr
     if config.optimizer == "sgd":
         return torch.optim.SGD(
             parameters,
-            lr=config.lr,
+            lr=lr,
             momentum=config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
@@ -26,11 +33,23 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
     adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
     return adam(
         parameters,
-        lr=config.lr,
+        lr=lr,
         betas=(config.momentum, 0.999),
         weight_decay=config.weight_decay,
         fused=True,
+        capturable=on_gpu,
     )
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load a state, of a run on whatever device, and keep the learning rate in its place."""
+    places = [group["lr"] for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, place in zip(optimizer.param_groups, places, strict=True):
+        if isinstance(place, Tensor):
+            group["lr"] = place.fill_(group["lr"])
+        else:
+            group["lr"] = float(group["lr"])
 
 
 def make_schedule(
@@ -43,6 +62,8 @@ def make_schedule(
     `torch.optim.lr_scheduler.OneCycleLR` with its cosine annealing, rising over `warmup_epochs`
     (default: 30 % of the run), at constant momentum.
     """
+    for group in optimizer.param_groups:  # a number, also where the learning rate is a tensor
+        group["initial_lr"] = config.lr
     total = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "one-cycle":

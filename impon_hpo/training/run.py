@@ -15,17 +15,17 @@ from torch.nn.functional import cross_entropy
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
 from impon_hpo.training.allocator import keep_freed_memory
-from impon_hpo.training.augmentation import Augmentation
 from impon_hpo.training.averaging import average_weights
 from impon_hpo.training.begun_epoch import BegunEpoch
+from impon_hpo.training.beside import Beside
 from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.compiling import Ahead, CompiledStep
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.device import autocast_pays, memory_format
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.models import build_model
-from impon_hpo.training.optimization import make_optimizer, make_schedule
+from impon_hpo.training.optimization import load_optimizer, make_schedule
 from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.step import TrainingStep
 from impon_hpo.training.timing import PhaseTimer
 
 VALIDATION_BATCH = 1000
@@ -41,35 +41,37 @@ class TrainingRun:
         config: The settings.
         splits: The data; their device is where everything happens.
         memory: Takes in what the run observes of each row.
+        ahead: What comes after this run, and who is told how it is compiled.
 
     Raises:
-        ConfigError: Model or batch sampler do not fit the data.
+        ConfigError: Model or batch sampler do not fit the data, or `compile` not the device.
     """
 
     def __init__(
-        self, config: TrainingConfig, splits: Splits, memory: RowMemory | None = None
+        self,
+        config: TrainingConfig,
+        splits: Splits,
+        memory: RowMemory | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self.config, self.splits, self.memory = config, splits, memory
         self.results: list[EpochResult] = []
         self.class_picks: list[list[int]] = []
         self._begun: BegunEpoch | None = None
-        self.device = device = splits.train.labels.device
+        self.device = splits.train.labels.device
         keep_freed_memory()
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
         weights_seed, crop_seed, sampler_seed = seeds
-        self.model = build_model(config, splits, weights_seed).to(device)
-        self.memory_format = memory_format(config, self.model, device)
-        self.model = self.model.to(memory_format=self.memory_format)
-        self._forward = torch.compile(self.model) if config.compile else self.model
-        self._autocast = autocast_pays(config, device)
+        self.training_step = TrainingStep(
+            config, splits, weights_seed=weights_seed, crop_seed=crop_seed
+        )
+        self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
         self.steps_per_epoch = max(
             1, round(config.epoch_fraction * (len(splits.train) // config.batch_size))
         )
-        self.optimizer = make_optimizer(config, self.model)
         self.schedule = make_schedule(config, self.optimizer, self.steps_per_epoch)
         self.averaged = average_weights(config, self.model, self.steps_per_epoch)
-        self.augmentation = Augmentation(splits.train.images, splits.augment, crop_seed)
         self.sampler = make_sampler(
             config.sampler,
             splits.rows(),
@@ -79,6 +81,14 @@ class TrainingRun:
             seed=sampler_seed,
             total_steps=config.epochs * self.steps_per_epoch,
         )
+        self.compiled = CompiledStep(
+            self.training_step,
+            config,
+            scores_watched=self.sampler.watches_scoring,
+            ahead=ahead or Ahead(),
+        )
+        self._beside = Beside(self.device)
+        self.sampler.before_weights(self._beside.wait_for_all)
 
     @property
     def epoch(self) -> int:
@@ -123,6 +133,7 @@ class TrainingRun:
             share_seen=diagnostics.pop("share_seen"),
             diagnostics={key: value for key, value in diagnostics.items() if math.isfinite(value)},
         )
+        self.compiled.epoch_done(result.seconds_stepping, self.config.epochs - epoch)
         self.results.append(result)
         self.class_picks.append(self.sampler.class_picks().tolist())
         return result
@@ -139,22 +150,32 @@ class TrainingRun:
 
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
             begun.rows_scored += len(rows)
-            return self.score(rows)
+            self._beside.wait_for_all()
+            losses, logits = self.compiled.score(rows)
+            return losses, logits
 
         self.model.train()
-        for step in range(begun.steps, self.steps_per_epoch):
-            with timer.phase("drawing"):
-                draw = self.sampler.draw(score)
-            with timer.phase("stepping"):
-                losses, logits = self._step(draw.rows, draw.weights)
-                begun.losses[step] = losses.double().mean()
-            with timer.phase("drawing"):
-                self.sampler.observe(draw, losses, logits)
-                if self.memory is not None:
-                    self.memory.add(draw.rows, logits)
-            begun.steps += 1
-            if between_steps is not None:
-                between_steps()
+        losses_there = None
+        try:
+            for step in range(begun.steps, self.steps_per_epoch):
+                with timer.phase("drawing"):
+                    with self._beside(losses_there):
+                        draw = self.sampler.draw(score)
+                    self._beside.join()
+                with timer.phase("stepping"):
+                    losses, logits, mean = self.step(draw.rows, draw.weights)
+                    begun.losses[step] = mean
+                if self.sampler.beside_training:
+                    losses_there = self.compiled.losses_there
+                with timer.phase("drawing"), self._beside(losses_there):
+                    self.sampler.observe(draw, losses, logits)
+                    if self.memory is not None:
+                        self.memory.add(draw.rows, logits)
+                begun.steps += 1
+                if between_steps is not None:
+                    between_steps()
+        finally:
+            self._beside.join()
         if self.memory is not None:
             self.memory.end_epoch()
         self._begun = None
@@ -163,7 +184,8 @@ class TrainingRun:
 
     def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
         """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`)."""
-        model = None if weights == "last" else self.averaged
+        averaged = None if weights == "last" else self.averaged
+        model = None if averaged is None else averaged.module
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in split.parts(VALIDATION_BATCH):
@@ -172,18 +194,18 @@ class TrainingRun:
             total += cross_entropy(logits, labels, reduction="sum").double()
         return int(correct) / len(split), float(total) / len(split)
 
-    def score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (k,) and logits (k, n_classes) of training rows (k,), as they stand, in the
-        middle of training."""
-        logits = self.predict(self.splits.train.images[rows])
-        self.model.train()
-        return self._row_losses(logits, self.splits.train.labels[rows]), logits
+    def step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Train on rows (B,), their losses weighted by `weights` (B,) or by 1; return their losses
+        (B,), their logits (B, n_classes) and the mean loss () as they were before."""
+        losses, logits, mean = self.compiled.train(rows, weights)
+        self.schedule.step()
+        if self.averaged is not None:
+            self.averaged.update()
+        return losses, logits, mean
 
-    @torch.no_grad()
     def predict(self, images: Tensor, model: nn.Module | None = None) -> Tensor:
         """Return logits (k, n_classes) float32 of images (k, H, W, C) uint8, in evaluation mode."""
-        (model or self.model).eval()
-        return self._logits(images, model or self._forward)
+        return self.training_step.predict(images, model)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: everything that the next step depends on."""
@@ -197,7 +219,7 @@ class TrainingRun:
             "averaged": None if self.averaged is None else self.averaged.state_dict(),
             "sampler": self.sampler.state_dict(),
             "begun": None if self._begun is None else self._begun.state_dict(),
-            "augmentation": self.augmentation.generator.get_state(),
+            "augmentation": self.training_step.augmentation.generator.get_state(),
             "memory": None if self.memory is None else self.memory.state_dict(),
         }
 
@@ -213,34 +235,13 @@ class TrainingRun:
         self.results = [EpochResult(**result) for result in state["results"]]
         self.class_picks = state["class_picks"]
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.sampler.load_state_dict(state["sampler"])
         if state["begun"] is not None:
             self._begun = BegunEpoch.from_state(state["begun"], self.device)
-        self.augmentation.generator.set_state(state["augmentation"].cpu())
+        self.training_step.augmentation.generator.set_state(state["augmentation"].cpu())
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])
-
-    def _step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-        logits = self._logits(self.augmentation.read(rows), self._forward)
-        losses = self._row_losses(logits, self.splits.train.labels[rows])
-        (losses if weights is None else weights * losses).mean().backward()
-        self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.averaged is not None:
-            self.averaged.update_parameters(self.model)
-        return losses.detach(), logits.detach()
-
-    def _logits(self, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
-        inputs = self.splits.normalise(images).contiguous(memory_format=self.memory_format)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
-            logits = model(inputs)
-        return logits.float()
-
-    def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        smoothing = self.config.label_smoothing
-        return cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)

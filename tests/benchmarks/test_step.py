@@ -91,7 +91,7 @@ def test_the_plain_loop_augments_as_ours_does() -> None:
     plain = {transform.__class__.__name__ for transform in _transforms(loop)}
     assert plain == {"RandomCrop", "RandomHorizontalFlip", "ToTensor", "Normalize"}
     crop = next(t for t in _transforms(loop) if isinstance(t, RandomCrop))
-    assert crop.padding == TrainingRun(config, splits).augmentation.padding == 2
+    assert crop.padding == TrainingRun(config, splits).training_step.augmentation.padding == 2
 
 
 def test_the_plain_loop_normalises_as_ours_does() -> None:

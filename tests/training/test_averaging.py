@@ -26,7 +26,7 @@ def test_average_is_that_worked_by_hand() -> None:
     for weight in (1.0, 2.0, 6.0, 6.0):
         with torch.no_grad():
             model.weight.fill_(weight)
-        averaged.update_parameters(model)
+        averaged.update()
         found.append(averaged.module.get_parameter("weight").item())
     # n / (n + 1) at first: the plain mean 1, 3/2; then at most exp(-1/2) = 0.6065 is kept.
     kept = math.exp(-0.5)
@@ -39,9 +39,9 @@ def test_running_statistics_are_averaged_and_counts_are_kept() -> None:
     averaged = average_weights(config(eval_weights="ema"), model, 100)
     assert averaged is not None
     for mean in (0.0, 4.0):
-        model.running_mean = torch.tensor([mean])
-        model.num_batches_tracked = torch.tensor(int(mean))
-        averaged.update_parameters(model)
+        model.get_buffer("running_mean").fill_(mean)
+        model.get_buffer("num_batches_tracked").fill_(int(mean))
+        averaged.update()
     assert averaged.module.get_buffer("running_mean").item() == 2.0
     assert averaged.module.get_buffer("num_batches_tracked").item() == 4
 

@@ -87,7 +87,7 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("label_smoothing", 0.0),
     ("label_smoothing", 0.99),
     *((name, value) for name in ("autocast", "channels_last") for value in (True, False, "auto")),
-    ("compile", True),
+    *(("compile", value) for value in ("auto", "graph", "inductor", "off")),
     ("device", "cuda:1"),
     ("seed", 0),
     ("seed", 2**31 - 1),
@@ -145,13 +145,14 @@ NUMBERS = (
     "label_smoothing",
     "validation_size",
 )
-SWITCHES = ("download", "nesterov", "compile", "autocast", "channels_last")
+SWITCHES = ("download", "nesterov", "autocast", "channels_last")
 
 WRONG_TYPES: list[tuple[str, Any]] = [
     *((name, value) for name in STRINGS for value in (3, True, None)),
     *((name, value) for name in INTEGERS for value in ("3", True, 3.0)),
     *((name, value) for name in NUMBERS for value in ("0.5", True, None)),
     *((name, value) for name in SWITCHES for value in (1, "true", None)),
+    *(("compile", value) for value in (True, False, 1, "max-autotune", None)),
     ("data_dir", 3),
     ("sampler_options", [1]),
     ("sampler_options", None),

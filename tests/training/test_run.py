@@ -175,12 +175,17 @@ def test_batch_sampler_changes_neither_initial_weights_nor_crops(
     one, other = (TrainingRun(config(sampler=name), tiny_splits) for name in ("uniform", sampler))
     assert_same_state(one.model.state_dict(), other.model.state_dict())
     rows = torch.arange(50)
-    assert torch.equal(one.augmentation.read(rows), other.augmentation.read(rows))
+    assert torch.equal(
+        one.training_step.augmentation.read(rows), other.training_step.augmentation.read(rows)
+    )
 
 
 def test_weights_crops_and_order_have_seeds_of_their_own(tiny_splits: Splits) -> None:
     run = TrainingRun(config(), tiny_splits)
-    seeds = {run.augmentation.generator.initial_seed(), run.sampler.generator.initial_seed()}
+    seeds = {
+        run.training_step.augmentation.generator.initial_seed(),
+        run.sampler.generator.initial_seed(),
+    }
     assert len(seeds) == 2
     assert 0 not in seeds
 

@@ -40,7 +40,7 @@ def test_epoch_without_a_finite_loss_is_not_saved(tiny_splits: Splits, tmp_path:
 def stop_after_steps(n: int, given: TrainingConfig, splits: Splits, checkpoint: Checkpoint) -> None:
     """Continue a run, and press Ctrl-C while its n-th step is taken."""
     steps = 0
-    step = TrainingRun._step
+    step = TrainingRun.step
 
     def pressed(run: TrainingRun, *arguments: Any) -> Any:
         nonlocal steps
@@ -52,7 +52,7 @@ def stop_after_steps(n: int, given: TrainingConfig, splits: Splits, checkpoint: 
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(TrainingRun, "_step", pressed)
+            patch.setattr(TrainingRun, "step", pressed)
             list(train_epochs(given, splits, checkpoint))
     finally:
         signal.signal(signal.SIGINT, before)
@@ -136,10 +136,10 @@ def test_compiled_model_gives_the_same_losses(tiny_splits: Splits, tmp_path: Pat
     given: dict[str, Any] = {"model": LINEAR, "augment": "none", "epochs": 2}
     plain = results_of(tiny_splits, **given)
     checkpoint = Checkpoint(tmp_path / "c.pt")
-    compiled = numbers(train_epochs(config(compile=True, **given), tiny_splits, checkpoint))
+    compiled = numbers(train_epochs(config(compile="inductor", **given), tiny_splits, checkpoint))
     for one, other in zip(compiled, plain, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-4)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
-    state = checkpoint.load(config(compile=True, **given), CPU)
+    state = checkpoint.load(config(compile="inductor", **given), CPU)
     assert state is not None
     assert list(state["model"]) == list(linear(10).state_dict())

@@ -1,0 +1,160 @@
+"""Compiling: how a training step is run on its device, as `compile` says or as it pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.sampling import captured
+from impon_hpo.sampling.captured import Captured, Function
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.step import TrainingStep
+
+COMPILE_SECONDS = 35.0
+"""What inductor takes for ResNet18 at one shape, with nothing in its cache (studies/speed)."""
+
+GAIN = 0.25
+"""Share of a captured step that inductor then saves on a GPU (studies/speed)."""
+
+_compiled: set[tuple[object, ...]] = set()
+"""The shapes that this process has compiled already: torch keeps what it has compiled."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What a worker knows of the runs that come after one.
+
+    Args:
+        epochs: About how many epochs they will have whose batches have the same shape.
+        say: Gets a line where something is decided about compiling.
+    """
+
+    epochs: float = 0.0
+    say: Callable[[str], None] = lambda line: None
+
+
+class CompiledStep:
+    """A training step as it is run: "off" operation by operation; "graph" captured as a CUDA graph
+    after its first three calls; "inductor" with a model compiled by torch, on a GPU captured, too.
+
+    "auto" is "off" on a CPU. On a GPU it is "graph", and "inductor" from the epoch on at which the
+    seconds measured and the epochs to come say that compiling pays.
+
+    Args:
+        step: The step.
+        config: The settings.
+        scores_watched: Whether what scores rows must run in Python every time.
+        ahead: What comes after this run.
+
+    Raises:
+        ConfigError: `compile = "graph"` without a GPU.
+    """
+
+    def __init__(
+        self, step: TrainingStep, config: TrainingConfig, *, scores_watched: bool, ahead: Ahead
+    ) -> None:
+        self._step, self._asked, self._ahead = step, config.compile, ahead
+        on_gpu = captured.graph_on(step.device) is not None
+        if config.compile == "graph" and not on_gpu:
+            raise ConfigError(
+                "compile = 'graph' needs a CUDA GPU, and this run is on a CPU. Use "
+                "compile = 'auto', which is 'graph' where there is a GPU."
+            )
+        self._may_compile = config.compile == "auto"
+        self.mode: str = config.compile
+        if self.mode == "auto":
+            self.mode = "graph" if on_gpu else "off"
+        image = step.splits.train.images.shape[1:]
+        self._shape = (
+            config.model,
+            config.width,
+            step.splits.n_classes,
+            *image,
+            config.batch_size,
+            step.autocast,
+            step.memory_format,
+        )
+        self.score = self._captured(step.score, capture=self.mode != "off" and not scores_watched)
+        """Rows (k,) -> their losses (k,) and logits (k, n_classes), without gradients."""
+        self._train = self._captured(step.train, capture=self.mode != "off")
+        if self.mode == "inductor" or (self._may_compile and self._shape in _compiled):
+            self._compile()
+
+    def train(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+        """Train on rows (B,), their losses weighted by `weights` (B,) or by 1; return their losses
+        (B,), their logits (B, n_classes) and the mean loss () as they were before.
+
+        Raises:
+            ConfigError: torch cannot do what `compile` asks for.
+        """
+        try:
+            done = self._train(rows, weights)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            self._do_not_compile(error)
+            return self._train(rows, weights)
+        if self.mode == "inductor":
+            _compiled.add(self._shape)
+        return done
+
+    @property
+    def losses_there(self) -> torch.cuda.Event | None:
+        """On a GPU: reached when the losses of the last step are there, before its weights are."""
+        return self._train.result_there
+
+    def epoch_done(self, seconds: float, epochs_left: int) -> None:
+        """Decide, under "auto", whether the epochs to come are compiled.
+
+        Args:
+            seconds: What the steps of the last epoch took.
+            epochs_left: Epochs that this run has left.
+        """
+        if self.mode != "graph" or not self._may_compile or epochs_left == 0:
+            return
+        epochs = epochs_left + self._ahead.epochs
+        if epochs * seconds * GAIN > COMPILE_SECONDS:
+            self._ahead.say(
+                f"compile: about {epochs:.0f} epochs of {seconds:.1f} s are to come, so they are "
+                f"compiled, which takes about {COMPILE_SECONDS:.0f} s and saves a quarter of each"
+            )
+            self._compile()
+
+    def _compile(self) -> None:
+        self.mode = "inductor"
+        self._step.compile()
+        self._train = self._captured(self._step.train)
+
+    def _do_not_compile(self, error: Exception) -> None:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self._asked != "auto":
+            raise ConfigError(
+                f"compile = 'inductor': torch cannot compile this model here: {said} "
+                "Use compile = 'auto' or 'off'."
+            ) from error
+        self._ahead.say(f"compile: torch cannot compile this model here: {said}")
+        self._may_compile = False
+        self.mode = "graph"
+        self._step.do_not_compile()
+        self._train = self._captured(self._step.train)
+
+    def _captured(self, function: Function, *, capture: bool = True) -> Captured:
+        return Captured(
+            function,
+            self._step.device,
+            generators=[self._step.augmentation.generator],
+            capture=capture,
+            refused=partial(_refused, self._asked, self._ahead.say),
+        )
+
+
+def _refused(asked: str, say: Callable[[str], None], reason: str) -> None:
+    if asked == "graph":
+        raise ConfigError(
+            "compile = 'graph': a step of this model cannot be captured as a CUDA graph: "
+            f"{reason}. Use compile = 'off'."
+        )
+    say(f"compile: a step cannot be captured as a CUDA graph and is run as it is: {reason}")

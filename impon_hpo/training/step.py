@@ -1,0 +1,103 @@
+"""The step: model, optimiser and augmentation of a run, and what one batch does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from impon_hpo.training.augmentation import Augmentation
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.device import autocast_pays, memory_format
+from impon_hpo.training.models import build_model
+from impon_hpo.training.optimization import make_optimizer
+from impon_hpo.training.splits import Splits
+
+SHAPES_COMPILED = 64
+"""Input shapes that torch may compile a model for in one process; its own limit is 8."""
+
+
+class TrainingStep:
+    """What is trained and how: rows go in, the losses that they had come out.
+
+    Nothing in it depends on a Python number that changes from step to step, so that a GPU can
+    replay it: the learning rate is a tensor there.
+
+    Args:
+        config: The settings.
+        splits: The data; their device is where everything happens.
+        weights_seed: Seed of the initial weights.
+        crop_seed: Seed of crops and flips.
+
+    Raises:
+        ConfigError: The model does not fit the data.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, splits: Splits, *, weights_seed: int, crop_seed: int
+    ) -> None:
+        self.splits = splits
+        self.device = device = splits.train.labels.device
+        self.label_smoothing = config.label_smoothing
+        self.model = build_model(config, splits, weights_seed).to(device)
+        self.memory_format = memory_format(config, self.model, device)
+        self.model = self.model.to(memory_format=self.memory_format)
+        self.autocast = autocast_pays(config, device)
+        self.optimizer = make_optimizer(config, self.model)
+        self.augmentation = Augmentation(splits.train.images, splits.augment, crop_seed)
+        self._forward: Callable[[Tensor], Tensor] = self.model
+
+    def compile(self) -> None:
+        """Have torch compile the model for training; evaluation stays as it is."""
+        compiled = torch.compile(self.model, dynamic=False)
+
+        def forward(inputs: Tensor) -> Tensor:
+            with torch._dynamo.config.patch(recompile_limit=SHAPES_COMPILED):
+                return compiled(inputs)  # type: ignore[no-any-return]
+
+        self._forward = forward
+
+    def do_not_compile(self) -> None:
+        """Go back to the model as it is."""
+        self._forward = self.model
+
+    def train(self, rows: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
+        """Train on rows (B,) whose losses count `weights` (B,), or 1.
+
+        Yields:
+            The losses (B,) float32 and logits (B, n_classes) float32 that the rows have, and the
+            mean of the losses, () float64; when it is asked for more, the weights change.
+        """
+        logits = self._logits(self.augmentation.read(rows), self._forward)
+        losses = self.row_losses(logits, self.splits.train.labels[rows])
+        yield losses.detach(), logits.detach(), losses.detach().double().mean()
+        (losses if weights is None else weights * losses).mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor, model: nn.Module | None = None) -> Tensor:
+        """Return logits (k, n_classes) float32 of images (k, H, W, C) uint8, in evaluation mode."""
+        model = model or self.model
+        was_training = model.training
+        model.eval()
+        logits = self._logits(images, model)
+        model.train(was_training)
+        return logits
+
+    def score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (k,) and logits (k, n_classes) of training rows (k,), as they stand."""
+        logits = self.predict(self.splits.train.images[rows])
+        return self.row_losses(logits, self.splits.train.labels[rows]), logits
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the training losses (k,) of logits (k, n_classes)."""
+        return cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+
+    def _logits(self, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
+        inputs = self.splits.normalise(images).contiguous(memory_format=self.memory_format)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = model(inputs)
+        return logits.float()

@@ -24,6 +24,9 @@ from impon_hpo.training.splits import Split, Splits
 
 VALIDATION_BATCH = 2000
 
+RECIPES = {"eager": None, "compiled": "reduce-overhead", "tuned": "max-autotune"}
+"""The modes of `torch.compile` on a GPU; the last one takes minutes for each input shape."""
+
 
 class RecipeLoop:
     """One run of the recipe loop with the model, sizes, optimiser and schedule of `config`.
@@ -33,11 +36,11 @@ class RecipeLoop:
     Args:
         config: The settings.
         splits: The data; their device is where it trains: a GPU in bfloat16, a CPU in float32.
-        compiled: Whether `torch.compile` takes the model for training, on a GPU with mode
-            "max-autotune", which takes minutes; validation would take as many again.
+        recipe: A key of `RECIPES`: how torch compiles the model for training. Validation is not
+            compiled: that would take as long again.
     """
 
-    def __init__(self, config: TrainingConfig, splits: Splits, *, compiled: bool) -> None:
+    def __init__(self, config: TrainingConfig, splits: Splits, recipe: str) -> None:
         device = splits.train.labels.device
         on_gpu = device.type == "cuda"
         torch.backends.cudnn.benchmark = True
@@ -52,9 +55,8 @@ class RecipeLoop:
             if isinstance(module, nn.BatchNorm2d):
                 module.float()
         self.forward: Callable[[Tensor], Tensor] = self.model
-        if compiled:
-            mode = "max-autotune" if on_gpu else "default"
-            self.forward = torch.compile(self.model, mode=mode)
+        if recipe != "eager":
+            self.forward = torch.compile(self.model, mode=RECIPES[recipe] if on_gpu else None)
         self.images = self._prepared(splits, splits.train)
         self.images = pad(self.images, [self.padding] * 4)
         self.labels = splits.train.labels

@@ -21,6 +21,7 @@ from impon_hpo.benchmarks.measure import (
 )
 from impon_hpo.benchmarks.step import step_config
 from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.captured import WARM_UP
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from impon_hpo.training.device import find_device
@@ -48,9 +49,10 @@ def measure_sampling(
 ) -> Measurement:
     """Time draw and observe of batch samplers between training steps, and uniform's steps, in turn.
 
-    Every sampler trains the same model: what a step leaves in the caches is part of what choosing
+    Every sampler has a run of its own: what a step leaves in the caches is part of what choosing
     costs (twice and more of what it takes alone). Methods that score by a forward pass are charged
-    for it.
+    for it. On a GPU choosing may run beside the step before it: what is counted is how long the
+    next step waits for it, and the steps have a column of their own.
 
     Args:
         samplers: Their names; empty: all.
@@ -69,31 +71,43 @@ def measure_sampling(
     check_rounds(rounds)
     place = find_device(device)
     config = step_config(width=width, batch_size=batch_size, rounds=rounds)
-    config = with_settings(config, {"compile": compile})
+    # A run without end: what changes over a run stays as it is at the beginning.
+    config = with_settings(config, {"compile": compile, "epochs": 10**6})
     splits = make_splits(config, n_train=n_rows, side=side, device=place)
     splits = dataclasses.replace(splits, reference=made_reference(n_rows, place))
-    run = TrainingRun(config, splits)
-    asked = list(samplers or SAMPLERS)
-    made = {
-        name: make_bench_sampler(name, splits.rows(), batch_size, run.model)
-        for name in dict.fromkeys(["uniform", *asked])
-    }
+    asked = list(dict.fromkeys(samplers or SAMPLERS))
     around = surroundings(str(place))
-    train_steps(run, made["uniform"], 1)
-    n_steps = round(ROUND_SECONDS / sum(train_steps(run, made["uniform"], 1)))
-    n_steps = max(1, min(STEPS, n_steps))
+
+    def run_of(name: str, n_steps: int) -> TrainingRun:
+        fraction = min(1.0, n_steps * batch_size / n_rows)
+        changed = {"sampler": name, "sampler_options": options(name), "epoch_fraction": fraction}
+        return TrainingRun(with_settings(config, changed), splits)
+
+    def options(name: str) -> dict[str, Any]:
+        wide = {"bank_size": 2 * batch_size} if batch_size > 200 else {}  # the paper's bank
+        if name == "placebo":
+            return {"of": "impon", "options": wide}
+        return wide if name in ("impon", "impon-low") else {}
+
+    probe = run_of("uniform", WARM_UP + 1)
+    train_steps(probe, 1)
+    n_steps = max(1, min(STEPS, round(ROUND_SECONDS / sum(train_steps(probe, 2)))))
+    made = {name: run_of(name, n_steps) for name in dict.fromkeys(["uniform", *asked])}
     chosen: dict[str, list[float]] = {name: [] for name in made}
-    steps: list[float] = []
-    for at in range(-1, rounds):  # the first one is a warm-up
-        for name, sampler in made.items():
-            choosing, stepping = train_steps(run, sampler, n_steps)
-            if at >= 0:
+    stepped: dict[str, list[float]] = {name: [] for name in made}
+    n_before = 2 + WARM_UP // n_steps  # rounds that warm up
+    for at in range(n_before + rounds):
+        for name, run in made.items():
+            choosing, stepping = train_steps(run, at + 1)
+            if at >= n_before:
                 chosen[name].append(choosing)
-                steps += [choosing + stepping] if name == "uniform" else []
+                stepped[name].append(stepping)
+    steps = [sum(both) for both in zip(chosen["uniform"], stepped["uniform"], strict=True)]
     rows = [
-        dict[str, Any](sampler=name, forward="yes" if made[name].needs_forward else "no")
+        dict[str, Any](sampler=name, forward="yes" if made[name].sampler.needs_forward else "no")
         | spread(chosen[name]).scaled(1e3).columns("ms")
         | ratios(chosen[name], steps).scaled(100).columns("percent_of_step")
+        | {"step_ms": spread(stepped[name]).scaled(1e3).columns("ms")["ms"]}
         for name in asked
     ]
     settings = {
@@ -102,32 +116,19 @@ def measure_sampling(
         "rows": n_rows,
         "batch_size": batch_size,
         "rounds": rounds,
-        "compile": run.compiled.mode,
+        "compile": made["uniform"].compiled.mode,
         "steps": n_steps,
         "step_ms": spread(steps).scaled(1e3).columns("ms")["ms"],
     }
     return Measurement("sampling", settings, around, rows)
 
 
-def train_steps(run: TrainingRun, sampler: BatchSampler, n: int) -> tuple[float, float]:
-    """Take n steps on the batches of a sampler; return the seconds a step of choosing and of the
-    rest."""
+def train_steps(run: TrainingRun, epoch: int) -> tuple[float, float]:
+    """Take the steps of an epoch; return the seconds a step of choosing and of the rest."""
     timer = PhaseTimer(run.device)
-    scoring = run.training_step.score if sampler.watches_scoring else run.compiled.score
-
-    def score(rows: Tensor) -> tuple[Tensor, Tensor]:
-        losses, logits = scoring(rows)
-        return losses, logits
-
-    run.model.train()
-    for _ in range(n):
-        with timer.phase("choosing"):
-            draw = sampler.draw(score)
-        with timer.phase("stepping"):
-            losses, logits, _ = run.step(draw.rows, draw.weights)
-        with timer.phase("choosing"):
-            sampler.observe(draw, losses, logits)
-    return timer.seconds("choosing") / n, timer.seconds("stepping") / n
+    run.train_rows(epoch, timer)
+    n = run.steps_per_epoch
+    return timer.seconds("drawing") / n, timer.seconds("stepping") / n
 
 
 def measure_growth(

@@ -19,7 +19,8 @@ from impon_hpo.errors import ImponHpoError
 class SideProcess:
     """Builds a side in a new process, and runs it there whenever it is called.
 
-    It ends with the process that made it.
+    It ends with the process that made it. `peak_gpu_bytes` is what it has held of a GPU's memory at
+    most, 0 without one.
 
     Args:
         build: Returns what is run; a function of a module, since it is sent to the process.
@@ -34,6 +35,7 @@ class SideProcess:
         # clean as a new one, without the seconds that importing takes.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([build.__module__])
+        self.peak_gpu_bytes = 0
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve, args=(theirs, build, arguments, torch.get_num_threads())
@@ -45,7 +47,8 @@ class SideProcess:
     def __call__(self) -> Any:
         """Run the side once and return what it returned."""
         self._pipe.send(True)
-        return self._receive()
+        said, self.peak_gpu_bytes = self._receive()
+        return said
 
     def __enter__(self) -> SideProcess:
         return self
@@ -82,7 +85,9 @@ def _serve(
         run = build(**arguments)
         pipe.send((True, None))
         while pipe.recv():
-            pipe.send((True, run()))
+            done = run()
+            held = torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0
+            pipe.send((True, (done, held)))
     except EOFError:  # the other end has closed it
         return
     except Exception as error:

@@ -37,7 +37,7 @@ def measure_step(
     n_rows: int,
     batch_size: int,
     rounds: int,
-    n_workers: int,
+    n_workers: Sequence[int],
     device: str = "auto",
     tried: Sequence[str] = (),
     recipes: Sequence[str] = (),
@@ -53,10 +53,10 @@ def measure_step(
         n_rows: Training rows; a tenth of that is validated.
         batch_size: Rows a step.
         rounds: Epochs that count of each side; one more is not counted.
-        n_workers: Worker processes of the plain loop's DataLoader; 0: only the loop without any.
+        n_workers: Worker processes of the plain loop's DataLoader, a side for each number.
         device: As in a study file.
         tried: "key=value" of settings, each a further side: ours with that one changed.
-        recipes: "eager", "compiled" or both: the recipe loop as further sides.
+        recipes: "eager", "compiled", "tuned": the recipe loop as further sides.
 
     Raises:
         ConfigError: A size or setting does not fit, there is no round, or the device is not there.
@@ -77,16 +77,17 @@ def measure_step(
     around = surroundings(str(place))
     with ExitStack() as stack:
         sides = {OURS: stack.enter_context(SideProcess(build_ours, shared))}
-        for workers in sorted({0, n_workers}):
+        for workers in sorted(set(n_workers)):
             process = SideProcess(build_plain, shared | {"n_workers": workers})
             sides[f"plain loop, {workers} workers"] = stack.enter_context(process)
         for recipe in dict.fromkeys(recipes):
-            process = SideProcess(build_recipe, shared | {"compiled": recipe == "compiled"})
+            process = SideProcess(build_recipe, shared | {"recipe": recipe})
             sides[f"recipe loop, {recipe}"] = stack.enter_context(process)
         for name, other in changed.items():
             process = SideProcess(build_ours, shared | {"config": other})
             sides[name] = stack.enter_context(process)
         with_first = alternate(sides, rounds + 1, warm_up=0)
+        held = {name: side.peak_gpu_bytes for name, side in sides.items()}
     seconds = {name: taken[1:] for name, taken in with_first.items()}
     sizes = {name: other.batch_size for name, other in changed.items()}
     trained = {name: n_rows - n_rows % sizes.get(name, batch_size) for name in sides}
@@ -95,6 +96,7 @@ def measure_step(
         | spread([trained[name] / taken for taken in seconds[name]]).columns("rows_per_second")
         | ratios(seconds[name], seconds[OURS]).columns("times_ours")
         | {"first_epoch_seconds": round(with_first[name][0], 2)}
+        | {"peak_gpu_mib": held[name] >> 20}
         for name in sides
     ]
     settings = {
@@ -124,11 +126,11 @@ def build_plain(
 
 
 def build_recipe(
-    *, config: TrainingConfig, n_rows: int, side: int, device: str, compiled: bool
+    *, config: TrainingConfig, n_rows: int, side: int, device: str, recipe: str
 ) -> Callable[[], PlainEpoch]:
     """Return what trains the next epoch of the recipe loop and validates."""
     splits = make_splits(config, n_train=n_rows, side=side, device=torch.device(device))
-    return RecipeLoop(config, splits, compiled=compiled).train_epoch
+    return RecipeLoop(config, splits, recipe).train_epoch
 
 
 def step_config(*, width: int, batch_size: int, rounds: int) -> TrainingConfig:

@@ -32,6 +32,7 @@ class Recipe(StrEnum):
 
     eager = "eager"
     compiled = "compiled"
+    tuned = "tuned"
 
 
 @benchmark.command()
@@ -42,8 +43,11 @@ def step(
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     rounds: Rounds = 5,
     loader_workers: Annotated[
-        int, typer.Option(min=0, help="Worker processes of the plain loop's DataLoader.")
-    ] = 2,
+        list[int] | None,
+        typer.Option(
+            min=0, help="Worker processes of the plain loop; may be repeated; default 0 and 2."
+        ),
+    ] = None,
     tried: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +73,7 @@ def step(
         n_rows=rows,
         batch_size=batch_size,
         rounds=rounds,
-        n_workers=loader_workers,
+        n_workers=[0, 2] if loader_workers is None else loader_workers,
         device=device,
         tried=tried or [],
         recipes=recipe or [],

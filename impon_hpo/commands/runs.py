@@ -212,6 +212,7 @@ def _run_study(
         references=References(study_file.runs / "references", say=progress.note),
         checkpoints=checkpoints,
         on_epoch=guard.epoch,
+        n_trials=n_trials,
     )
     check_fit(config, study_file.space, objective.splits)
     opened = opened or open_storage(address, create=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from inspect import ismethod
@@ -46,23 +47,27 @@ class CudaGraph:
 
     def __init__(self, function: Function, inputs: Inputs, generators: Sequence[Any]) -> None:
         self._inputs = inputs
-        self._outputs: tuple[Tensor, ...] = ()
+        self._generators = generators
         self._graphs: list[torch.cuda.CUDAGraph] = []
-        parts = _parts(function, inputs)
+        with self._next_graph():
+            result = function(*inputs)
+            self._outputs = result if isinstance(result, tuple) else next(result)
+        if not isinstance(result, tuple):
+            with self._next_graph():
+                _end(result)
+
+    @contextmanager
+    def _next_graph(self) -> Iterator[None]:
+        graph = torch.cuda.CUDAGraph()
+        for generator in self._generators:
+            graph.register_generator_state(generator)
+        # The second one goes on with the memory of the first. Other threads, such as the one that
+        # renews a lease, may go on meanwhile.
+        pool = self._graphs[0].pool() if self._graphs else None
         stream = _side_stream(torch.cuda.current_device())
-        while True:
-            graph = torch.cuda.CUDAGraph()
-            for generator in generators:
-                graph.register_generator_state(generator)
-            # The parts share their memory: one begins with what the other leaves. Other threads,
-            # such as the one that renews a lease, may go on meanwhile.
-            pool = self._graphs[0].pool() if self._graphs else None
-            with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
-                done = next(parts, None)
-            self._graphs.append(graph)
-            if done is None:
-                break
-            self._outputs = done
+        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+            yield
+        self._graphs.append(graph)
 
     def replay(self, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
         first, *rest = self._graphs
@@ -80,23 +85,19 @@ def _side_stream(index: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(index)
 
 
-def _parts(function: Function, inputs: Inputs) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the result of a function, and then do what it has left to do."""
-    result = function(*inputs)
-    if isinstance(result, tuple):
-        yield result
-    else:
-        yield from result
-
-
 def call(function: Function, inputs: Inputs, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
     """Call a function to its end and return its result; call `halfway` when that is there."""
-    parts = _parts(function, inputs)
-    result = next(parts)
+    result = function(*inputs)
+    outputs = result if isinstance(result, tuple) else next(result)
     halfway()
-    for _ in parts:
+    if not isinstance(result, tuple):
+        _end(result)
+    return outputs
+
+
+def _end(rest: Iterator[tuple[Tensor, ...]]) -> None:
+    for _ in rest:
         raise AssertionError("a captured function yields once")
-    return result
 
 
 def graph_on(device: torch.device) -> type[Graph] | None:
@@ -120,8 +121,8 @@ class Captured:
     call to call goes in as a tensor, what it changes it changes in place. Its first calls are made
     as they are, and are the warm-up; calls with inputs of other shapes, or None for other ones,
     have a graph of their own. A function that yields its result instead of returning it is two
-    graphs, and what uses the result may begin between them. A function that waits for the GPU cannot be captured; it is found out
-    by its last call before the capture.
+    graphs, and what uses the result may begin between them. A function that waits for the GPU
+    cannot be captured; it is found out by its last call before the capture.
 
     Args:
         function: What is called. A bound method is not kept alive by this object.

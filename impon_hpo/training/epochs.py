@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.held_signals import HeldSignals
@@ -18,6 +19,7 @@ def train_epochs(
     splits: Splits,
     checkpoint: Checkpoint | None = None,
     memory: RowMemory | None = None,
+    ahead: Ahead | None = None,
 ) -> Iterator[EpochResult]:
     """Train as `config` says and yield the result of each epoch as it ends.
 
@@ -27,13 +29,14 @@ def train_epochs(
         checkpoint: Where to continue from, if something is there, and to save after each epoch
             and when Ctrl-C or SIGTERM ends the run in the middle of one.
         memory: Takes in what the run observes of each row; kept in the checkpoint, too.
+        ahead: What comes after this run, and who is told how it is compiled.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data.
         CheckpointError: The checkpoint is broken or of another run.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
-    run = TrainingRun(config, splits, memory)
+    run = TrainingRun(config, splits, memory, ahead)
     if checkpoint is not None:
         run.continue_from(checkpoint)
     yield from epochs_left(run, checkpoint)

@@ -12,6 +12,7 @@ from typing import Any
 from impon_hpo.environment import environment
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epochs import train_epochs
@@ -74,7 +75,7 @@ def train(
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
         say(f"continuing from {checkpoint.path}")
-    for result in train_epochs(config, splits, checkpoint, memory):
+    for result in train_epochs(config, splits, checkpoint, memory, Ahead(say=say)):
         seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
         say(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from impon_hpo.environment import cache_folder
 from impon_hpo.errors import ImponHpoError, NonFiniteLossError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED
 from impon_hpo.storage import ArtifactStore
+from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
@@ -64,6 +66,8 @@ class Objective:
         checkpoints: Where trials are saved after every epoch, so that one that was put back among
             the waiting ones goes on where it was; default: nowhere.
         on_epoch: Called after every new epoch, before the pruner is asked.
+        n_trials: Trials that the study is to have, from which `compile = "auto"` works out what
+            compiling would save; default: not known, so only the trial's own epochs count.
 
     Raises:
         ConfigError: The space does not fit the settings, or the device is not there.
@@ -79,6 +83,7 @@ class Objective:
         references: References | None = None,
         checkpoints: Checkpoints | None = None,
         on_epoch: OnEpoch | None = None,
+        n_trials: int | None = None,
     ) -> None:
         check_space(config, space)
         self.config = config
@@ -92,6 +97,8 @@ class Objective:
             check_reference(config)
         self._checkpoints = checkpoints
         self._on_epoch = on_epoch
+        self._n_trials = n_trials
+        self._epochs_here = Counter[tuple[object, ...]]()
 
     @property
     def splits(self) -> Splits:
@@ -168,11 +175,20 @@ class Objective:
         if self._checkpoints is not None:
             checkpoint = self._checkpoints.of(trial.study, trial.number)
         config, splits, memory = self._with_reference(trial, config, begun)
-        course.run = resumed_run(config, splits, memory, checkpoint, self._references.say)
-        yield from all_epochs(course.run, checkpoint)
+        course.run = resumed_run(config, splits, memory, checkpoint, self._ahead(trial, config))
+        for result, new in all_epochs(course.run, checkpoint):
+            self._epochs_here[_shape(config)] += new
+            yield result, new
         reached = course.results[-1].val_accuracy
         if memory is not None and learnt_enough(reached, self.splits.n_classes):
             self._references.learn(trial.study, self.config, splits, memory)
+
+    def _ahead(self, trial: optuna.Trial, config: TrainingConfig) -> Ahead:
+        """Return about how many epochs of this trial's shape this worker has before it afterwards:
+        as many a trial of the study as until now."""
+        n_left = max(0, (self._n_trials or 0) - trial.number - 1)
+        so_far = self._epochs_here[_shape(config)] / (trial.number + 1)
+        return Ahead(so_far * n_left, self._references.say)
 
     def _with_reference(
         self, trial: optuna.Trial, config: TrainingConfig, begun: Begun
@@ -206,6 +222,11 @@ class Objective:
             trial.set_user_attr(f"impon:{name}", number)
         if self._artifact_store is not None and course.run is not None:
             upload_files(trial, self._artifact_store, course.run, results)
+
+
+def _shape(config: TrainingConfig) -> tuple[object, ...]:
+    """Return what decides whether two configurations can share what is compiled."""
+    return config.model, config.width, config.batch_size
 
 
 def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from impon_hpo.console import Say
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import epochs_left
@@ -20,20 +20,20 @@ def resumed_run(
     splits: Splits,
     memory: RowMemory | None,
     checkpoint: Checkpoint | None,
-    say: Say,
+    ahead: Ahead,
 ) -> TrainingRun:
     """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
     deleted."""
-    run = TrainingRun(config, splits, memory)
+    run = TrainingRun(config, splits, memory, ahead)
     if checkpoint is not None:
         try:
             run.continue_from(checkpoint)
         except CheckpointError as error:
-            say(f"{error} The trial begins anew.")
+            ahead.say(f"{error} The trial begins anew.")
             checkpoint.delete()
             if memory is not None:
                 memory.clear()
-            run = TrainingRun(config, splits, memory)
+            run = TrainingRun(config, splits, memory, ahead)
     return run
 
 

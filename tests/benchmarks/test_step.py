@@ -24,7 +24,14 @@ CPU = torch.device("cpu")
 
 def measure(**given: Any) -> Measurement:
     """Measure epochs of two batches of 20 small images, beside a plain loop without workers."""
-    usual = {"width": 2, "side": 8, "n_rows": 40, "batch_size": 20, "rounds": 1, "n_workers": 0}
+    usual: dict[str, Any] = {
+        "width": 2,
+        "side": 8,
+        "n_rows": 40,
+        "batch_size": 20,
+        "rounds": 1,
+        "n_workers": [0],
+    }
     return measure_step(**({"device": "cpu"} | usual | given))
 
 
@@ -57,7 +64,7 @@ def test_no_round_is_refused() -> None:
 
 def test_all_sides_train_and_validate_the_same_rows() -> None:
     config = step_config(width=2, batch_size=16, rounds=1)
-    recipe = RecipeLoop(config, made(config), compiled=False).train_epoch()
+    recipe = RecipeLoop(config, made(config), "eager").train_epoch()
     assert (recipe.rows_trained, recipe.rows_validated) == (32, 10)
     ours = build_ours(config=config, n_rows=40, side=8, device="cpu")()
     plain = build_plain(config=config, n_rows=40, side=8, device="cpu", n_workers=0)()
@@ -70,7 +77,7 @@ def test_all_sides_compute_the_same_where_order_and_augmentation_do_not_matter()
     config = step_config(width=4, batch_size=40, rounds=3).model_copy(update={"augment": "none"})
     splits = make_splits(config, n_train=40, side=8, device=CPU)
     ours, plain = TrainingRun(config, splits), PlainLoop(config, splits, n_workers=0)
-    recipe = RecipeLoop(config, splits, compiled=False)
+    recipe = RecipeLoop(config, splits, "eager")
     for other in (plain, recipe):
         other.model.load_state_dict(ours.model.state_dict())
     for _ in range(3):
@@ -105,7 +112,7 @@ def test_the_plain_loop_normalises_as_ours_does() -> None:
 def test_the_recipe_loop_augments_as_ours_does() -> None:
     config = step_config(width=2, batch_size=40, rounds=1)
     splits = made(config, side=16)
-    loop = RecipeLoop(config, splits, compiled=False)
+    loop = RecipeLoop(config, splits, "eager")
     plain = splits.normalise(splits.train.images)
     padded = torch.nn.functional.pad(plain, [2] * 4)
     torch.testing.assert_close(loop.images, padded)

@@ -28,7 +28,9 @@ WARM_UP = 3
 class Graph(Protocol):
     """The work of a function on tensors that stay where they are."""
 
-    def __init__(self, function: Function, inputs: Inputs, generators: Sequence[Any]) -> None: ...
+    def __init__(
+        self, function: Function, inputs: Inputs, generators: Sequence[Any], lane: str
+    ) -> None: ...
 
     def replay(self, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
         """Do the work on what the inputs hold now, and return copies of what came of it; call
@@ -43,11 +45,15 @@ class CudaGraph:
         function: What it does.
         inputs: Tensors on the GPU that it reads, or None.
         generators: The random generators that it draws from, beside torch's own.
+        lane: Names the stream that it is recorded on.
     """
 
-    def __init__(self, function: Function, inputs: Inputs, generators: Sequence[Any]) -> None:
+    def __init__(
+        self, function: Function, inputs: Inputs, generators: Sequence[Any], lane: str
+    ) -> None:
         self._inputs = inputs
         self._generators = generators
+        self._stream = _side_stream(torch.cuda.current_device(), lane)
         self._graphs: list[torch.cuda.CUDAGraph] = []
         with self._next_graph():
             result = function(*inputs)
@@ -64,8 +70,7 @@ class CudaGraph:
         # The second one goes on with the memory of the first. Other threads, such as the one that
         # renews a lease, may go on meanwhile.
         pool = self._graphs[0].pool() if self._graphs else None
-        stream = _side_stream(torch.cuda.current_device())
-        with torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
             yield
         self._graphs.append(graph)
 
@@ -80,8 +85,12 @@ class CudaGraph:
 
 
 @cache
-def _side_stream(index: int) -> torch.cuda.Stream:
-    """Return the stream of warm-ups and captures: one, since libraries keep memory for each."""
+def _side_stream(index: int, lane: str) -> torch.cuda.Stream:
+    """Return the stream of the warm-ups and captures of a lane.
+
+    Libraries keep a workspace for each stream, and a graph uses that of the stream it was recorded
+    on: so one stream for all that runs in turn, and others for what runs beside it.
+    """
     return torch.cuda.Stream(index)
 
 
@@ -128,6 +137,7 @@ class Captured:
         function: What is called. A bound method is not kept alive by this object.
         device: Where its tensors are.
         generators: The random generators that it draws from, beside torch's own.
+        lane: Functions that may run at the same time have different ones.
         capture: False: the function is called at every call, on a GPU, too.
         refused: Called with the reason where it cannot be captured; it is then called as it is. It
             may raise. Default: nothing is said.
@@ -139,6 +149,7 @@ class Captured:
         device: torch.device,
         *,
         generators: Sequence[torch.Generator] = (),
+        lane: str = "sampling",
         capture: bool = True,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
@@ -147,6 +158,7 @@ class Captured:
             WeakMethod(function) if ismethod(function) else lambda: function
         )
         self._generators = generators
+        self._lane = lane
         self._refused = refused
         self._device = device
         self._graph_type = graph_on(device) if capture else None
@@ -173,7 +185,7 @@ class Captured:
         if kind.graph is None:
             kind.inputs = [None if one is None else one.clone() for one in inputs]
             try:
-                kind.graph = self._graph_type(function, kind.inputs, self._generators)
+                kind.graph = self._graph_type(function, kind.inputs, self._generators, self._lane)
             except Exception as error:
                 self._give_up(f"{type(error).__name__}: {error}")
                 return call(function, inputs, self._halfway)
@@ -196,7 +208,7 @@ class Captured:
         if self._device.type != "cuda":
             return call(function, inputs, self._halfway)
         here = torch.cuda.current_stream(self._device)
-        stream = _side_stream(here.device_index)
+        stream = _side_stream(here.device_index, self._lane)
         stream.wait_stream(here)
         with torch.cuda.stream(stream):
             outputs = call(function, inputs, self._halfway)

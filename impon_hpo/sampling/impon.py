@@ -137,37 +137,34 @@ class Impon(BatchSampler):
             self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
-        choose, describe = self._choose, self._describe
-        if self.bank_schedule != "constant":  # another shape at every step
-            choose, describe = self._chosen, self._described
-        if self.pick == "proportional":
+        if self.bank_schedule == "constant":
+            bank, features = self._bank()
             self._wait_for_weights()
-        rows, features = choose()
-        self._wait_for_weights()
-        scores, context = describe(features)
+            rows, scores, context = self._choose(bank, features)
+        else:  # another shape at every step
+            bank, features = self._drawn_bank()
+            self._wait_for_weights()
+            rows, scores, context = self._chosen(bank, features)
         return Draw(rows, scores=scores, context=context)
 
     def _capture(self) -> None:
-        self._choose = Captured(self._chosen, self.rows.device, generators=[self.generator])
-        self._describe = Captured(self._described, self.rows.device)
+        device, generators = self.rows.device, [self.generator]
+        self._bank = Captured(self._drawn_bank, device, generators=generators)
+        self._choose = Captured(self._chosen, device, generators=generators)
 
-    def _chosen(self) -> tuple[Tensor, Tensor]:
-        """Return the rows (B,) of a batch and their features (B, d - 1)."""
+    def _drawn_bank(self) -> tuple[Tensor, Tensor]:
+        """Return the rows (N,) of a bank and their features (N, d - 1)."""
         bank = draw_bank(len(self.rows), self._current_bank_size(), self.generator)
-        features = self._features(bank)
-        # The norm is the same for all, so the highest are the highest without it, too.
-        norm = self._shared(features) if self.pick == "proportional" else features.new_zeros(1)
-        picked = self._pick(self._seen(self.estimator.predict(features, shared=norm)))
-        return bank.index_select(0, picked), features.index_select(0, picked)
+        return bank, self._features(bank)
 
-    def _described(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (B,) and context vectors (B, d) of rows with these features (B, d - 1)."""
-        norm = self._shared(features)
+    def _chosen(self, bank: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows (B,) of a batch, their scores (B,) and context vectors (B, d)."""
+        norm = self._norm().to(features)[None]  # of no parameters: a zero on the CPU
         scores = self.estimator.predict(features, shared=norm)
-        return scores, torch.cat([features, norm.expand(len(features), 1)], dim=1)
-
-    def _shared(self, features: Tensor) -> Tensor:
-        return self._norm().to(features)[None]  # of no parameters: a zero on the CPU
+        picked = self._pick(self._seen(scores))
+        rows, scores, chosen = (part.index_select(0, picked) for part in (bank, scores, features))
+        context = torch.cat([chosen, norm.expand(len(picked), 1)], dim=1)
+        return rows, scores, context
 
     def _current_bank_size(self) -> int:
         if self.bank_schedule == "constant":

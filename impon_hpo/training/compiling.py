@@ -146,6 +146,7 @@ class CompiledStep:
             function,
             self._step.device,
             generators=[self._step.augmentation.generator],
+            lane="training",
             capture=capture,
             refused=partial(_refused, self._asked, self._ahead.say),
         )

@@ -8,7 +8,8 @@
 #   PYTHON  the Python to use (python3)
 #   IMAGES  a folder of images, one folder a class, in place of torchvision's CIFAR-10
 #   ARMS    of the parts cifar10 and paper, in place of all
-#   BATCHES of the parts step and sampling ("512 128"); ROUNDS of each side (3)
+#   BATCHES, MODES, RECIPES  of the parts step and sampling: "512 128", "off inductor", "eager
+#           compiled"; "tuned" takes minutes more. ROUNDS of each side: 3
 #   SMALL   1: tiny sizes on a CPU, to rehearse it
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -51,11 +52,12 @@ tests() {
 }
 
 step() {
-  local tried=() batch
-  for mode in off "${modes[@]}"; do tried+=(--try "compile=$mode"); done
+  local tried=() recipes=() batch mode recipe
+  for mode in ${MODES:-off inductor}; do tried+=(--try "compile=$mode"); done
+  for recipe in ${RECIPES:-eager compiled}; do recipes+=(--recipe "$recipe"); done
   for batch in "${batches[@]}"; do
     keep "step-$batch.json" hpo benchmark step "${size[@]}" --batch-size "$batch" \
-      --loader-workers "$workers" "${tried[@]}" --recipe eager --recipe compiled --format json
+      --loader-workers "$workers" "${tried[@]}" "${recipes[@]}" --format json
   done
 }
 
@@ -71,20 +73,15 @@ sampling() {
 }
 
 cifar10() {
-  local arm
+  local arm begun
   for arm in ${ARMS:-uniform impon memory paced}; do
-    keep "cifar10-$arm.json" timed hpo tune studies/cifar10 --arm "$arm" --trials "$trials" \
+    begun=$SECONDS
+    keep "cifar10-$arm.json" hpo tune studies/cifar10 --arm "$arm" --trials "$trials" \
       "${run[@]}" --format json
+    echo "$arm,$((SECONDS - begun))" >>"$out/cifar10-seconds.csv"
   done
-  hpo status studies/cifar10 "${run[@]}" --format json >"$out/cifar10-status.json"
   cp runs/cifar10/trials.csv "$out/cifar10-trials.csv"
   cp runs/cifar10/epochs.csv "$out/cifar10-epochs.csv"
-}
-
-timed() {
-  local begun=$SECONDS
-  "$@" || return
-  echo "{\"seconds\": $((SECONDS - begun))}"
 }
 
 paper() {

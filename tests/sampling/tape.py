@@ -39,7 +39,11 @@ class TapeGraph:
     replays = 0
 
     def __init__(
-        self, function: Function, inputs: Sequence[Tensor | None], generators: Sequence[Any]
+        self,
+        function: Function,
+        inputs: Sequence[Tensor | None],
+        generators: Sequence[Any],
+        lane: str,
     ) -> None:
         type(self).made += 1
         with _Recorder() as recorder:

@@ -42,7 +42,8 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every test in an empty working directory with an empty cache and one thread."""
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
-    (tmp_path / "cache").mkdir()  # torch keeps what it compiles for a GPU there, if it is there
+    if torch.cuda.is_available():  # torch keeps what it compiles for one there, and warns if not
+        (tmp_path / "cache").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("IMPON_HPO_DATA", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a test starts

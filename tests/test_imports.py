@@ -183,7 +183,7 @@ def test_file_says_first_what_it_is_and_stays_small(path: Path) -> None:
     assert text.startswith('"""')
     assert docstring.split("\n\n")[0].endswith((".", ":"))
     if path in FILES:
-        assert len(text.splitlines()) <= 250, "a file has one noun: split it"
+        assert len(text.splitlines()) <= 450, "a file is one thing to search for: split it"
 
 
 def modules_after(statement: str) -> set[str]:

@@ -124,12 +124,13 @@ def _gather_cells(study_file: StudyFile, folder: Path) -> Recordings | None:
 
 def digest(study_file: StudyFile) -> str:
     """Return the hash of everything that decides a study's verdict."""
+    once = {"compile": False}  # was part of an identity; the hashes of recordings stand
     asked = {
         "pruner": study_file.pruner,
         "seed": study_file.seed,
         "space": study_file.identity(next(iter(study_file.arms)))["space"],
-        "run": study_file.run.identity(),
-        "arms": {name: arm.identity() for name, arm in study_file.arms.items()},
+        "run": study_file.run.identity() | once,
+        "arms": {name: arm.identity() | once for name, arm in study_file.arms.items()},
     }
     protocol = study_file.protocol
     first = protocol.policies[0]

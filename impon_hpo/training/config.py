@@ -114,8 +114,8 @@ class TrainingConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values: all but where the data
-        lie, whether they may be fetched, and the device."""
-        settings = self.model_dump(exclude={"data_dir", "download", "device"})
+        lie, whether they may be fetched, and the device and how steps are run on it."""
+        settings = self.model_dump(exclude={"data_dir", "download", "device", "compile"})
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
 
     @model_validator(mode="after")

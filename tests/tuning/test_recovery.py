@@ -52,7 +52,7 @@ def at_call(n: int, function: Callable[..., Any], *, after: bool = False) -> Cal
 
 
 WHERE: dict[str, tuple[Any, str, bool]] = {
-    "in an epoch": (TrainingRun, "_step", False),
+    "in an epoch": (TrainingRun, "step", False),
     "before the checkpoint is renamed": (Path, "replace", False),
     "between checkpoint and report": (optuna.Trial, "report", False),
     "between report and pruner": (optuna.Trial, "should_prune", False),

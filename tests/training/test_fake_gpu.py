@@ -1,0 +1,116 @@
+"""The training step on a GPU that is not there: forward on fake tensors, all of it on `meta`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from impon_hpo.sampling.captured import call
+from impon_hpo.sampling.reference import Reference
+from impon_hpo.training.augmentation import Augmentation
+from impon_hpo.training.averaging import AveragedWeights
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits
+from tests.sampling.fake_gpu import GPU, FakeDevice
+from tests.training.runs import BATCH, config
+
+META = torch.device("meta")
+
+
+def made_run(splits: Splits, **given: Any) -> TrainingRun:
+    """A run on data of its own, with normalisation worked out, which reads all images once."""
+    splits = copy.deepcopy(splits)
+    run = TrainingRun(config(**given), splits)
+    run.training_step.predict(splits.train.images[:2])
+    return run
+
+
+def rows_on(fake: FakeDevice, n: int = BATCH) -> Tensor:
+    return fake.tensor(torch.zeros(n, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("augment", ["none", "crop", "flip", "crop+flip"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_forward_scoring_and_losses(tiny_splits: Splits, augment: str, smoothing: float) -> None:
+    step = made_run(tiny_splits, label_smoothing=smoothing).training_step
+    step.augmentation = Augmentation(tiny_splits.train.images, augment, 0)  # type: ignore[arg-type]
+    fake = FakeDevice()
+    fake.move(step)
+    with fake.running(), torch.no_grad():
+        losses, logits, mean = next(step.train(rows_on(fake), None))
+        scores, scored = step.score(rows_on(fake, 7))
+    for found, shape in ((losses, (BATCH,)), (logits, (BATCH, 10)), (mean, ())):
+        assert (found.device, tuple(found.shape)) == (GPU, shape)
+    assert (scores.device, tuple(scored.shape)) == (GPU, (7, 10))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None:
+    step = made_run(tiny_splits, optimizer=optimizer).training_step
+    fake = FakeDevice(META)
+    fake.move(step)
+    step.device = torch.device("cpu")  # autocast, which is off, knows no meta
+    for group in step.optimizer.param_groups:  # nor do fused optimisers
+        group["fused"] = False
+    weights = fake.tensor(torch.ones(BATCH)) if weighted else None
+    with fake.running():
+        for _ in range(2):
+            losses, _, _ = call(step.train, [rows_on(fake), weights], lambda: None)
+    assert losses.device == META
+    state = step.optimizer.state[next(iter(step.model.parameters()))]
+    moments = [value for value in state.values() if isinstance(value, Tensor) and value.dim()]
+    assert {value.device for value in moments} == {META}
+
+
+def test_averaging_and_memory(tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Reference, "__post_init__", lambda self: None)  # waits, once a study
+    averaged = AveragedWeights(made_run(tiny_splits).model, 0.9)
+    memory = RowMemory(tiny_splits.train.labels.clone(), 10)
+    fake = FakeDevice()
+    fake.move(averaged)
+    fake.move(memory)
+    with fake.running():
+        averaged.update()
+        memory.add(rows_on(fake), fake.tensor(torch.zeros(BATCH, 10)))
+        memory.end_epoch()
+        reference = memory.reference()
+    assert reference.loss.device == GPU
+    assert reference.probabilities.device == GPU
+
+
+def test_a_device_forgotten_in_the_step_would_be_found(
+    tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Augmentation.read
+    monkeypatch.setattr(
+        Augmentation, "read", lambda self, rows: read(self, torch.arange(len(rows)))
+    )
+    step = made_run(tiny_splits).training_step
+    fake = FakeDevice()
+    fake.move(step)
+    with pytest.raises(Exception, match=r"host|device"), fake.running(), torch.no_grad():
+        next(step.train(rows_on(fake), None))
+
+
+def test_a_wait_in_the_step_would_be_found(
+    tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = made_run(tiny_splits).training_step
+    losses_of = step.row_losses
+
+    def waiting(logits: Tensor, labels: Tensor) -> Tensor:
+        losses = losses_of(logits, labels)
+        assert losses.max().item() >= 0
+        return losses
+
+    monkeypatch.setattr(step, "row_losses", waiting)
+    fake = FakeDevice()
+    fake.move(step)
+    with pytest.raises(Exception, match=r"item|local_scalar"), fake.running(), torch.no_grad():
+        next(step.train(rows_on(fake), None))

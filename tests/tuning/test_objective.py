@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
@@ -15,11 +17,15 @@ from optuna.trial import TrialState
 from impon_hpo.errors import ConfigError
 from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON
 from impon_hpo.storage import open_storage
+from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs
+from impon_hpo.training.references import References
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.tuning.objective import Objective
+from tests.sampling.tape import on_tape
 
 SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
 
@@ -70,6 +76,29 @@ def test_the_pruner_is_asked_after_the_first_epoch(
     assert list(trial.intermediate_values) == [1]
     assert trial.user_attrs[REASON] == "pruned after epoch 1"
     assert len(trial.user_attrs[EPOCHS]) == 1
+
+
+def test_compiling_counts_the_epochs_of_the_trials_to_come(
+    tiny_config: TrainingConfig,
+    tiny_splits: Splits,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(PhaseTimer, "seconds", lambda self, name: 1.0)
+    monkeypatch.setattr(compiling, "COMPILE_SECONDS", 10 * compiling.GAIN)
+    monkeypatch.setattr(compiling, "_compiled", set())
+    monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
+    said: list[str] = []
+    references = References(tmp_path / "references", say=said.append)
+    with on_tape():
+        objective = Objective(
+            tiny_config, SPACE, splits=tiny_splits, references=references, n_trials=10
+        )
+        _study().optimize(objective, n_trials=3)
+    # The first trial has 2 epochs left. After the second trial's first one it has 2 left, and 3
+    # epochs in 2 trials make 12 in the 8 to come: 14, which is above 10.
+    (line,) = said
+    assert line.startswith("compile: about 14 epochs of 1.0 s")
 
 
 def test_a_trial_that_reached_its_last_epoch_is_never_pruned(

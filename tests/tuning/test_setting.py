@@ -14,7 +14,7 @@ from impon_hpo.tuning.setting import parse_setting
     ("typed", "expected"),
     [
         ("lr=0.1", ("lr", 0.1)),
-        ("compile=true", ("compile", True)),
+        ("download=true", ("download", True)),
         ("space.lr.choices=[1, 2]", ("space.lr.choices", [1, 2])),
         ("device=cuda:1", ("device", "cuda:1")),
         (" dataset =my_data:load", ("dataset", "my_data:load")),

@@ -29,7 +29,7 @@ class Graph(Protocol):
     """The work of a function on tensors that stay where they are."""
 
     def __init__(
-        self, function: Function, inputs: Inputs, generators: Sequence[Any], lane: str
+        self, function: Function, inputs: Inputs, generators: Sequence[Any], stream: Any
     ) -> None: ...
 
     def replay(self, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
@@ -45,15 +45,15 @@ class CudaGraph:
         function: What it does.
         inputs: Tensors on the GPU that it reads, or None.
         generators: The random generators that it draws from, beside torch's own.
-        lane: Names the stream that it is recorded on.
+        stream: That on which it is recorded, of the GPU in question.
     """
 
     def __init__(
-        self, function: Function, inputs: Inputs, generators: Sequence[Any], lane: str
+        self, function: Function, inputs: Inputs, generators: Sequence[Any], stream: Any
     ) -> None:
         self._inputs = inputs
         self._generators = generators
-        self._stream = _side_stream(torch.cuda.current_device(), lane)
+        self._stream = stream
         self._graphs: list[torch.cuda.CUDAGraph] = []
         with self._next_graph():
             result = function(*inputs)
@@ -158,7 +158,10 @@ class Captured:
             WeakMethod(function) if ismethod(function) else lambda: function
         )
         self._generators = generators
-        self._lane = lane
+        self._stream: torch.cuda.Stream | None = None
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            self._stream = _side_stream(index, lane)
         self._refused = refused
         self._device = device
         self._graph_type = graph_on(device) if capture else None
@@ -185,7 +188,7 @@ class Captured:
         if kind.graph is None:
             kind.inputs = [None if one is None else one.clone() for one in inputs]
             try:
-                kind.graph = self._graph_type(function, kind.inputs, self._generators, self._lane)
+                kind.graph = self._graph_type(function, kind.inputs, self._generators, self._stream)
             except Exception as error:
                 self._give_up(f"{type(error).__name__}: {error}")
                 return call(function, inputs, self._halfway)
@@ -205,14 +208,13 @@ class Captured:
 
     def _beside(self, function: Function, inputs: Inputs) -> tuple[Tensor, ...]:
         """Call on the stream of the capture."""
-        if self._device.type != "cuda":
+        if self._stream is None:
             return call(function, inputs, self._halfway)
         here = torch.cuda.current_stream(self._device)
-        stream = _side_stream(here.device_index, self._lane)
-        stream.wait_stream(here)
-        with torch.cuda.stream(stream):
+        self._stream.wait_stream(here)
+        with torch.cuda.stream(self._stream):
             outputs = call(function, inputs, self._halfway)
-        here.wait_stream(stream)
+        here.wait_stream(self._stream)
         return outputs
 
     def _watched(self, function: Function, inputs: Inputs) -> tuple[str, tuple[Tensor, ...]]:

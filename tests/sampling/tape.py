@@ -43,7 +43,7 @@ class TapeGraph:
         function: Function,
         inputs: Sequence[Tensor | None],
         generators: Sequence[Any],
-        lane: str,
+        stream: object,
     ) -> None:
         type(self).made += 1
         with _Recorder() as recorder:

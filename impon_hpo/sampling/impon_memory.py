@@ -152,11 +152,11 @@ class ImponMemory(BatchSampler):
     @property
     def temperature(self) -> float:
         """The temperature of the next draw."""
-        return float(self._temperature(self.progress))
+        return float(self._temperature(lambda: self.progress))
 
-    def _temperature(self, progress: float | Tensor) -> float | Tensor:
+    def _temperature(self, progress: Callable[[], float | Tensor]) -> float | Tensor:
         start, end = self.temperatures
-        return start if start == end else start + progress * (end - start)
+        return start if start == end else start + progress() * (end - start)
 
     def _draw(self, forward: Forward | None) -> Draw:
         if self._plain is not None:
@@ -183,7 +183,7 @@ class ImponMemory(BatchSampler):
         context = self._context(taken, now)
         scores = self.estimator.predict(context)
         seen = self._seen(scores[self.n_explored :])
-        temperature = self._temperature(self._progress(now))
+        temperature = self._temperature(lambda: self._progress(now))
         picked = self._pick(seen, temperature, self.batch_size - self.n_explored)
         explored = torch.arange(self.n_explored, device=taken.device)
         chosen = torch.cat([explored, self.n_explored + picked])

@@ -68,6 +68,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
     except ConfigError as error:
         missing.append(str(error))
         device = torch.device("cpu")
+        config = with_settings(config, {"compile": "auto"})  # which may ask for a GPU, too
     try:
         splits = load_splits(config, device)
         rows: Any = {

@@ -34,8 +34,9 @@ def test_a_plan_knows_what_is_finished_already() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_the_full_size_study_is_checked_without_gpu_and_without_data() -> None:
-    study_file = read_study_file(str(STUDIES / "cifar10"))
+@pytest.mark.parametrize("compile", ["auto", "graph", "off"])
+def test_the_full_size_study_is_checked_without_gpu_and_without_data(compile: str) -> None:
+    study_file = read_study_file(str(STUDIES / "cifar10"), [f"compile={compile}"])
     facts = plan(study_file, "impon", study_file.n_trials, study_file.storage)
     assert facts["parameters"] == 11_173_962
     assert facts["epochs at most"] == 900

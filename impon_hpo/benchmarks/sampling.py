@@ -80,14 +80,9 @@ def measure_sampling(
 
     def run_of(name: str, n_steps: int) -> TrainingRun:
         fraction = min(1.0, n_steps * batch_size / n_rows)
-        changed = {"sampler": name, "sampler_options": options(name), "epoch_fraction": fraction}
+        options = bench_options(name, batch_size)
+        changed = {"sampler": name, "sampler_options": options, "epoch_fraction": fraction}
         return TrainingRun(with_settings(config, changed), splits)
-
-    def options(name: str) -> dict[str, Any]:
-        wide = {"bank_size": 2 * batch_size} if batch_size > 200 else {}  # the paper's bank
-        if name == "placebo":
-            return {"of": "impon", "options": wide}
-        return wide if name in ("impon", "impon-low") else {}
 
     probe = run_of("uniform", WARM_UP + 1)
     train_steps(probe, 1)
@@ -175,11 +170,19 @@ def measure_growth(
     return Measurement("sampling, by rows", settings, around, rows)
 
 
+def bench_options(name: str, batch_size: int) -> dict[str, Any]:
+    """Return the options of a batch sampler: none, but for banks that hold no batch otherwise."""
+    wide = {"bank_size": 2 * batch_size} if batch_size > 200 else {}  # the paper's bank
+    if name == "placebo":
+        return {"of": "impon", "options": wide}
+    return wide if name in ("impon", "impon-low") else {}
+
+
 def make_bench_sampler(
     name: str, rows: Rows, batch_size: int, model: torch.nn.Module
 ) -> BatchSampler:
     """Make a batch sampler as it is by default, in its second epoch, for a run without end."""
-    options = {"of": "impon"} if name == "placebo" else {}
+    options = bench_options(name, batch_size)
     sampler = make_sampler(
         name, rows, options, batch_size=batch_size, model=model, total_steps=10**9
     )

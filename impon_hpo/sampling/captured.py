@@ -15,9 +15,9 @@ from weakref import WeakMethod
 import torch
 from torch import Tensor
 
-Function = Callable[..., "tuple[Tensor, ...] | Iterator[tuple[Tensor, ...]]"]
-"""Tensors or None in, tensors out; what else it changes, it changes in place. One that yields its
-result has more to do after that."""
+Function = Callable[..., "tuple[Tensor, ...] | Iterator[tuple[Tensor, ...]] | None"]
+"""Tensors or None in, tensors or nothing out; what else it changes, it changes in place. One that
+yields its result has more to do after that."""
 
 Inputs = Sequence[Tensor | None]
 
@@ -56,11 +56,10 @@ class CudaGraph:
         self._stream = stream
         self._graphs: list[torch.cuda.CUDAGraph] = []
         with self._next_graph():
-            result = function(*inputs)
-            self._outputs = result if isinstance(result, tuple) else next(result)
-        if not isinstance(result, tuple):
+            self._outputs, rest = _begin(function, inputs)
+        if rest is not None:
             with self._next_graph():
-                _end(result)
+                _end(rest)
 
     @contextmanager
     def _next_graph(self) -> Iterator[None]:
@@ -96,12 +95,21 @@ def _side_stream(index: int, lane: str) -> torch.cuda.Stream:
 
 def call(function: Function, inputs: Inputs, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
     """Call a function to its end and return its result; call `halfway` when that is there."""
-    result = function(*inputs)
-    outputs = result if isinstance(result, tuple) else next(result)
+    outputs, rest = _begin(function, inputs)
     halfway()
-    if not isinstance(result, tuple):
-        _end(result)
+    if rest is not None:
+        _end(rest)
     return outputs
+
+
+def _begin(
+    function: Function, inputs: Inputs
+) -> tuple[tuple[Tensor, ...], Iterator[tuple[Tensor, ...]] | None]:
+    """Call a function until its result is there; return that, and what it has left to do."""
+    result = function(*inputs)
+    if result is None or isinstance(result, tuple):
+        return result or (), None
+    return next(result), result
 
 
 def _end(rest: Iterator[tuple[Tensor, ...]]) -> None:

@@ -68,7 +68,7 @@ class LinearEstimator:
         own, rest = self.weight[: -len(shared)], self.weight[-len(shared) :]
         return torch.addmv(torch.dot(rest, shared).add_(self.bias), context, own)
 
-    def update(self, context: Tensor, losses: Tensor) -> tuple[()]:
+    def update(self, context: Tensor, losses: Tensor) -> None:
         """Take one SGD step on context vectors (B, d) and observed losses (B,)."""
         # A number that is not finite makes its row's error so, and 0 · nan would be nan again.
         error = self.predict(context) - losses
@@ -77,7 +77,6 @@ class LinearEstimator:
         change = error * (-2 * self.lr / finite.sum().clamp_min(1))
         self.weight.addmv_(context.T, change)
         self.bias += change.sum()
-        return ()
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"weight": self.weight.clone(), "bias": self.bias.clone()}

@@ -137,20 +137,17 @@ class Impon(BatchSampler):
             self.estimator.shrink(0.0 if self.reset == "epoch" else 0.5)
 
     def _draw(self, forward: Forward | None) -> Draw:
-        if self.bank_schedule == "constant":
-            bank, features = self._bank()
-            self._wait_for_weights()
-            rows, scores, context = self._choose(bank, features)
-        else:  # another shape at every step
-            bank, features = self._drawn_bank()
-            self._wait_for_weights()
-            rows, scores, context = self._chosen(bank, features)
+        bank, features = self._bank()
+        self._wait_for_weights()
+        rows, scores, context = self._choose(bank, features)
         return Draw(rows, scores=scores, context=context)
 
     def _capture(self) -> None:
-        device, generators = self.rows.device, [self.generator]
-        self._bank = Captured(self._drawn_bank, device, generators=generators)
-        self._choose = Captured(self._chosen, device, generators=generators)
+        same_shape = self.bank_schedule == "constant"
+        self._bank, self._choose = (
+            Captured(part, self.rows.device, generators=[self.generator], capture=same_shape)
+            for part in (self._drawn_bank, self._chosen)
+        )
 
     def _drawn_bank(self) -> tuple[Tensor, Tensor]:
         """Return the rows (N,) of a bank and their features (N, d - 1)."""

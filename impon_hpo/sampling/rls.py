@@ -51,13 +51,12 @@ class RecursiveLeastSquares:
             intercept = intercept + rest @ shared.double()
         return torch.addmv(intercept, context.double(), weight).float()
 
-    def update(self, context: Tensor, losses: Tensor) -> tuple[()]:
+    def update(self, context: Tensor, losses: Tensor) -> None:
         """Learn from context vectors (B, d) and observed losses (B,)."""
         joined = torch.cat([context, torch.ones_like(losses)[:, None], losses[:, None]], dim=1)
         joined = torch.where(finite_rows(joined)[:, None], joined, 0.0).double()
         self._sums.addmm_(joined.T, joined, beta=self.forgetting)
         self._solve()
-        return ()
 
     def shrink(self, factor: float) -> None:
         """Forget at once: what was seen counts `factor` (0 … 1) times what it did."""

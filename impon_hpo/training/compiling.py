@@ -13,7 +13,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling import captured
 from impon_hpo.sampling.captured import Captured, Function
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.step import TrainingStep
+from impon_hpo.training.training_step import TrainingStep
 
 COMPILE_SECONDS = 35.0
 """What inductor takes for ResNet18 at one shape, with nothing in its cache (studies/speed)."""
@@ -93,13 +93,10 @@ class CompiledStep:
             ConfigError: torch cannot do what `compile` asks for.
         """
         try:
-            done = self._train(rows, weights)
+            return self._train(rows, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
             self._do_not_compile(error)
             return self._train(rows, weights)
-        if self.mode == "inductor":
-            _compiled.add(self._shape)
-        return done
 
     @property
     def losses_there(self) -> torch.cuda.Event | None:
@@ -113,6 +110,8 @@ class CompiledStep:
             seconds: What the steps of the last epoch took.
             epochs_left: Epochs that this run has left.
         """
+        if self.mode == "inductor":
+            _compiled.add(self._shape)
         if self.mode != "graph" or not self._may_compile or epochs_left == 0:
             return
         epochs = epochs_left + self._ahead.epochs

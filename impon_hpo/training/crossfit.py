@@ -153,7 +153,8 @@ def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> Trainin
 
 
 def _logits(run: TrainingRun, split: Split) -> Tensor:
-    return torch.cat([run.predict(part) for part in split.images.split(VALIDATION_BATCH)])
+    parts = split.images.split(VALIDATION_BATCH)
+    return torch.cat([run.training_step.predict(part) for part in parts])
 
 
 def _relative_flops(

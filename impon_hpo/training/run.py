@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
@@ -25,8 +25,8 @@ from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.optimization import load_optimizer, make_schedule
 from impon_hpo.training.splits import Split, Splits
-from impon_hpo.training.step import TrainingStep
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_step import TrainingStep
 
 VALIDATION_BATCH = 1000
 
@@ -189,7 +189,7 @@ class TrainingRun:
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in split.parts(VALIDATION_BATCH):
-            logits = self.predict(images, model)
+            logits = self.training_step.predict(images, model)
             correct += (logits.argmax(1) == labels).sum()
             total += cross_entropy(logits, labels, reduction="sum").double()
         return int(correct) / len(split), float(total) / len(split)
@@ -202,10 +202,6 @@ class TrainingRun:
         if self.averaged is not None:
             self.averaged.update()
         return losses, logits, mean
-
-    def predict(self, images: Tensor, model: nn.Module | None = None) -> Tensor:
-        """Return logits (k, n_classes) float32 of images (k, H, W, C) uint8, in evaluation mode."""
-        return self.training_step.predict(images, model)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps: everything that the next step depends on."""

@@ -32,7 +32,7 @@ from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.tuning.artifacts import upload_files
 from impon_hpo.tuning.begun import Begun, begun_trial
 from impon_hpo.tuning.checkpoints import Checkpoints
-from impon_hpo.tuning.space import check_space, suggest, with_settings
+from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
 from impon_hpo.tuning.study_references import StudyReferences
 from impon_hpo.tuning.trial_run import all_epochs, resumed_run
 
@@ -226,7 +226,7 @@ class Objective:
 
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
     """Return what decides whether two configurations can share what is compiled."""
-    return config.model, config.width, config.batch_size
+    return tuple(getattr(config, name) for name in SHAPING)
 
 
 def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:

@@ -22,11 +22,8 @@ from impon_hpo.training.references import check_reference, uniformly, wants_refe
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits, split_data
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
-from impon_hpo.tuning.space import corners, with_settings
+from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
-
-SHAPING = {"model", "width", "batch_size"}
-"""Searchable settings on which it depends whether model and batch sampler fit the data."""
 
 
 def check_fit(

@@ -17,6 +17,9 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig, training_config
 
+SHAPING = ("model", "width", "batch_size")
+"""Settings that decide the shapes of a run: of its model and of its batches."""
+
 FIXED = {
     "dataset": "all trials are judged on the same rows",
     "data_dir": "all trials are judged on the same rows",

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in parts of at most eight minutes, the most telling first.
+# What only a GPU can show, in parts that are meant for eight minutes each, the most telling first.
 #
 #   studies/speed/gpu.sh OUT PART…     parts: tests step sampling cifar10 paper
 #
@@ -8,8 +8,8 @@
 #   PYTHON  the Python to use (python3)
 #   IMAGES  a folder of images, one folder a class, in place of torchvision's CIFAR-10
 #   ARMS    of the parts cifar10 and paper, in place of all
-#   BATCHES, MODES, RECIPES  of the parts step and sampling: "512 128", "off inductor", "eager
-#           compiled"; "tuned" takes minutes more. ROUNDS of each side: 3
+#   BATCHES of the parts step and sampling ("512 128"); ROUNDS of each side (3)
+#   MODES, RECIPES  of the part step ("off inductor", "eager compiled"; "tuned" takes minutes more)
 #   SMALL   1: tiny sizes on a CPU, to rehearse it
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -252,7 +252,7 @@ def test_autocast_and_memory_format_are_as_told(
     assert weight.is_contiguous(memory_format=torch.channels_last) is channels_last
     assert math.isfinite(result.train_loss)
     assert math.isfinite(result.val_loss)
-    assert run.predict(tiny_splits.validation.images[:2]).dtype == torch.float32
+    assert run.training_step.predict(tiny_splits.validation.images[:2]).dtype == torch.float32
     assert all(parameter.dtype == torch.float32 for parameter in run.model.parameters())
 
 

@@ -1,6 +1,8 @@
-"""The evidence of studies/pays: its committed table is replayed, and says what its page prints."""
+"""The evidence that is committed: each table is replayed, and says what its page prints."""
 
 from __future__ import annotations
+
+import pytest
 
 from impon_hpo.comparing.arms import arms_of
 from impon_hpo.comparing.record_study import gather
@@ -9,13 +11,15 @@ from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
 
-PAGE = (STUDIES / "pays" / "README.md").read_text()
-SAID = " ".join(PAGE.split())
+
+def page(study: str) -> str:
+    return " ".join((STUDIES / study / "README.md").read_text().split())
 
 
-def test_committed_table_gives_the_printed_verdict() -> None:
-    study_file = read_study_file(str(STUDIES / "pays"))
-    whole = gather(study_file, STUDIES / "pays")
+@pytest.mark.parametrize("study", ["pays", "quickstart"])
+def test_committed_table_gives_the_printed_verdict(study: str) -> None:
+    study_file = read_study_file(str(STUDIES / study))
+    whole = gather(study_file, STUDIES / study)
     # The claim and what it is held against; all the rest takes a minute more.
     claim = study_file.protocol.claim
     fraction = claim.partition("@")[2]
@@ -29,13 +33,14 @@ def test_committed_table_gives_the_printed_verdict() -> None:
     summary = summarise_comparison(study_file, Recordings(rows, whole.about), other_pruners=False)
     assert {row["arm"] for row in summary["arms"]} >= asked
     verdict = summary["verdict"]
-    assert f"**{verdict['word'].capitalize()}" in SAID
-    assert " ".join(verdict["sentence"].split()) in SAID
-    assert " ".join(verdict["credit_sentence"].split()) in SAID
+    assert f"**{verdict['word'].capitalize()}" in page(study)
+    assert verdict["sentence"] in page(study)
+    assert verdict["credit_sentence"] in page(study)
 
 
-def test_protocol_was_fixed_before_the_recording() -> None:
-    study_file = read_study_file(str(STUDIES / "pays"))
-    about = gather(study_file, STUDIES / "pays").about
+@pytest.mark.parametrize("study", ["pays", "quickstart"])
+def test_protocol_was_fixed_before_the_recording(study: str) -> None:
+    study_file = read_study_file(str(STUDIES / study))
+    about = gather(study_file, STUDIES / study).about
     assert about["digest"] == about["fixed_digest"]
-    assert about["digest"] in PAGE
+    assert about["digest"] in page(study)

@@ -100,7 +100,7 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
 def _storages(address: str | None) -> Iterator[Finding]:
     import optuna
 
-    from impon_hpo.storage import open_storage, without_secrets
+    from impon_hpo.storage.connect import open_storage, without_secrets
 
     runs = Path("runs")
     addresses = (

@@ -9,7 +9,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from impon_hpo.record import EPOCH_SECONDS, StudyRecord, TrialRecord
+from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord, TrialRecord
 
 BARS = "▁▂▃▄▅▆▇█"
 LENGTH = 24

@@ -23,8 +23,8 @@ import pytest
 from PIL import Image
 
 from impon_hpo.cli import main
-from impon_hpo.record import WORKER, read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import WORKER, read_studies
 from impon_hpo.tuning.checkpoints import Checkpoints
 from impon_hpo.tuning.lease import this_worker
 from tests.conftest import STUDIES
@@ -237,7 +237,7 @@ def test_a_users_mistake_exits_with_2_says_what_to_do_and_loses_nothing(
 
 def _storage_with_one_trial() -> str:
     """Make the small study's own storage, holding a finished trial, without training one."""
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.study_file import read_study_file
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from impon_hpo.live_table import clock, live_table, seconds_left, sparkline
-from impon_hpo.record import StudyRecord, read_study
+from impon_hpo.storage.trials import StudyRecord, read_study
 from tests.reporting.running import add_epochs, begun_study, finish
 
 

@@ -32,8 +32,8 @@ from impon_hpo.benchmarks.meter import SERVERS, machine_seconds, metered, named_
 from impon_hpo.benchmarks.side_process import SideProcess
 from impon_hpo.benchmarks.stand_in import Shift, WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, StorageError
-from impon_hpo.record import REASON
-from impon_hpo.storage import open_storage, quiet_studies
+from impon_hpo.storage.connect import open_storage, quiet_studies
+from impon_hpo.storage.trials import REASON
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
 from impon_hpo.tuning.tune import pause_seconds

@@ -12,8 +12,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.record import COST, EPOCHS, WORKER
-from impon_hpo.storage import without_secrets
+from impon_hpo.storage.connect import without_secrets
+from impon_hpo.storage.trials import COST, EPOCHS, WORKER
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
 

@@ -23,8 +23,8 @@ from impon_hpo.benchmarks.filled_study import (
 )
 from impon_hpo.benchmarks.measure import Measurement, ratios, spread, surroundings
 from impon_hpo.errors import ConfigError, ImponHpoError
-from impon_hpo.record import EPOCHS, REASON
-from impon_hpo.storage import open_storage, quiet_studies
+from impon_hpo.storage.connect import open_storage, quiet_studies
+from impon_hpo.storage.trials import EPOCHS, REASON
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.workers import run_workers
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from impon_hpo.benchmarks.filled_study import ARM, ELSEWHERE
 from impon_hpo.benchmarks.meter import Readings, metered
 from impon_hpo.errors import StorageError
-from impon_hpo.record import WORKER
-from impon_hpo.storage import open_storage, quiet_studies
+from impon_hpo.storage.connect import open_storage, quiet_studies
+from impon_hpo.storage.trials import WORKER
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler

@@ -24,7 +24,7 @@ from impon_hpo.benchmarks.filled_study import (
 )
 from impon_hpo.benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage import artifact_store, open_storage, quiet_studies
+from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.checkpoints import Checkpoints

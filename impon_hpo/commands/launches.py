@@ -12,7 +12,7 @@ from impon_hpo.commands.options import check_free, interrupted, quiet_optuna
 from impon_hpo.console import print_line, say
 
 if TYPE_CHECKING:
-    from impon_hpo.record import StudyRecord
+    from impon_hpo.storage.trials import StudyRecord
     from impon_hpo.tuning.study_file import StudyFile
 
 
@@ -32,7 +32,7 @@ def launch(
     parameters: list[str],
 ) -> None:
     """Hand workers to a cluster, and say what to look at."""
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
     from impon_hpo.tuning.cluster import job_parameters, submit_workers
 
     open_storage(address, create=True)
@@ -69,8 +69,8 @@ def run_workers_here(
 ) -> StudyRecord:
     """Run workers on this machine to their end and return what came of the study."""
     from impon_hpo.environment import environment
-    from impon_hpo.record import read_study
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
+    from impon_hpo.storage.trials import read_study
     from impon_hpo.tuning.study import open_study
     from impon_hpo.tuning.workers import run_workers
 
@@ -100,7 +100,7 @@ def proxy(
     """
     from optuna.storages import run_grpc_proxy_server
 
-    from impon_hpo.storage import (
+    from impon_hpo.storage.connect import (
         PROXY_THREADS,
         no_experimental_warnings,
         open_storage,

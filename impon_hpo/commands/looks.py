@@ -29,10 +29,10 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
     """What is in the storage: trials by state, best, cost; and on the disk."""
-    from impon_hpo.record import read_studies
     from impon_hpo.reporting.disk_use import disk_line, disk_use
     from impon_hpo.reporting.summary import summarise
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
+    from impon_hpo.storage.trials import read_studies
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
@@ -61,10 +61,10 @@ def watch(
 
     Arms that nobody has begun are not waited for.
     """
-    from impon_hpo.record import read_studies
     from impon_hpo.reporting.summary import summarise
     from impon_hpo.reporting.watch import watch as watch_study
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
+    from impon_hpo.storage.trials import read_studies
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)
@@ -98,7 +98,7 @@ def dashboard(
     import threading
 
     from impon_hpo.reporting.dashboard import Pages, serve
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
     from impon_hpo.tuning.study_file import read_study_file
 
     study_file = read_study_file(study)

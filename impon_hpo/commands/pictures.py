@@ -37,10 +37,10 @@ def pictures(
         from impon_hpo.comparing.record_study import gather
         from impon_hpo.comparing.summary import summarise_comparison
         from impon_hpo.errors import NothingYetError
-        from impon_hpo.record import read_studies
         from impon_hpo.reporting.chart import Palette
         from impon_hpo.reporting.pictures import comparison_pictures, trial_pictures
-        from impon_hpo.storage import artifact_store, open_storage
+        from impon_hpo.storage.connect import artifact_store, open_storage
+        from impon_hpo.storage.trials import read_studies
         from impon_hpo.tuning.study_file import read_study_file
 
         quiet_optuna()

@@ -25,7 +25,7 @@ from impon_hpo.errors import NothingYetError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-    from impon_hpo.record import StudyRecord
+    from impon_hpo.storage.trials import StudyRecord
     from impon_hpo.tuning.ledger import Budget
     from impon_hpo.tuning.study_file import StudyFile
 
@@ -107,7 +107,7 @@ def tune(
     """
     with loading():
         from impon_hpo.reporting.summary import summarise
-        from impon_hpo.storage import without_secrets
+        from impon_hpo.storage.connect import without_secrets
         from impon_hpo.tuning.ledger import Budget
         from impon_hpo.tuning.study_file import read_study_file
 
@@ -165,9 +165,9 @@ def _run_study(
     grace: float,
     keep_checkpoints: bool,
 ) -> StudyRecord:
-    from impon_hpo.record import read_studies
     from impon_hpo.reporting.csv_files import write_csv_files
-    from impon_hpo.storage import open_storage
+    from impon_hpo.storage.connect import open_storage
+    from impon_hpo.storage.trials import read_studies
     from impon_hpo.tuning.checkpoints import Checkpoints
     from impon_hpo.tuning.progress import Progress
     from impon_hpo.tuning.study import finished_study
@@ -193,8 +193,8 @@ def _run_study(
             return record
 
     from impon_hpo.environment import environment
-    from impon_hpo.record import read_study
-    from impon_hpo.storage import artifact_store
+    from impon_hpo.storage.connect import artifact_store
+    from impon_hpo.storage.trials import read_study
     from impon_hpo.training.references import References
     from impon_hpo.tuning.algorithms import make_study_sampler
     from impon_hpo.tuning.guard import BudgetSpentError, Guard

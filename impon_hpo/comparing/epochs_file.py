@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.csv_table import write_csv
-from impon_hpo.record import flat_epoch
+from impon_hpo.storage.trials import flat_epoch
 
 
 def write_epochs(path: Path, results: Sequence[dict[str, Any]]) -> None:

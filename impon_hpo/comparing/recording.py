@@ -17,8 +17,8 @@ from optuna.distributions import (
 from impon_hpo.comparing.arms import FRACTION, UNIFORM, Arm
 from impon_hpo.comparing.cell import Cell, school
 from impon_hpo.errors import ConfigError
-from impon_hpo.record import EPOCH_SECONDS
-from impon_hpo.storage import quiet_studies
+from impon_hpo.storage.connect import quiet_studies
+from impon_hpo.storage.trials import EPOCH_SECONDS
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.space import suggest, with_settings
 from impon_hpo.tuning.study_file import StudyFile

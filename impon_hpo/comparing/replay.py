@@ -9,7 +9,7 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
-from impon_hpo.storage import quiet_studies
+from impon_hpo.storage.connect import quiet_studies
 
 STUDY_NAME = "replay"
 """The same for all: Hyperband takes a trial's bracket from the study's name."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.csv_table import write_csv
-from impon_hpo.record import StudyRecord, TrialRecord, flat_epoch
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:

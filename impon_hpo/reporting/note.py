@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.record import StudyRecord, space_words
 from impon_hpo.reporting.page import markdown_table, versions_of
 from impon_hpo.reporting.summary import summarise
+from impon_hpo.storage.trials import StudyRecord, space_words
 
 LETTERS = 90
 """Letters of a command that fit on one line of the dashboard's page."""

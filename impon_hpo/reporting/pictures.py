@@ -9,12 +9,12 @@ from typing import Any
 from optuna.artifacts import get_all_artifact_meta
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import IMAGES, StudyRecord
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.comparison_charts import comparison_charts
 from impon_hpo.reporting.draw_png import write_png
 from impon_hpo.reporting.study_charts import study_charts
-from impon_hpo.storage import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.trials import IMAGES, StudyRecord
 
 COMPARED = ("accuracy-against-cost", "regret-against-cost", "pareto")
 """The charts of a comparison that show what it says; its report has the others."""

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import accumulate
 
-from impon_hpo.record import StudyRecord, TrialRecord
 from impon_hpo.reporting.chart import Chart, Palette, Series
+from impon_hpo.storage.trials import StudyRecord, TrialRecord
 
 COST = "forward-equivalents"
 ACCURACY = "validation accuracy (0 … 1)"

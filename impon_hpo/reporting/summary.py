@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from impon_hpo.record import StudyRecord
+from impon_hpo.storage.trials import StudyRecord
 
 
 def summarise(record: StudyRecord) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from impon_hpo.live_table import live_table
-from impon_hpo.record import StudyRecord
+from impon_hpo.storage.trials import StudyRecord
 
 
 def watch(

@@ -14,7 +14,7 @@ from optuna.samplers import BaseSampler
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find, suggestion
-from impon_hpo.storage import no_experimental_warnings
+from impon_hpo.storage.connect import no_experimental_warnings
 
 Base = TypeVar("Base", BasePruner, BaseSampler)
 

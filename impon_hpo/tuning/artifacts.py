@@ -13,8 +13,8 @@ import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
 
 from impon_hpo.csv_table import csv_text
-from impon_hpo.record import IMAGES, flat_epoch
-from impon_hpo.storage import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.trials import IMAGES, flat_epoch
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.run import TrainingRun

@@ -8,7 +8,7 @@ from typing import Any
 
 import optuna
 
-from impon_hpo.record import EPOCH_SECONDS, EPOCHS, PRUNED, USED, WASTED
+from impon_hpo.storage.trials import EPOCH_SECONDS, EPOCHS, PRUNED, USED, WASTED
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from impon_hpo.console import Say
-from impon_hpo.record import UID
+from impon_hpo.storage.trials import UID
 from impon_hpo.training.checkpoint import Checkpoint
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import optuna
 
-from impon_hpo.record import read_study
+from impon_hpo.storage.trials import read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.lease import HandedBackError, Lease
 from impon_hpo.tuning.ledger import Budget, spent

@@ -20,7 +20,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.record import WORKER
+from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.process_stat import process_stat
 
 GRACE_SECONDS = 180.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from impon_hpo.record import EPOCH_SECONDS, StudyRecord
+from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import ImponHpoError, NonFiniteLossError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED
-from impon_hpo.storage import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED
 from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device

@@ -11,9 +11,9 @@ import torch
 from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataError, NothingYetError
-from impon_hpo.record import read_studies, space_words
 from impon_hpo.sampling.reference import Reference
-from impon_hpo.storage import open_storage, without_secrets
+from impon_hpo.storage.connect import open_storage, without_secrets
+from impon_hpo.storage.trials import read_studies, space_words
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 
 from impon_hpo.live_table import clock, live_table
-from impon_hpo.record import StudyRecord, read_study
+from impon_hpo.storage.trials import StudyRecord, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.ledger import Budget, spent
 

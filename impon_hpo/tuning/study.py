@@ -12,7 +12,8 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import (
+from impon_hpo.storage.connect import no_experimental_warnings
+from impon_hpo.storage.trials import (
     COMMAND,
     ENVIRONMENTS,
     IDENTITY,
@@ -21,7 +22,6 @@ from impon_hpo.record import (
     StudyRecord,
     read_study,
 )
-from impon_hpo.storage import no_experimental_warnings
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.study_file import StudyFile
 

@@ -9,8 +9,8 @@ import optuna
 from optuna.artifacts import download_artifact, upload_artifact
 
 from impon_hpo.errors import CheckpointError
-from impon_hpo.record import REFERENCE
-from impon_hpo.storage import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.trials import REFERENCE
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.reference import KeptReference

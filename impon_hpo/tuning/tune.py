@@ -11,7 +11,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ImponHpoError
-from impon_hpo.record import REASON, StudyRecord, read_study
+from impon_hpo.storage.trials import REASON, StudyRecord, read_study
 from impon_hpo.tuning.checkpoints import Checkpoints
 from impon_hpo.tuning.guard import Guard
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back

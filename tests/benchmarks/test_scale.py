@@ -22,8 +22,8 @@ from impon_hpo.benchmarks.filled_study import (
 from impon_hpo.benchmarks.scale import default_workers, measure_scale, pace_of
 from impon_hpo.benchmarks.stand_in import WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, ImponHpoError, StorageError
-from impon_hpo.record import COST, EPOCHS, read_study
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import COST, EPOCHS, read_study
 
 
 def test_a_minute_is_from_the_first_start_to_the_last_end() -> None:

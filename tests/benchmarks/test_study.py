@@ -7,8 +7,8 @@ from pathlib import Path
 
 from impon_hpo.benchmarks.filled_study import ARM, open_filled, write_study_file
 from impon_hpo.benchmarks.study import run_trials
-from impon_hpo.record import read_study
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import read_study
 
 
 def test_a_filled_study_is_read_and_continued_like_one_that_was_tuned(tmp_path: Path) -> None:

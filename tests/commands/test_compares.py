@@ -12,7 +12,7 @@ import pytest
 
 from impon_hpo.cli import main
 from impon_hpo.comparing.recordings import Recordings
-from impon_hpo.record import EPOCH_SECONDS
+from impon_hpo.storage.trials import EPOCH_SECONDS
 from tests.comparing.comparisons import COMPARED
 from tests.comparing.test_grid import GRID
 from tests.studies import SMALL, write_study

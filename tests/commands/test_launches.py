@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from impon_hpo.cli import app
 from impon_hpo.errors import ConfigError
-from impon_hpo.record import StudyRecord, read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import StudyRecord, read_studies
 from impon_hpo.tuning.cluster import job_parameters
 from tests.studies import SMALL, write_study
 from tests.tuning.test_recovery import outcome

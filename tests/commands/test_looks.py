@@ -13,8 +13,8 @@ from optuna.trial import TrialState, create_trial
 from impon_hpo.commands.looks import samplers, watch
 from impon_hpo.commands.options import Format
 from impon_hpo.errors import NothingYetError
-from impon_hpo.record import IDENTITY
 from impon_hpo.sampling.table import SAMPLERS
+from impon_hpo.storage.trials import IDENTITY
 from tests.reporting.records import IDENTITY_OF_IT
 from tests.studies import write_study
 

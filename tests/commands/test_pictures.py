@@ -10,7 +10,7 @@ from optuna.trial import TrialState, create_trial
 
 from impon_hpo.commands.pictures import pictures
 from impon_hpo.errors import ConfigError, NothingYetError
-from impon_hpo.record import COST, EPOCHS, IDENTITY
+from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY
 from tests.reporting.records import IDENTITY_OF_IT
 from tests.studies import write_study
 

@@ -8,7 +8,7 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.trial import TrialState, create_trial
 
-from impon_hpo.record import (
+from impon_hpo.storage.trials import (
     COMMAND,
     COST,
     ENVIRONMENTS,

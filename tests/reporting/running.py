@@ -6,7 +6,7 @@ from typing import Any
 
 import optuna
 
-from impon_hpo.record import COST, EPOCHS, IDENTITY, StudyRecord, read_study
+from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, StudyRecord, read_study
 from tests.reporting.records import IDENTITY_OF_IT
 
 

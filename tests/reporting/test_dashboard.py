@@ -10,8 +10,8 @@ from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note, save_note
 
 from impon_hpo.errors import NothingYetError
-from impon_hpo.record import COST, EPOCHS
 from impon_hpo.reporting.dashboard import Pages
+from impon_hpo.storage.trials import COST, EPOCHS
 from tests.reporting.records import small_record
 
 GRAPHS = {"accuracy-against-cost", "pruned-when", "best-so-far"}

@@ -8,10 +8,10 @@ import pytest
 from optuna.artifacts import upload_artifact
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import COST, EPOCHS, IMAGES, read_study
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.pictures import COMPARED, comparison_pictures, trial_pictures
-from impon_hpo.storage import artifact_store
+from impon_hpo.storage.connect import artifact_store
+from impon_hpo.storage.trials import COST, EPOCHS, IMAGES, read_study
 from tests.reporting.comparison import summary_of
 from tests.reporting.records import small_record
 

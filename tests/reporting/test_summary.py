@@ -10,9 +10,9 @@ import optuna
 import pytest
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import IDENTITY, read_study
 from impon_hpo.reporting.csv_files import write_csv_files
 from impon_hpo.reporting.summary import summarise, summary_rows
+from impon_hpo.storage.trials import IDENTITY, read_study
 from tests.reporting.records import IDENTITY_OF_IT, small_record
 
 

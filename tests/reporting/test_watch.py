@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from impon_hpo.record import StudyRecord, read_study
 from impon_hpo.reporting.watch import watch
+from impon_hpo.storage.trials import StudyRecord, read_study
 from tests.reporting.running import add_epochs, begun_study, finish
 
 LINES = [

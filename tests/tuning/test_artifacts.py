@@ -14,8 +14,8 @@ from optuna.distributions import FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from PIL import Image
 
-from impon_hpo.record import IMAGES
-from impon_hpo.storage import artifact_store
+from impon_hpo.storage.connect import artifact_store
+from impon_hpo.storage.trials import IMAGES
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from impon_hpo.cli import main
-from impon_hpo.record import read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import read_studies
 from tests.studies import SMALL, write_study
 from tests.tuning.forks import ended, fork, kill
 from tests.tuning.test_recovery import outcome

@@ -16,8 +16,8 @@ import pytest
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
-from impon_hpo.record import WORKER
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back, this_worker
 
 STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres", "mysql"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from impon_hpo.cli import main
-from impon_hpo.record import StudyRecord, TrialRecord, read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, read_studies
 from impon_hpo.tuning.ledger import Budget, Spent, spent
 from tests.studies import SMALL, write_study
 

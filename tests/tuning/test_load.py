@@ -10,7 +10,7 @@ import optuna
 import pytest
 from rich.console import Console
 
-from impon_hpo.storage import open_storage, quiet_studies
+from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.progress import Progress
 from impon_hpo.tuning.tune import tune

@@ -15,8 +15,8 @@ from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, REASON
 from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult

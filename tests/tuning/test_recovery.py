@@ -16,8 +16,8 @@ import pytest
 from optuna.trial import TrialState
 
 from impon_hpo.cli import main
-from impon_hpo.record import EPOCHS, StudyRecord, read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import EPOCHS, StudyRecord, read_studies
 from impon_hpo.training.run import TrainingRun
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS

@@ -13,9 +13,9 @@ import torch
 from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import CheckpointError
-from impon_hpo.record import COST, EPOCHS, IDENTITY, USED, read_study
 from impon_hpo.reporting.summary import summarise, summary_rows
-from impon_hpo.storage import artifact_store
+from impon_hpo.storage.connect import artifact_store
+from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, USED, read_study
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory

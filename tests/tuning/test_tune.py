@@ -12,7 +12,8 @@ from optuna.trial import TrialState
 from rich.console import Console
 
 from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
-from impon_hpo.record import (
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import (
     COST,
     EPOCH_SECONDS,
     EPOCHS,
@@ -22,7 +23,6 @@ from impon_hpo.record import (
     read_studies,
     read_study,
 )
-from impon_hpo.storage import open_storage
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.ledger import Budget

@@ -12,8 +12,8 @@ from pathlib import Path
 import optuna
 import pytest
 
-from impon_hpo.record import read_studies
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import read_studies
 from impon_hpo.tuning import workers
 from impon_hpo.tuning.workers import run_workers
 from tests.studies import SMALL, write_study

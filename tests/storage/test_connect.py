@@ -16,8 +16,8 @@ from optuna.artifacts import download_artifact, upload_artifact
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import StorageError
-from impon_hpo.record import COST, EPOCHS, INTERRUPTED, REASON, read_trial
-from impon_hpo.storage import artifact_store, open_storage, quiet_studies, without_secrets
+from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies, without_secrets
+from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, REASON, read_trial
 from tests.tuning.forks import fork
 
 

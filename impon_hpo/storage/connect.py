@@ -22,8 +22,8 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError
-from impon_hpo.journal import JournalLock
-from impon_hpo.patient_storage import PatientStorage
+from impon_hpo.storage.journal import JournalLock
+from impon_hpo.storage.patience import PatientStorage
 
 PROXY_PORT = 13000
 PROXY_THREADS = 10  # of Optuna's server

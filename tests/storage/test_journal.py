@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.storages.journal import JournalFileBackend
 
-from impon_hpo.journal import CHUNK, JournalLock
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.journal import CHUNK, JournalLock
 
 # Since Python 3.12, forking beside other threads (here pytest-xdist's) is warned of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

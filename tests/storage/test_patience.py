@@ -14,8 +14,8 @@ from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import TrialState
 
 from impon_hpo.errors import StorageError
-from impon_hpo.patient_storage import PatientStorage
-from impon_hpo.storage import open_storage
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.patience import PatientStorage
 
 
 class Away(InMemoryStorage):
@@ -56,7 +56,7 @@ class Away(InMemoryStorage):
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("impon_hpo.patient_storage.LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr("impon_hpo.storage.patience.LONGEST_PAUSE", 0.05)
 
 
 def gone() -> Exception:

@@ -1,5 +1,5 @@
 """`python -m impon_hpo` is the command `impon-hpo`."""
 
-from impon_hpo.cli import main
+from impon_hpo.cli.app import main
 
 main()

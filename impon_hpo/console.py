@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -28,13 +28,24 @@ data = Console()
 talk = _Talk(stderr=True)
 
 
-Say = Callable[[str], None]
-"""Takes one line of talk."""
-
-
 def say(line: str) -> None:
     """Print one line of talk."""
     talk.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class _SayHandler(logging.Handler):
+    """Prints what the library logs as talk."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def say_what_is_logged() -> None:
+    """From here on, what the library logs is printed on standard error; for a command line."""
+    log = logging.getLogger("impon_hpo")
+    log.setLevel(logging.INFO)
+    if not any(isinstance(handler, _SayHandler) for handler in log.handlers):
+        log.addHandler(_SayHandler())
 
 
 def loading() -> Status:

@@ -31,51 +31,63 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def live_table(record: StudyRecord, n_trials: int, budget: str = "") -> Group:
-    """Return the running trials with their accuracies, and what the study has come to.
+def live_table(
+    title: str, records: Sequence[StudyRecord], n_trials: int, budget: str = ""
+) -> Group:
+    """Return the running trials with their accuracies, and what their studies have come to.
 
     Args:
-        record: The study as it is now.
+        title: What they are.
+        records: The studies as they are now: one that is tuned, or those of a comparison.
         n_trials: Finished trials wanted in all.
         budget: What is left of it, in words, if one was given.
     """
+    several = len(records) > 1
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("trial", "accuracy by epoch", "val accuracy", "epoch", "rows/s", "time left"):
-        table.add_column(name, justify="left" if "by" in name else "right", no_wrap=True)
-    accuracies = [epoch["val_accuracy"] for trial in record.trials for epoch in trial.epochs]
+    names = ["trial", "accuracy by epoch", "val accuracy", "epoch", "rows/s", "time left"]
+    for name in ["arm", *names] if several else names:
+        left = name == "arm" or "by" in name
+        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+    trials = [trial for record in records for trial in record.trials]
+    accuracies = [epoch["val_accuracy"] for trial in trials for epoch in trial.epochs]
     low, high = min(accuracies, default=0.0), max(accuracies, default=1.0)
-    for trial in record.trials:
-        if trial.state == "RUNNING":
-            table.add_row(*_running(trial, low, high))
-    best = record.best
-    facts = [
-        f"finished {record.n_finished}/{n_trials}",
-        f"pruned {record.count('PRUNED')}",
-        "best -" if best is None else f"best {best.value:.4f} (trial {best.number})",
-        f"time left {clock(seconds_left(record, n_trials))}",
-    ]
+    for record in records:
+        for trial in record.trials:
+            if trial.state == "RUNNING":
+                arm = [record.identity["arm"]] if several else []
+                table.add_row(*arm, *_running(trial, low, high))
+    n_finished = sum(record.n_finished for record in records)
+    facts = [f"finished {n_finished}/{n_trials}"]
+    if not several:
+        (record,) = records
+        best = record.best
+        facts += [
+            f"pruned {record.count('PRUNED')}",
+            "best -" if best is None else f"best {best.value:.4f} (trial {best.number})",
+        ]
+    facts.append(f"time left {clock(seconds_left(records, n_trials))}")
     if budget:
         facts.append(f"budget left {budget}")
-    name = f"{record.identity['study']}, arm {record.identity['arm']}"
-    done = record.n_finished + sum(_shares(record.trials))
+    done = n_finished + sum(_shares(trials))
     return Group(
-        Text(f"\n{name}: {'  '.join(facts)}", style="bold"),
+        Text(f"\n{title}: {'  '.join(facts)}", style="bold"),
         table if table.rows else Text("no trial is running"),
         ProgressBar(total=n_trials, completed=min(done, n_trials), width=60),
     )
 
 
-def seconds_left(record: StudyRecord, n_trials: int) -> float:
-    """Estimate what a study still takes: the epochs that its finished trials had on average, at its
-    pace so far, shared by the workers that are at it."""
-    seconds = [_seconds(epoch) for trial in record.trials for epoch in trial.epochs]
+def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
+    """Estimate what is left of `n_trials` trials: the epochs that finished ones had on average, at
+    the pace so far, shared by the workers that are at it."""
+    trials = [trial for record in records for trial in record.trials]
+    seconds = [_seconds(epoch) for trial in trials for epoch in trial.epochs]
     if not seconds:
         return 0.0
-    lengths = [len(trial.epochs) for trial in record.trials if trial.finished]
-    expected = sum(lengths) / len(lengths) if lengths else record.identity["run"]["epochs"]
-    running = [trial for trial in record.trials if trial.state == "RUNNING"]
+    lengths = [len(trial.epochs) for trial in trials if trial.finished]
+    expected = sum(lengths) / len(lengths) if lengths else records[0].identity["run"]["epochs"]
+    running = [trial for trial in trials if trial.state == "RUNNING"]
     done = sum(min(len(trial.epochs), expected) for trial in running)
-    epochs = max(0.0, (n_trials - record.n_finished) * expected - done)
+    epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - done)
     return epochs * sum(seconds) / len(seconds) / max(1, len(running))
 
 

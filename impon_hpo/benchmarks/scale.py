@@ -25,8 +25,8 @@ from impon_hpo.benchmarks.measure import Measurement, ratios, spread, surroundin
 from impon_hpo.errors import ConfigError, ImponHpoError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import EPOCHS, REASON
+from impon_hpo.tuning.processes import run_workers
 from impon_hpo.tuning.study import study_name
-from impon_hpo.tuning.workers import run_workers
 
 DIGITS = 1024
 """Training rows of an epoch."""

@@ -31,10 +31,10 @@ from impon_hpo.tuning.checkpoints import Checkpoints
 from impon_hpo.tuning.guard import Guard
 from impon_hpo.tuning.ledger import Budget
 from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.processes import STORAGE
 from impon_hpo.tuning.progress import Progress
 from impon_hpo.tuning.study_file import StudyFile
 from impon_hpo.tuning.tune import tune
-from impon_hpo.tuning.workers import STORAGE
 
 EPOCH_SECONDS = 5.0
 """The epoch that overheads are held against."""

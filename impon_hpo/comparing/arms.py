@@ -9,7 +9,7 @@ from typing import Any
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.references import uniformly, wants_reference
+from impon_hpo.training.teaching import uniformly, wants_reference
 from impon_hpo.tuning.protocol import Policy, Protocol, arm_name
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.storage.trials import flat_epoch
 
 Numbers = NDArray[np.float64]
 
@@ -144,3 +145,12 @@ def table(
         row["diverged"] = arm.n_ended
         rows.append(row)
     return rows
+
+
+def epoch_rows(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for every epoch of every run: arm, seed, configuration and all its fields."""
+    return [
+        {"arm": result["arm"], "seed": result["seed"]} | result["params"] | flat_epoch(epoch)
+        for result in results
+        for epoch in result["epochs"]
+    ]

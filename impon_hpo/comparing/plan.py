@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from optuna.storages import BaseStorage
+
 from impon_hpo.comparing.arms import Arm, arms_of
-from impon_hpo.comparing.cell import Cell
-from impon_hpo.comparing.record_study import recording_folder, wanted_cells
+from impon_hpo.comparing.evidence import read_fixed, read_trials
+from impon_hpo.comparing.trainings import comparison_grid
 from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.references import uniformly, wants_reference
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.teaching import uniformly, wants_reference
 from impon_hpo.training.timing import PhaseTimer
-from impon_hpo.tuning.plan import check_fit, made_up_reference
+from impon_hpo.tuning.dry_run import check_fit, made_up_reference
 from impon_hpo.tuning.study_file import StudyFile
 
 CALIBRATION_STEPS = 20
@@ -33,11 +35,14 @@ def cost_ratio_of_an_epoch(trained: float, scored: float, validation: float) -> 
     return (3 * trained + scored + validation) / (3 + validation)
 
 
-def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[str, Any]:
+def plan_comparison(
+    study_file: StudyFile, storage: BaseStorage | None, *, calibrate: bool = True
+) -> dict[str, Any]:
     """Return what `compare` would record, what it would cost, and what cannot come out of it.
 
     Args:
         study_file: The study.
+        storage: Its storage, where there is one.
         calibrate: Whether to time a few steps here, to estimate seconds.
 
     Raises:
@@ -45,9 +50,11 @@ def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[st
         DataError: The data are not here.
     """
     protocol = study_file.protocol
-    cells = wanted_cells(study_file)
-    folder = recording_folder(study_file) / "cells"
-    left = [cell for cell in cells if not cell.path(folder).exists()]
+    grid = comparison_grid(study_file)
+    done = set()
+    fixed = None if storage is None else read_fixed(study_file, storage)
+    if fixed is not None and storage is not None:
+        done = {*fixed.recorded, *read_trials(grid, storage, fixed.recorded)[0]}
     device = find_device(study_file.run.device)
     try:
         splits = load_splits(study_file.run, device)
@@ -57,7 +64,9 @@ def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[st
         check_fit(arm, study_file.space, splits)
     arms = arms_of(study_file)
     scored = {arm.training: _scored_share(arm.config, splits) for arm in arms}
-    costs = {cell.name: _cost(cell, splits, scored[cell.arm]) for cell in cells}
+    runs = [run for training in grid.trainings for run in grid.runs(training)]
+    costs = {run.key: _cost(grid.config(run), splits, scored[run.training.name]) for run in runs}
+    left = sum(cost for key, cost in costs.items() if key not in done)
     facts: dict[str, Any] = {
         "study": study_file.name,
         "question": study_file.question,
@@ -66,18 +75,16 @@ def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[st
         "arms": [arm.name for arm in arms],
         "configurations": protocol.n_configurations,
         "blocks": protocol.n_blocks,
-        "runs": len(cells),
-        "runs recorded already": len(cells) - len(left),
-        "epochs": sum(cell.config.epochs for cell in cells),
+        "runs": len(runs),
+        "runs recorded already": len(done & costs.keys()),
+        "epochs": sum(run.training.config.epochs for run in runs),
         "cost (forward-equivalents)": sum(costs.values()),
-        "cost left": sum(costs[cell.name] for cell in left),
+        "cost left": left,
         "device": str(device),
     }
     if calibrate:
         seconds = _seconds(study_file.run, splits)
-        facts["seconds left (one process, from a few steps here)"] = round(
-            sum(seconds * costs[cell.name] for cell in left)
-        )
+        facts["seconds left (one process, from a few steps here)"] = round(seconds * left)
     claimed = next(arm for arm in arms if arm.name == protocol.claim)
     ratio = _ratio(claimed, scored[claimed.training], splits)
     facts["cost ratio of an epoch of the claim"] = round(ratio, 4)
@@ -85,9 +92,8 @@ def plan_comparison(study_file: StudyFile, *, calibrate: bool = True) -> dict[st
     return facts
 
 
-def _cost(cell: Cell, splits: Splits, scored_share: float) -> int:
+def _cost(config: TrainingConfig, splits: Splits, scored_share: float) -> int:
     """Return the forward-equivalents of a run: all that is charged, without hidden tests."""
-    config = cell.config
     full = len(splits.train) // config.batch_size
     rows = max(1, round(config.epoch_fraction * full)) * config.batch_size
     return config.epochs * forward_equivalents(

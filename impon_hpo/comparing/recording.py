@@ -1,155 +1,308 @@
-"""Recording: every configuration of a comparison, in every arm and block, trained once."""
+"""Recording: a comparison's runs, trained as studies that never prune by any number of workers."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+import json
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+import torch
+from optuna.artifacts import upload_artifact
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
-from impon_hpo.comparing.arms import FRACTION, UNIFORM, Arm
-from impon_hpo.comparing.cell import Cell, school
-from impon_hpo.errors import ConfigError
-from impon_hpo.storage.connect import quiet_studies
-from impon_hpo.storage.trials import EPOCH_SECONDS
+from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, Training, study_name
+from impon_hpo.errors import CheckpointError
+from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.trials import RECORDED
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.tuning.space import suggest, with_settings
-from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Split, Splits, load_splits
+from impon_hpo.training.teaching import References, wants_reference, with_reference
+from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.objective import (
+    COMPLETE,
+    DIVERGED,
+    OnEpoch,
+    Past,
+    resumed_run,
+    train_trial,
+)
+from impon_hpo.tuning.shared_references import SharedReferences
+from impon_hpo.tuning.space import suggest
+from impon_hpo.tuning.study import open_any_study
+from impon_hpo.tuning.worker import Job
 
-DRAWS_EACH = 50
-"""How often, for each configuration wanted, another one is drawn before a space is exhausted."""
+STEP_LOSSES = "step_losses.json"
+LOSSES_AN_EPOCH = 20
+"""How many training losses of an epoch are kept."""
+
+SAVE_SECONDS = 30.0
+"""Least time between two checkpoints of a run: most runs are shorter."""
 
 
-def configurations(study_file: StudyFile, n: int) -> list[dict[str, Any]]:
-    """Return the n configurations of a comparison, the same in all arms and blocks, each once.
+class Given(BaseSampler):
+    """A study sampler that proposes what it is given.
 
-    The first one is the middle of the space, as one would queue by hand what is known to work; the
-    others are what Optuna's RandomSampler draws with the study's seed.
-
-    Raises:
-        ConfigError: The space has not so many.
+    Args:
+        params: A value for each setting.
     """
-    space = study_file.space
-    with quiet_studies():
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study_file.seed))
-    found = [{key: _middle(distribution) for key, distribution in space.items()}]
-    n_draws = 0
-    while len(found) < n and n_draws < DRAWS_EACH * n:
-        n_draws += 1
-        drawn = suggest(study.ask(), space)
-        if drawn not in found:
-            found.append(drawn)
-    if len(found) < n:
-        raise ConfigError(
-            f"compare.configurations must be at most {len(found)}, which is all that [space] has, "
-            f"but got {n}."
+
+    def __init__(self, params: Mapping[str, Any]) -> None:
+        self._params = params
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        return {}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        return {}
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._params[param_name]
+
+
+@dataclass
+class Recorder:
+    """Trains the runs of a grid, whichever of them a worker has claimed.
+
+    Args:
+        grid: The grid.
+        studies: The study of each training, by name.
+        runs: Of each training, the run of each trial number.
+        device: Where training happens.
+        references: Where what teachers see of the rows is kept.
+        artifact_store: Where step losses go.
+        checkpoints: Where runs are saved.
+    """
+
+    grid: Grid
+    studies: Mapping[str, optuna.Study]
+    runs: Mapping[str, list[PlannedRun]]
+    device: torch.device
+    references: SharedReferences
+    artifact_store: ArtifactStore
+    checkpoints: Checkpoints
+
+    def __post_init__(self) -> None:
+        self._loaded: tuple[Any, Splits] | None = None
+
+    def train(self, training: Training, trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        """Train the run of a trial to its end, and record all that a comparison asks of it.
+
+        Raises:
+            optuna.TrialPruned: Its loss is no longer finite.
+        """
+        run = self.runs[training.name][trial.number]
+        suggest(trial, self.grid.space)
+        config = self.grid.config(run)
+        splits = self.splits(config)
+        hidden = self._hidden(splits, config.seed)
+        splits, reference_cost = self._taught(run, config, splits)
+        teaches = run.configuration == training.teaches
+        memory = RowMemory(splits.train.labels, splits.n_classes) if teaches else None
+        checkpoint = self.checkpoints.of(trial.study, trial.number)
+
+        def begun() -> TrainingRun:
+            made = resumed_run(config, splits, memory, checkpoint)
+            facts = {
+                "block": run.block,
+                "configuration": run.configuration,
+                "reference_cost": reference_cost,
+                "steps_per_epoch": made.steps_per_epoch,
+            }
+            trial.set_user_attr(RECORDED, facts)
+            return made
+
+        def ended(made: TrainingRun, how: str) -> None:
+            if memory is not None and how in (COMPLETE, DIVERGED):  # it is heard in any case
+                taught = config.model_copy(update={"reference": "prequential"})
+                self.references.learn(trial.study, taught, splits, memory, teacher=config)
+            self._upload_losses(trial, made)
+
+        return train_trial(
+            trial,
+            begun,
+            past=Past.of(trial),
+            checkpoint=checkpoint,
+            ended=ended,
+            on_epoch=on_epoch,
+            measure=functools.partial(self._looks, training, hidden),
+            save_seconds=SAVE_SECONDS,
+            prunes=False,
         )
-    return found
 
-
-def _middle(distribution: BaseDistribution) -> Any:
-    if isinstance(distribution, CategoricalDistribution):
-        return distribution.choices[0]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
-    low, high = distribution.low, distribution.high
-    middle = (low * high) ** 0.5 if distribution.log else (low + high) / 2
-    if distribution.step is not None:
-        steps = round((middle - low) / distribution.step)
-        middle = low + steps * distribution.step
-    return int(middle) if isinstance(distribution, IntDistribution) else float(middle)
-
-
-def recording_cells(
-    study_file: StudyFile, arms: Sequence[Arm], params: Sequence[dict[str, Any]]
-) -> list[Cell]:
-    """Return the runs to record: the first policy's schedule block by block, then in each block
-    those of the others, so that what is there is a comparison at any time.
-
-    Arms that differ in the evaluated weights only share their training. An arm that is taught has
-    no run of its own for the first configuration: it is its teacher's.
-    """
-    protocol = study_file.protocol
-    trainings: dict[str, list[Arm]] = {}
-    for arm in arms:
-        trainings.setdefault(arm.training, []).append(arm)
-    weights = {
-        training: tuple(sorted({arm.policy.weights for arm in sharing}))
-        for training, sharing in trainings.items()
-    }
-    # Whether or not an arm is taught so far: one that is added later finds what it learns from.
-    teachers = {arm.training for arm in arms if arm.kind in (UNIFORM, FRACTION)}
-
-    def settings(training: str, number: int, seed: int) -> TrainingConfig:
-        ema = "ema" if "ema" in weights[training] else "last"
-        changed = {"seed": seed, "eval_weights": ema}
-        return with_settings(trainings[training][0].config, params[number] | changed)
-
-    found = []
-    seeds = range(study_file.seed, study_file.seed + protocol.n_blocks)
-    first, *others = dict.fromkeys(arm.policy.schedule for arm in arms)
-    parts = [*itertools.product(seeds, [first]), *itertools.product(seeds, others)]
-    for seed, schedule in parts:
-        for training, sharing in trainings.items():
-            if sharing[0].policy.schedule != schedule:
-                continue
-            teacher = sharing[0].teacher if sharing[0].taught else training
-            for number, configuration in enumerate(params):
-                if sharing[0].taught and number == 0:
-                    continue
-                found.append(
-                    Cell(
-                        training,
-                        configuration,
-                        seed,
-                        settings(training, number, seed),
-                        teaches=training in teachers and number == 0,
-                        school=school(settings(teacher, 0, seed)),
-                        weights=weights[training],
-                        test_size=protocol.test_size,
-                        test_epochs=protocol.test_epochs,
-                    )
-                )
-    return found
-
-
-def recorded_rows(
-    study_file: StudyFile, params: Sequence[dict[str, Any]], results: Sequence[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return the table of a recording: a row for every epoch of every run.
-
-    An epoch whose loss was not finite has no accuracy, what it cost, and `ended`.
-    """
-    rows = []
-    for result in results:
-        head = {
-            "training": result["arm"],
-            "block": result["seed"] - study_file.seed,
-            "configuration": params.index(result["params"]),
-            **result["params"],
-        }
-        for epoch in result["epochs"]:
-            rows.append(head | {"reference_cost": result["reference_cost"]} | _row(epoch))
-        if result["ended"]:
-            rows.append(
-                head
-                | {"reference_cost": result["reference_cost"]}
-                | {"epoch": len(result["epochs"]) + 1, "cost": result["ended_cost"]}
-                | {"ended": result["ended"]}
+    def _taught(
+        self, run: PlannedRun, config: TrainingConfig, splits: Splits
+    ) -> tuple[Splits, int]:
+        """Return the data with the reference that a run reads, if it does, and what that cost."""
+        if not wants_reference(config):
+            return splits, 0
+        teacher = self.grid.teacher(run.training, run.block)
+        # What is not learnt from a run of the grid is charged to one study.
+        home = self.studies[teacher.training.name if teacher else self.grid.trainings[0].name]
+        settings = None if teacher is None else self.grid.config(teacher)
+        kept = self.references.find(home, config, splits, teacher=settings)
+        if kept is None:  # it was there when its teacher ended
+            raise CheckpointError(
+                f"'{run.training.name}' learns from a run that is done, but what that run has seen "
+                "of the rows is neither in the folder of references nor in the artifact store. "
+                "Bring them back, or record into another --storage."
             )
-    return rows
+        return with_reference(splits, kept), kept.cost
+
+    def splits(self, config: TrainingConfig) -> Splits:
+        """Load the data of a seed, or return what was loaded last."""
+        names = ["dataset", "data_dir", "subset", "image_size", "validation_size", "augment"]
+        key = [getattr(config, name) for name in [*names, "seed"]]
+        if self._loaded is None or self._loaded[0] != key:
+            self._loaded = None  # both at once may be more than there is room for
+            self._loaded = (key, load_splits(config, self.device))
+        return self._loaded[1]
+
+    def _hidden(self, splits: Splits, seed: int) -> Split | None:
+        """Return the part of the test split that is looked at; the same for all arms."""
+        if self.grid.test_size == 0:
+            return None
+        order = np.random.default_rng([seed, 1]).permutation(len(splits.test))
+        rows = torch.from_numpy(np.sort(order[: self.grid.test_size]))
+        rows = rows.to(splits.test.labels.device)
+        return Split(splits.test.images[rows], splits.test.labels[rows])
+
+    def _looks(
+        self, training: Training, hidden: Split | None, run: TrainingRun
+    ) -> dict[str, float]:
+        """Return the accuracies after an epoch by split and weights, such as `val_accuracy_ema`."""
+        accuracies = {}
+        last_only = self.grid.test_epochs == "last"
+        for weights in training.weights:
+            if weights == run.config.eval_weights:  # judged already
+                accuracies[f"val_accuracy_{weights}"] = run.results[-1].val_accuracy
+            else:
+                validation = run.splits.validation
+                accuracies[f"val_accuracy_{weights}"] = run.evaluate(validation, weights)[0]
+            if hidden is not None and not (last_only and run.epoch < run.config.epochs):
+                accuracies[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
+        return accuracies
+
+    def _upload_losses(self, trial: optuna.Trial, run: TrainingRun) -> None:
+        losses = [_thinned(epoch.tolist()) for epoch in run.step_losses]
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / STEP_LOSSES
+            path.write_text(json.dumps(losses))
+            upload_artifact(
+                artifact_store=self.artifact_store,
+                file_path=str(path),
+                study_or_trial=trial,
+                mimetype="application/json",
+            )
 
 
-def _row(epoch: dict[str, Any]) -> dict[str, Any]:
-    kept = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
-    kept += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
-    row = {key: epoch[key] for key in (*kept, *EPOCH_SECONDS)}
-    for key in ("train_loss", *EPOCH_SECONDS):
-        row[key] = round(row[key], 4)
-    return row
+def _thinned(losses: list[float]) -> list[float]:
+    """Return the means of at most `LOSSES_AN_EPOCH` stretches of an epoch's steps."""
+    n = min(LOSSES_AN_EPOCH, len(losses))
+    ends = [len(losses) * at // n for at in range(n + 1)]
+    stretches = (losses[begin:end] for begin, end in itertools.pairwise(ends))
+    return [round(sum(stretch) / len(stretch), 5) for stretch in stretches]
+
+
+def make_jobs(
+    grid: Grid,
+    storage: BaseStorage,
+    *,
+    recorded: Collection[Key],
+    device: torch.device,
+    references: References,
+    artifact_store: ArtifactStore,
+    checkpoints: Checkpoints,
+    question: str,
+    command: dict[str, Any],
+    environment: dict[str, Any],
+) -> list[Job]:
+    """Open the studies of a grid and return what a worker is to do, block by block.
+
+    Which run a trial is follows from its number, so nothing has to be queued, and workers that
+    begin at the same moment double nothing.
+
+    Args:
+        grid: The grid.
+        storage: Where its studies are kept.
+        recorded: Runs that a table has already: they are not trained.
+        device: Where training happens.
+        references: The folder of references on this machine.
+        artifact_store: Where other machines find them; step losses go there, too.
+        checkpoints: Where runs are saved.
+        question: What the study is to answer.
+        command: `study`, `settings` and `storage` as the user gave them.
+        environment: Versions and hardware of this process.
+    """
+    runs = {
+        training.name: [run for run in grid.runs(training) if run.key not in recorded]
+        for training in grid.trainings
+    }
+    studies = {
+        training.name: open_any_study(
+            storage,
+            study_name(grid, training, recorded),
+            grid.identity(training),
+            question=question,
+            command=command,
+            environment=environment,
+        )
+        for training in grid.trainings
+    }
+    recorder = Recorder(
+        grid,
+        studies,
+        runs,
+        device,
+        SharedReferences(references, artifact_store),
+        artifact_store,
+        checkpoints,
+    )
+    jobs = []
+    for training, block in grid.stretches():
+        own = runs[training.name]
+        numbers = [number for number, run in enumerate(own) if run.block == block]
+        if not numbers:
+            continue
+        teacher = grid.teacher(training, block)
+        after = None
+        if teacher is not None:
+            name = teacher.training.name
+            after = (studies[name], runs[name].index(teacher))
+        jobs.append(
+            Job(
+                name=training.name,
+                study=studies[training.name],
+                train=functools.partial(recorder.train, training),
+                begin=numbers[0],
+                end=numbers[-1] + 1,
+                sampler_of=lambda number, own=own: Given(  # type: ignore[misc]
+                    grid.params[own[number].configuration] if number < len(own) else {}
+                ),
+                after=after,
+                retries=True,
+            )
+        )
+    return jobs

@@ -38,7 +38,9 @@ def watch(
         while True:
             records = read()
             if live is not None:
-                tables = Group(*(live_table(record, n_trials) for record in records))
+                tables = Group(
+                    *(live_table(_title(record), [record], n_trials) for record in records)
+                )
                 live.update(tables, refresh=True)
             else:
                 for line in news(records, told):
@@ -46,6 +48,10 @@ def watch(
             if all(record.n_finished >= n_trials for record in records):
                 return records
             time.sleep(interval)
+
+
+def _title(record: StudyRecord) -> str:
+    return f"{record.identity['study']}, arm {record.identity['arm']}"
 
 
 def news(

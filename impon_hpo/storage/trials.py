@@ -21,13 +21,15 @@ COMMAND = "impon:command"  # study, settings and storage as the user last gave t
 REFERENCE = "impon:reference:"  # followed by its key: what a reference is and cost
 ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
 # User attributes of a trial.
-EPOCHS = "impon:epochs"  # one mapping an epoch, the fields of EpochResult
+EPOCH = "impon:epoch:"  # followed by its number: the fields of EpochResult, and what was wasted
+EPOCHS = "impon:epochs"  # of studies before 0.2: all epochs in one list
 COST = "impon:cost"  # forward-equivalents spent, of a trial that has ended
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
 PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
 WORKER = "impon:worker"  # which process is at it; {} when none is
-WASTED = "impon:wasted"  # epochs, cost and seconds that had to be spent again
+RECORDED = "impon:recorded"  # of a comparison: block, configuration, reference_cost, …
+WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent again
 
 IMAGES = "which_images.png"
 """The file of a trial that shows which images it picked most and never."""
@@ -48,7 +50,7 @@ class TrialRecord:
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
         params: The configuration that was tried.
         value: Validation accuracy after the last epoch, or None.
-        epochs: One mapping an epoch, with the fields of `EpochResult`.
+        epochs: One mapping an epoch, with the fields of `EpochResult`, in order.
         cost: Forward-equivalents spent.
         horizon: Epochs that it would have had without pruning.
         reason: Why it was pruned or failed, or "".
@@ -107,17 +109,57 @@ class TrialRecord:
         return self.cost / len(self.epochs) * self.horizon
 
 
+def epochs_of(attributes: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return what a trial's user attributes hold of its epochs, by number, in order.
+
+    An epoch that was lost with a checkpoint and trained again has an entry `wasted`: the epochs,
+    cost and seconds that this took.
+    """
+    listed = {int(epoch["epoch"]): epoch for epoch in attributes.get(EPOCHS, ())}
+    single = {
+        int(key.removeprefix(EPOCH)): epoch
+        for key, epoch in attributes.items()
+        if key.startswith(EPOCH)
+    }
+    return dict(sorted((listed | single).items()))
+
+
+def wasted_again(epoch: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the entry `wasted` of an epoch that is trained once more; `epoch` is what is recorded
+    of the time before, None where nothing is: then there is no such entry."""
+    if epoch is None:
+        return {}
+    before = epoch.get("wasted", {"epochs": 0, "cost": 0, "seconds": 0.0})
+    seconds = sum(epoch[key] for key in EPOCH_SECONDS)
+    return {
+        "wasted": {
+            "epochs": before["epochs"] + 1,
+            "cost": before["cost"] + epoch["cost"],
+            "seconds": before["seconds"] + seconds,
+        }
+    }
+
+
 def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:
     """Return an epoch's fields as one row of a table: each diagnostic in a column of its own."""
-    return {key: value for key, value in epoch.items() if key != "diagnostics"} | dict(
+    nested = ("diagnostics", "wasted")
+    return {key: value for key, value in epoch.items() if key not in nested} | dict(
         epoch["diagnostics"]
     )
+
+
+def is_finished(trial: FrozenTrial) -> bool:
+    """Return whether a trial counts towards the number of trials asked for."""
+    interrupted = trial.user_attrs.get(REASON) == INTERRUPTED
+    return trial.state.is_finished() and not (trial.state == TrialState.FAIL and interrupted)
 
 
 def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
     """Read one trial of a study whose trials have `horizon` epochs."""
     finished_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    epochs = trial.user_attrs.get(EPOCHS, [])
+    epochs = list(epochs_of(trial.user_attrs).values())
+    wasted = [epoch["wasted"] for epoch in epochs if "wasted" in epoch]
+    wasted += [trial.user_attrs[WASTED]] if WASTED in trial.user_attrs else []
     return TrialRecord(
         number=trial.number,
         state=trial.state.name,
@@ -130,7 +172,9 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         reason=trial.user_attrs.get(REASON, ""),
         reference=trial.user_attrs.get(USED, ""),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
-        **{f"wasted_{what}": value for what, value in trial.user_attrs.get(WASTED, {}).items()},
+        wasted_epochs=sum(entry["epochs"] for entry in wasted),
+        wasted_cost=sum(entry["cost"] for entry in wasted),
+        wasted_seconds=sum(entry["seconds"] for entry in wasted),
     )
 
 

@@ -11,7 +11,7 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.state_file import read_state, write_state
 
-FORMAT = 4
+FORMAT = 5
 
 
 class Checkpoint:

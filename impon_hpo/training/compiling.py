@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,6 +14,8 @@ from impon_hpo.sampling import captured
 from impon_hpo.sampling.captured import Captured, Function
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.training_step import TrainingStep
+
+log = logging.getLogger("impon_hpo")
 
 COMPILE_SECONDS = 35.0
 """What inductor takes for ResNet18 at one shape, with nothing in its cache (studies/speed)."""
@@ -31,11 +33,9 @@ class Ahead:
 
     Args:
         epochs: About how many epochs they will have whose batches have the same shape.
-        say: Gets a line where something is decided about compiling.
     """
 
     epochs: float = 0.0
-    say: Callable[[str], None] = lambda line: None
 
 
 class CompiledStep:
@@ -116,7 +116,7 @@ class CompiledStep:
             return
         epochs = epochs_left + self._ahead.epochs
         if epochs * seconds * GAIN > COMPILE_SECONDS:
-            self._ahead.say(
+            log.info(
                 f"compile: about {epochs:.0f} epochs of {seconds:.1f} s are to come, so they are "
                 f"compiled, which takes about {COMPILE_SECONDS:.0f} s and saves a quarter of each"
             )
@@ -134,7 +134,7 @@ class CompiledStep:
                 f"compile = 'inductor': torch cannot compile this model here: {said} "
                 "Use compile = 'auto' or 'off'."
             ) from error
-        self._ahead.say(f"compile: torch cannot compile this model here: {said}")
+        log.info(f"compile: torch cannot compile this model here: {said}")
         self._may_compile = False
         self.mode = "graph"
         self._step.do_not_compile()
@@ -147,14 +147,14 @@ class CompiledStep:
             generators=[self._step.augmentation.generator],
             lane="training",
             capture=capture,
-            refused=partial(_refused, self._asked, self._ahead.say),
+            refused=partial(_refused, self._asked),
         )
 
 
-def _refused(asked: str, say: Callable[[str], None], reason: str) -> None:
+def _refused(asked: str, reason: str) -> None:
     if asked == "graph":
         raise ConfigError(
             "compile = 'graph': a step of this model cannot be captured as a CUDA graph: "
             f"{reason}. Use compile = 'off'."
         )
-    say(f"compile: a step cannot be captured as a CUDA graph and is run as it is: {reason}")
+    log.info(f"compile: a step cannot be captured as a CUDA graph and is run as it is: {reason}")

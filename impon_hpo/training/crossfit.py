@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import logging
 from typing import Any
 
 import torch
@@ -16,10 +16,12 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, explain
 from impon_hpo.training.flops import forward_flops
 from impon_hpo.training.models import build_model
-from impon_hpo.training.reference import KeptReference
 from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun
 from impon_hpo.training.splits import Split, Splits, resize
+from impon_hpo.training.teaching import KeptReference
 from impon_hpo.training.timing import PhaseTimer
+
+log = logging.getLogger("impon_hpo")
 
 
 class CrossfitSettings(BaseModel):
@@ -60,9 +62,7 @@ def crossfit_settings(config: TrainingConfig) -> CrossfitSettings:
     return settings
 
 
-def crossfit(
-    config: TrainingConfig, splits: Splits, *, say: Callable[[str], None]
-) -> KeptReference:
+def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
     """Make a reference: split the rows into folds, train on all but one, judge that one.
 
     The loss and the probabilities of a row are means over the second half of the epochs; its
@@ -72,7 +72,6 @@ def crossfit(
     Args:
         config: The settings of the study's runs; `reference_options` are those of the small ones.
         splits: The data; only `train` is read.
-        say: Gets a line a fold.
 
     Raises:
         ConfigError: `reference_options` do not fit, or fit these data not.
@@ -117,7 +116,7 @@ def crossfit(
             if epoch >= first_counted:
                 probabilities[inside] += logits.softmax(1).nan_to_num(1 / splits.n_classes)
         right = float((logits.argmax(1) == held_out.labels).double().mean())
-        say(f"reference: model {fold + 1}/{settings.folds}, held-out accuracy {right:.4f}")
+        log.info("reference: model %d/%d, held-out accuracy %.4f", fold + 1, settings.folds, right)
     n_counted = settings.epochs - first_counted
     reference = Reference(trajectory[first_counted:].mean(0), probabilities / n_counted, trajectory)
     share = _relative_flops(config, splits, small, images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from impon_hpo.training.checkpoint import Checkpoint
@@ -42,7 +43,9 @@ def train_epochs(
     yield from epochs_left(run, checkpoint)
 
 
-def epochs_left(run: TrainingRun, checkpoint: Checkpoint | None) -> Iterator[EpochResult]:
+def epochs_left(
+    run: TrainingRun, checkpoint: Checkpoint | None, *, save_seconds: float = 0.0
+) -> Iterator[EpochResult]:
     """Train a run from where it is to its end and yield the result of each epoch.
 
     Ctrl-C and SIGTERM let the step under way finish, and what is done of the epoch is saved.
@@ -50,11 +53,13 @@ def epochs_left(run: TrainingRun, checkpoint: Checkpoint | None) -> Iterator[Epo
     Args:
         run: The run.
         checkpoint: Where to save it after each epoch, if anywhere.
+        save_seconds: At least so many seconds lie between two of these.
 
     Raises:
         CheckpointError: The checkpoint cannot be written; the former one is still whole.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
+    saved_at = time.monotonic()
     while run.epoch < run.config.epochs:
         with HeldSignals() as held:
             try:
@@ -63,6 +68,7 @@ def epochs_left(run: TrainingRun, checkpoint: Checkpoint | None) -> Iterator[Epo
                 if checkpoint is not None:
                     checkpoint.save(run.state_dict())
                 raise
-            if checkpoint is not None:
+            if checkpoint is not None and time.monotonic() - saved_at >= save_seconds:
                 checkpoint.save(run.state_dict())
+                saved_at = time.monotonic()
         yield result

@@ -34,8 +34,8 @@ VALIDATION_BATCH = 1000
 class TrainingRun:
     """The moving parts of one training run; `train_epoch` advances them all by an epoch.
 
-    `step_losses` (steps_per_epoch,) float64 has the mean loss of each batch of the last epoch;
-    `class_picks` has for each epoch done how often each class was picked.
+    `step_losses` has for each epoch done the mean loss of each batch, (steps_per_epoch,) float64;
+    `class_picks` how often each class was picked.
 
     Args:
         config: The settings.
@@ -57,6 +57,7 @@ class TrainingRun:
         self.config, self.splits, self.memory = config, splits, memory
         self.results: list[EpochResult] = []
         self.class_picks: list[list[int]] = []
+        self.step_losses: list[Tensor] = []
         self._begun: BegunEpoch | None = None
         self.device = splits.train.labels.device
         keep_freed_memory()
@@ -179,7 +180,7 @@ class TrainingRun:
         if self.memory is not None:
             self.memory.end_epoch()
         self._begun = None
-        self.step_losses = begun.losses
+        self.step_losses.append(begun.losses)
         return float(begun.losses.mean()), begun.rows_scored
 
     def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
@@ -209,6 +210,7 @@ class TrainingRun:
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
             "class_picks": list(self.class_picks),
+            "step_losses": list(self.step_losses),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -230,6 +232,7 @@ class TrainingRun:
             return
         self.results = [EpochResult(**result) for result in state["results"]]
         self.class_picks = state["class_picks"]
+        self.step_losses = state["step_losses"]
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

@@ -5,32 +5,29 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.references import (
-    References,
-    learnt_enough,
-    wants_reference,
-    with_reference,
-    without_reference,
-)
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import load_splits
+from impon_hpo.training.teaching import (
+    References,
+    learnt_enough,
+    prepare,
+    wants_reference,
+)
+
+log = logging.getLogger("impon_hpo")
 
 
-def train(
-    config: TrainingConfig, folder: Path, *, name: str, say: Callable[[str], None]
-) -> dict[str, Any]:
+def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     """Train `config` (or continue), test the result, and return all that came of it.
 
     Checkpoint and `result.json` lie in `folder/<name>-<hash of the settings>`, so that runs with
@@ -40,7 +37,6 @@ def train(
         config: The settings.
         folder: Where runs are kept; references lie beside it.
         name: A name for this one.
-        say: Gets a line an epoch.
 
     Returns:
         Validation and test accuracy, cost, every epoch, settings, environment and the path of the
@@ -54,30 +50,27 @@ def train(
     """
     device = find_device(config.device)
     splits = load_splits(config, device)
-    kept, key, memory = None, None, None
-    references = References(folder.parent / "references", say=say)
-    asked = config
-    if wants_reference(config):
-        kept = references.find(config, splits)
-        key = None if kept is None else references.key(config, splits)
-        splits = with_reference(splits, kept)
-        if kept is None:
-            config = without_reference(config)
-            memory = RowMemory(splits.train.labels, splits.n_classes)
-            say(
-                f"There is no reference yet: this run is trained with '{config.sampler}', and what "
-                "it sees of the rows is the reference of the next ones."
-            )
+    references = References(folder.parent / "references")
+    wanted = config
+    kept = references.find(config, splits) if wants_reference(config) else None
+    key = None if kept is None else references.key(config, splits)
+    config, splits, memory = prepare(config, splits, kept)
+    if memory is not None:
+        log.info(
+            "There is no reference yet: this run is trained with '%s', and what it sees of the "
+            "rows is the reference of the next ones.",
+            config.sampler,
+        )
     # A run with a reference is another one than the run without that came before it.
-    said = json.dumps([asked.identity(), key], sort_keys=True)
+    said = json.dumps([wanted.identity(), key], sort_keys=True)
     digest = hashlib.sha256(said.encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
-        say(f"continuing from {checkpoint.path}")
-    for result in train_epochs(config, splits, checkpoint, memory, Ahead(say=say)):
+        log.info(f"continuing from {checkpoint.path}")
+    for result in train_epochs(config, splits, checkpoint, memory):
         seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
-        say(
+        log.info(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
             f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
             f"seen {result.share_seen:.1%}  {result.rows_trained / seconds:,.0f} rows/s"
@@ -85,7 +78,7 @@ def train(
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
     if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
-        references.learn(asked, splits, memory)
+        references.learn(wanted, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,

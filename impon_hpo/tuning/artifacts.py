@@ -1,4 +1,4 @@
-"""The files that a trial leaves in the artifact store, for people who would rather look."""
+"""The files of a study's trials: checkpoints while they run, and what they leave for people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
+from optuna.trial import FrozenTrial
 
 from impon_hpo.csv_table import csv_text
 from impon_hpo.storage.connect import ArtifactStore
-from impon_hpo.storage.trials import IMAGES, flat_epoch
+from impon_hpo.storage.trials import IMAGES, UID, flat_epoch
+from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.tuning.diagnostics_picture import diagnostics_picture
 from impon_hpo.tuning.picks_picture import Picks, picks_picture
@@ -26,9 +27,45 @@ SETTINGS = "settings.txt"
 DIAGNOSTICS = "sampler_diagnostics.png"
 
 
-def upload_files(
-    trial: optuna.Trial, store: ArtifactStore, run: TrainingRun, results: Sequence[EpochResult]
-) -> None:
+class Checkpoints:
+    """The folder of checkpoints, one file a trial that is not finished; workers on other machines
+    need it on a disk that they share.
+
+    Args:
+        folder: The folder; made when something is saved.
+        keep: Whether those of finished trials stay.
+    """
+
+    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+        self.folder = folder
+        self.keep = keep
+
+    def of(self, study: optuna.Study, number: int) -> Checkpoint:
+        """Return the checkpoint of a trial, whether it is there or not."""
+        return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
+
+    def delete_finished(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
+        """Delete what finished ones of a study's trials, as just read, have left, unless it is to
+        be kept."""
+        if self.keep or not any(self.folder.glob("*.pt*")):
+            return
+        # From the files on, which are few: the study's name costs a query.
+        name = _file_name(study)
+        numbers = {
+            path.name.partition(".pt")[0].removeprefix(f"{name}-")
+            for path in self.folder.glob(f"{name}-*.pt*")
+        }
+        for trial in trials:
+            if trial.state.is_finished() and str(trial.number) in numbers:
+                self.of(study, trial.number).delete()
+
+
+def _file_name(study: optuna.Study) -> str:
+    name = str(study.user_attrs.get(UID, study.study_name))
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) -> None:
     """Attach what the trial has not attached already, while it is not finished yet.
 
     The learning curve as a table, the resolved settings, the batch sampler's diagnostics over the
@@ -37,11 +74,10 @@ def upload_files(
     Args:
         trial: The trial.
         store: Where the files go.
-        run: Its training run.
-        results: The epochs that count, at least one.
+        run: Its training run, of at least one epoch.
     """
     there = {meta.filename for meta in get_all_artifact_meta(trial)}
-    number, sampler = trial.number, run.config.sampler
+    number, sampler, results = trial.number, run.config.sampler, run.results
     rows = [flat_epoch(dataclasses.asdict(result)) for result in results]
     drawn = [{"share_seen": row.share_seen} | row.diagnostics for row in results]
     files: dict[str, tuple[str, Callable[[Path], object]]] = {

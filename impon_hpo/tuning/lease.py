@@ -21,7 +21,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.storage.trials import WORKER
-from impon_hpo.tuning.process_stat import process_stat
 
 GRACE_SECONDS = 180.0
 """How long a worker on another machine may be silent before its trial is taken over."""
@@ -52,6 +51,18 @@ def _place() -> str:
     except OSError:
         return f"{socket.gethostname()} of unknown start"
     return f"{socket.gethostname()} {boot} {space}"
+
+
+def process_stat(pid: int | str) -> tuple[str, list[str]] | None:
+    """Return the name of a process and what proc(5) lists behind it, from its state (the 3rd field)
+    on; None if there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The name stands in parentheses, and may have some of its own.
+    name, _, fields = text.partition("(")[2].rpartition(")")
+    return name, fields.split()
 
 
 def _began(pid: int) -> str | None:
@@ -88,9 +99,10 @@ class Watch:
         if worker.get("place") == _place():
             return bool(_began(worker["pid"]) != worker["began"])
         beat = (worker.get("place"), worker.get("pid"), worker.get("beat"))
-        last, since = self._seen.get(trial.number, (None, 0.0))
+        # By its id, which no trial of another study in the same storage has.
+        last, since = self._seen.get(trial._trial_id, (None, 0.0))
         if last != beat:
-            self._seen[trial.number] = (beat, self._clock())
+            self._seen[trial._trial_id] = (beat, self._clock())
             return False
         return self._clock() - since > self._grace
 

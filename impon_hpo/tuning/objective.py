@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import ImponHpoError, NonFiniteLossError
+from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError
 from impon_hpo.storage.connect import ArtifactStore
-from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, PRUNED, REASON, USED
+from impon_hpo.storage.trials import (
+    COST,
+    EPOCH,
+    INTERRUPTED,
+    PRUNED,
+    REASON,
+    USED,
+    epochs_of,
+    wasted_again,
+)
+from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.epochs import epochs_left
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.references import (
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.teaching import (
     References,
     check_reference,
     learnt_enough,
+    prepare,
     wants_reference,
-    with_reference,
-    without_reference,
 )
-from impon_hpo.training.run import TrainingRun
-from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.tuning.artifacts import upload_files
-from impon_hpo.tuning.begun import Begun, begun_trial
-from impon_hpo.tuning.checkpoints import Checkpoints
+from impon_hpo.tuning.artifacts import Checkpoints, upload_files
+from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
-from impon_hpo.tuning.study_references import StudyReferences
-from impon_hpo.tuning.trial_run import all_epochs, resumed_run
+
+log = logging.getLogger("impon_hpo")
 
 OnEpoch = Callable[[optuna.Trial, EpochResult], None]
 
-
-@dataclass
-class Course:
-    """What one call of the objective has come to."""
-
-    run: TrainingRun | None = None
-    results: list[EpochResult] = field(default_factory=list)
+COMPLETE, PRUNED_BY_STUDY, DIVERGED, FAILED = "complete", "pruned", "diverged", "failed"
+"""How a run ended, as `train_trial` tells it."""
 
 
 class Objective:
@@ -52,10 +59,10 @@ class Objective:
 
     Give it to `study.optimize` of a study with direction "maximize". After every epoch, counted
     from 1, it reports the validation accuracy and asks the pruner. A run whose loss is no longer
-    finite is pruned. It leaves as user attributes of the trial: `impon:epochs` (a mapping an epoch,
-    the fields of `EpochResult`), `impon:cost` (forward-equivalents), `impon:reason`, the share of
-    rows seen and the batch sampler's last diagnostics; and as artifacts the learning curve, the
-    resolved settings, the diagnostics over the epochs, and which images it picked most and never.
+    finite is pruned. It leaves as user attributes of the trial: `impon:epoch:1` … (the fields of
+    `EpochResult`), `impon:cost` (forward-equivalents), `impon:reason`, the share of rows seen and
+    the batch sampler's last diagnostics; and as artifacts the learning curve, the resolved
+    settings, and which images it picked most and never.
 
     Args:
         config: The settings of every trial.
@@ -65,12 +72,25 @@ class Objective:
         references: Where references are kept; default: in the user's cache folder.
         checkpoints: Where trials are saved after every epoch, so that one that was put back among
             the waiting ones goes on where it was; default: nowhere.
-        on_epoch: Called after every new epoch, before the pruner is asked.
         n_trials: Trials that the study is to have, from which `compile = "auto"` works out what
             compiling would save; default: not known, so only the trial's own epochs count.
 
     Raises:
         ConfigError: The space does not fit the settings, or the device is not there.
+
+    Example:
+        >>> import optuna
+        >>> from optuna.distributions import FloatDistribution
+        >>> from impon_hpo import Objective, TrainingConfig
+        >>> config = TrainingConfig(
+        ...     dataset="digits", subset=64, width=4, epochs=1, batch_size=32, sampler="impon",
+        ...     sampler_options={"bank_size": 64},
+        ... )
+        >>> optuna.logging.set_verbosity(optuna.logging.ERROR)
+        >>> study = optuna.create_study(direction="maximize")
+        >>> study.optimize(Objective(config, {"lr": FloatDistribution(0.01, 0.1)}), n_trials=1)
+        >>> 0 <= study.best_value <= 1
+        True
     """
 
     def __init__(
@@ -82,7 +102,6 @@ class Objective:
         artifact_store: ArtifactStore | None = None,
         references: References | None = None,
         checkpoints: Checkpoints | None = None,
-        on_epoch: OnEpoch | None = None,
         n_trials: int | None = None,
     ) -> None:
         check_space(config, space)
@@ -91,14 +110,16 @@ class Objective:
         self.device = find_device(config.device)
         self._splits = splits
         self._artifact_store = artifact_store
-        references = references or References(cache_folder() / "references", say=lambda line: None)
-        self._references = StudyReferences(references, artifact_store)
+        references = references or References(cache_folder() / "references")
+        self._references = SharedReferences(references, artifact_store)
         if wants_reference(config):
             check_reference(config)
         self._checkpoints = checkpoints
-        self._on_epoch = on_epoch
         self._n_trials = n_trials
         self._epochs_here = Counter[tuple[object, ...]]()
+
+    def __repr__(self) -> str:
+        return f"Objective(sampler={self.config.sampler!r}, space={sorted(self.space)})"
 
     @property
     def splits(self) -> Splits:
@@ -107,121 +128,86 @@ class Objective:
             self._splits = load_splits(self.config, self.device)
         return self._splits
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch | None = None) -> float:
         """Train the trial's configuration and return its validation accuracy, 0 … 1.
+
+        Args:
+            trial: The trial.
+            on_epoch: Called after every new epoch, before the pruner is asked.
 
         Raises:
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
         """
         config = with_settings(self.config, suggest(trial, self.space))
-        begun = begun_trial(trial)
-        if begun.pruned:
-            raise optuna.TrialPruned(begun.pruned)
-        course = Course()
-        try:
-            self._train(trial, config, begun, course)
-        except optuna.TrialPruned as pruned:
-            trial.set_user_attr(REASON, str(pruned))
-            trial.set_user_attr(PRUNED, str(pruned))
-            self._describe(trial, course)
-            raise
-        except NonFiniteLossError as error:
-            trial.set_user_attr(REASON, str(error))
-            trial.set_user_attr(PRUNED, str(error))
-            self._describe(trial, course, cost_of_no_result=error.cost)
-            raise optuna.TrialPruned(str(error)) from error
-        except KeyboardInterrupt:
-            trial.set_user_attr(REASON, INTERRUPTED)
-            raise
-        except ImponHpoError:
-            raise
-        except Exception as error:
-            trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
-            self._describe(trial, course)
-            raise
-        if REASON in trial.user_attrs:  # of an earlier interruption
-            trial.set_user_attr(REASON, "")
-        self._describe(trial, course)
-        return course.results[-1].val_accuracy
-
-    def _train(
-        self,
-        trial: optuna.Trial,
-        config: TrainingConfig,
-        begun: Begun,
-        course: Course,
-    ) -> None:
-        """Train from where the trial is to its end, and gather the results of its epochs."""
-        results = course.results
-        for result, new in self._epochs(trial, config, begun, course):
-            if new and len(results) < len(begun.epochs):
-                begun = begun.trained_again(trial, n_kept=len(results))
-            results.append(result)
-            if new or len(results) > len(begun.epochs):
-                trial.set_user_attr(EPOCHS, [dataclasses.asdict(result) for result in results])
-            if new and self._on_epoch is not None:
-                self._on_epoch(trial, result)
-            _report(trial, result, begun, config.epochs)
-
-    def _epochs(
-        self,
-        trial: optuna.Trial,
-        config: TrainingConfig,
-        begun: Begun,
-        course: Course,
-    ) -> Iterator[tuple[EpochResult, bool]]:
-        """Yield the results of all epochs, and whether each was trained just now."""
+        past = Past.of(trial)
+        if past.pruned:
+            raise optuna.TrialPruned(past.pruned)
         checkpoint = None
         if self._checkpoints is not None:
             checkpoint = self._checkpoints.of(trial.study, trial.number)
-        config, splits, memory = self._with_reference(trial, config, begun)
-        course.run = resumed_run(config, splits, memory, checkpoint, self._ahead(trial, config))
-        for result, new in all_epochs(course.run, checkpoint):
-            self._epochs_here[_shape(config)] += new
-            yield result, new
-        reached = course.results[-1].val_accuracy
-        if memory is not None and learnt_enough(reached, self.splits.n_classes):
-            self._references.learn(trial.study, self.config, splits, memory)
+        config, splits, memory = self._with_reference(trial, config, past)
+
+        def counted(trial: optuna.Trial, result: EpochResult) -> None:
+            self._epochs_here[_shape(config)] += 1
+            if on_epoch is not None:
+                on_epoch(trial, result)
+
+        def ended(run: TrainingRun, how: str) -> None:
+            if memory is not None and how == COMPLETE:
+                reached = run.results[-1].val_accuracy
+                if learnt_enough(reached, splits.n_classes):
+                    self._references.learn(trial.study, self.config, splits, memory)
+            self._describe(trial, run)
+
+        return train_trial(
+            trial,
+            functools.partial(
+                resumed_run, config, splits, memory, checkpoint, self._ahead(trial, config)
+            ),
+            past=past,
+            checkpoint=checkpoint,
+            on_epoch=counted,
+            ended=ended,
+        )
 
     def _ahead(self, trial: optuna.Trial, config: TrainingConfig) -> Ahead:
         """Return about how many epochs of this trial's shape this worker has before it afterwards:
         as many a trial of the study as until now."""
         n_left = max(0, (self._n_trials or 0) - trial.number - 1)
-        so_far = self._epochs_here[_shape(config)] / (trial.number + 1)
-        return Ahead(so_far * n_left, self._references.say)
+        epochs_a_trial = self._epochs_here[_shape(config)] / (trial.number + 1)
+        return Ahead(epochs_a_trial * n_left)
 
     def _with_reference(
-        self, trial: optuna.Trial, config: TrainingConfig, begun: Begun
+        self, trial: optuna.Trial, config: TrainingConfig, past: Past
     ) -> tuple[TrainingConfig, Splits, RowMemory | None]:
         """Return settings and data of a trial, and a memory where it is to learn a reference."""
         if not wants_reference(config):
             return config, self.splits, None
         kept = None
-        if begun.used or not begun.epochs:  # one that began without a reference ends without
+        if past.used or not past.epochs:  # one that began without a reference ends without
             kept = self._references.find(trial.study, self.config, self.splits)
+        if kept is not None:
+            trial.set_user_attr(USED, self._references.key(self.config, self.splits))
+        prepared = prepare(config, self.splits, kept)
         if kept is None:
-            config = without_reference(config)
-            self._references.say(
-                f"trial {trial.number} has no reference yet: it is trained with "
-                f"'{config.sampler}', and what it sees of the rows is the reference of later ones"
+            log.info(
+                "trial %d has no reference yet: it is trained with '%s', and what it sees of the "
+                "rows is the reference of later ones",
+                trial.number,
+                prepared[0].sampler,
             )
-            memory = RowMemory(self.splits.train.labels, self.splits.n_classes)
-            return config, self.splits, memory
-        trial.set_user_attr(USED, self._references.key(self.config, self.splits))
-        return config, with_reference(self.splits, kept), None
+        return prepared
 
-    def _describe(self, trial: optuna.Trial, course: Course, *, cost_of_no_result: int = 0) -> None:
-        """Leave with a trial that ends what it cost and what came of it."""
-        results = course.results
-        trial.set_user_attr(COST, sum(result.cost for result in results) + cost_of_no_result)
-        if not results:
+    def _describe(self, trial: optuna.Trial, run: TrainingRun) -> None:
+        """Leave with a trial that ends what came of it."""
+        if not run.results:
             return
+        last = run.results[-1]
         # As numbers of their own, the dashboard can sort and plot by them.
-        numbers = {"share_seen": results[-1].share_seen} | results[-1].diagnostics
-        for name, number in numbers.items():
+        for name, number in ({"share_seen": last.share_seen} | last.diagnostics).items():
             trial.set_user_attr(f"impon:{name}", number)
-        if self._artifact_store is not None and course.run is not None:
-            upload_files(trial, self._artifact_store, course.run, results)
+        if self._artifact_store is not None:
+            upload_files(trial, self._artifact_store, run)
 
 
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
@@ -229,12 +215,156 @@ def _shape(config: TrainingConfig) -> tuple[object, ...]:
     return tuple(getattr(config, name) for name in SHAPING)
 
 
-def _report(trial: optuna.Trial, result: EpochResult, begun: Begun, horizon: int) -> None:
+@dataclass(frozen=True)
+class Past:
+    """What the storage holds of a trial as it begins or goes on: it may have been interrupted, or
+    have lost its worker.
+
+    Args:
+        epochs: What is recorded of its epochs, by number.
+        reported: The epochs whose accuracy Optuna has.
+        used: Key of the reference that it used, or "".
+        pruned: Why it was to end when its worker was lost, or "".
+    """
+
+    epochs: Mapping[int, Mapping[str, Any]]
+    reported: frozenset[int]
+    used: str
+    pruned: str
+
+    @classmethod
+    def of(cls, trial: optuna.Trial | optuna.trial.FixedTrial) -> Past:
+        """Return the past of a live trial; a FixedTrial has none."""
+        if not isinstance(trial, optuna.Trial):
+            return cls({}, frozenset(), "", "")
+        frozen = trial.storage.get_trial(trial._trial_id)
+        return cls(
+            epochs=epochs_of(frozen.user_attrs),
+            reported=frozenset(frozen.intermediate_values),
+            used=frozen.user_attrs.get(USED, ""),
+            pruned=frozen.user_attrs.get(PRUNED, ""),
+        )
+
+
+def resumed_run(
+    config: TrainingConfig,
+    splits: Splits,
+    memory: RowMemory | None,
+    checkpoint: Checkpoint | None,
+    ahead: Ahead | None = None,
+) -> TrainingRun:
+    """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
+    deleted."""
+    run = TrainingRun(config, splits, memory, ahead)
+    if checkpoint is not None:
+        try:
+            run.continue_from(checkpoint)
+        except CheckpointError as error:
+            log.warning("%s The trial starts again.", error)
+            checkpoint.delete()
+            if memory is not None:
+                memory.clear()
+            run = TrainingRun(config, splits, memory, ahead)
+    return run
+
+
+def train_trial(
+    trial: optuna.Trial,
+    make_run: Callable[[], TrainingRun],
+    *,
+    past: Past,
+    checkpoint: Checkpoint | None,
+    ended: Callable[[TrainingRun, str], None],
+    on_epoch: OnEpoch | None = None,
+    measure: Callable[[TrainingRun], Mapping[str, float]] | None = None,
+    save_seconds: float = 0.0,
+    prunes: bool = True,
+) -> float:
+    """Train a trial from where it is to its end, record and report every epoch, and return the
+    last validation accuracy.
+
+    Args:
+        trial: The trial.
+        make_run: Makes its run, as its checkpoint left it.
+        past: What the storage holds of it.
+        checkpoint: Where the run is saved, if anywhere.
+        ended: Called with the run and how it ended: "complete", "pruned", "diverged" or "failed".
+        on_epoch: Called after every new epoch is recorded, before it is reported.
+        measure: Returns what is to be recorded of an epoch beside its result.
+        save_seconds: At least so many seconds lie between two checkpoints.
+        prunes: Whether the study's pruner is asked.
+
+    Raises:
+        optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
+    """
+    run: TrainingRun | None = None
+    try:
+        run = make_run()
+        for result in tuple(run.results):  # of before
+            if result.epoch not in past.epochs:  # the last one, so the weights are those after it
+                _record(trial, run, result, past, measure)
+            _report(trial, result, past, run.config.epochs, prunes=prunes)
+        for result in epochs_left(run, checkpoint, save_seconds=save_seconds):
+            _record(trial, run, result, past, measure)
+            if on_epoch is not None:
+                on_epoch(trial, result)
+            _report(trial, result, past, run.config.epochs, prunes=prunes)
+    except optuna.TrialPruned as pruned:
+        assert run is not None
+        _end(trial, run, str(pruned))
+        ended(run, PRUNED_BY_STUDY)
+        raise
+    except NonFiniteLossError as error:
+        assert run is not None
+        _end(trial, run, str(error), cost_of_no_result=error.cost)
+        ended(run, DIVERGED)
+        raise optuna.TrialPruned(str(error)) from error
+    except KeyboardInterrupt:
+        trial.set_user_attr(REASON, INTERRUPTED)
+        raise
+    except ImponHpoError:
+        raise
+    except Exception as error:
+        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
+        if run is not None:
+            trial.set_user_attr(COST, sum(result.cost for result in run.results))
+            ended(run, FAILED)
+        raise
+    if REASON in trial.user_attrs:  # of an earlier interruption
+        trial.set_user_attr(REASON, "")
+    trial.set_user_attr(COST, sum(result.cost for result in run.results))
+    ended(run, COMPLETE)
+    return run.results[-1].val_accuracy
+
+
+def _record(
+    trial: optuna.Trial,
+    run: TrainingRun,
+    result: EpochResult,
+    past: Past,
+    measure: Callable[[TrainingRun], Mapping[str, float]] | None,
+) -> None:
+    """Write down an epoch, and what was lost where it was written down before."""
+    more = {} if measure is None else dict(measure(run))
+    again = wasted_again(past.epochs.get(result.epoch))
+    trial.set_user_attr(f"{EPOCH}{result.epoch}", dataclasses.asdict(result) | more | again)
+
+
+def _report(
+    trial: optuna.Trial, result: EpochResult, past: Past, horizon: int, *, prunes: bool
+) -> None:
     """Report an epoch, unless that is done, and ask the pruner, unless that was decided."""
-    if result.epoch not in begun.reported:
+    if result.epoch not in past.reported:
         trial.report(result.val_accuracy, step=result.epoch)
-    elif result.epoch < max(begun.reported):
+    elif result.epoch < max(past.reported):
         return
     # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
-    if result.epoch < horizon and trial.should_prune():
+    if prunes and result.epoch < horizon and trial.should_prune():
         raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
+
+
+def _end(trial: optuna.Trial, run: TrainingRun, reason: str, *, cost_of_no_result: int = 0) -> None:
+    """Write down why a trial ends before its last epoch, and what it cost."""
+    trial.set_user_attr(REASON, reason)
+    trial.set_user_attr(PRUNED, reason)
+    trial.set_user_attr(COST, sum(result.cost for result in run.results) + cost_of_no_result)

@@ -1,62 +1,54 @@
-"""Live progress of a study on standard error: a table in a terminal, plain lines elsewhere."""
+"""Live progress on standard error: a table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Self
 
 import optuna
-from rich.console import Console
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console, RenderableType
 from rich.live import Live
 
-from impon_hpo.live_table import clock, live_table
-from impon_hpo.storage.trials import StudyRecord, read_study
+from impon_hpo.live_table import clock, live_table, seconds_left
+from impon_hpo.storage.trials import (
+    REASON,
+    RECORDED,
+    StudyRecord,
+    TrialRecord,
+    read_study,
+    read_trial,
+)
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.tuning.ledger import Budget, spent
+from impon_hpo.tuning.budget import Budget, spent
+from impon_hpo.tuning.worker import Job
 
 READING_SHARE = 0.05
-"""Share of the time that may go into reading the study for the table."""
+"""Share of the time that may go into reading the storage for the table."""
 
 
-def budget_left(budget: Budget, record: StudyRecord) -> str:
-    """Return what is left of a study's budget, in words; "" where there is none."""
-    found = spent(record)
-    said = []
-    if budget.max_epochs is not None:
-        said.append(f"{max(0, budget.max_epochs - found.epochs):,} epochs")
-    if budget.max_cost is not None:
-        said.append(f"{max(0.0, budget.max_cost - found.cost):,.0f} forward-equivalents")
-    if budget.max_seconds is not None:
-        said.append(f"{clock(max(0.0, budget.max_seconds - found.seconds))} of training")
-    return ", ".join(said)
-
-
-class Progress:
-    """Shows what runs with its accuracies, epoch, pace and time left, and the study's best, pruned
-    and what is left of its budget.
+class LiveProgress:
+    """A table that is kept up to date in a terminal; elsewhere nothing is shown but lines.
 
     Use it as a context manager.
 
     Args:
         console: Where to show it; it must write to standard error.
-        horizon: Epochs of an unpruned trial.
-        budget: What the study may spend.
+        budget: What may be spent.
     """
 
-    def __init__(self, console: Console, horizon: int, budget: Budget | None = None) -> None:
-        self._console = console
-        self._horizon = horizon
-        self._budget = budget or Budget()
+    def __init__(self, console: Console, budget: Budget | None = None) -> None:
+        self.console = console
+        self.budget = budget or Budget()
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._seconds: list[float] = []  # of every epoch of this process
-        self._last = time.perf_counter()
-        self._record: StudyRecord | None = None
-        self._n_trials = 0
         self._read_at = 0.0
         self._read_seconds = 0.0
 
-    def __enter__(self) -> Progress:
-        if self._console.is_terminal:
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
             self._live.start()
         return self
 
@@ -68,60 +60,118 @@ class Progress:
     ) -> None:
         self._live.stop()
 
-    def begin(self, record: StudyRecord, n_trials: int) -> None:
-        """Take note of what the storage holds as a trial begins."""
-        self._record = record
-        self._n_trials = n_trials
-        self._last = time.perf_counter()
-
-    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
-        """Show the result of one epoch."""
-        now = time.perf_counter()
-        self._seconds.append(now - self._last)
-        self._last = now
-        record = self._record
-        assert record is not None, "begin() comes before epoch()"
-        if self._console.is_terminal:
-            self._show(trial.study)
-            return
-        best = record.best
-        facts = {
-            "trial": f"{trial.number}",
-            "epoch": f"{result.epoch}/{self._horizon}",
-            "val accuracy": f"{result.val_accuracy:.4f}",
-            "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",
-            "pruned": f"{record.count('PRUNED')}",
-            "finished": f"{record.n_finished}/{self._n_trials}",
-            "time left": clock(self._seconds_left(record, result.epoch)),
-        }
-        if self._budget.given:
-            facts["budget left"] = budget_left(self._budget, read_study(trial.study))
-        line = "  ".join(f"{name} {value}" for name, value in facts.items())
-        self._console.print(line, highlight=False, soft_wrap=True)
-
-    def _show(self, study: optuna.Study) -> None:
-        """Show the study as the storage has it, with the trials of all workers."""
+    def show(self, render: Callable[[], RenderableType]) -> None:
+        """Show what the storage has now, unless it was read a moment ago."""
         begun = time.perf_counter()
         if (begun - self._read_at) * READING_SHARE < self._read_seconds:
             return  # a storage of thousands of trials takes long to read
-        record = read_study(study)
-        table = live_table(record, self._n_trials, budget_left(self._budget, record))
-        self._live.update(table)
+        self._live.update(render())
         self._read_at = time.perf_counter()
         self._read_seconds = self._read_at - begun
 
-    def end(self, number: int, state: str, reason: str) -> None:
-        """Say how a trial ended."""
-        said = f": {reason}" if reason else ""
-        self.note(f"trial {number} {state.lower()}{said}")
-
     def note(self, line: str) -> None:
         """Print one line above whatever is shown."""
-        self._console.print(line, highlight=False, soft_wrap=True, markup=False)
+        self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
-    def _seconds_left(self, record: StudyRecord, epoch: int) -> float:
-        """Estimate: the epochs that finished trials had on average, at this process's pace."""
-        lengths = [len(trial.epochs) for trial in record.trials if trial.finished]
-        expected = sum(lengths) / len(lengths) if lengths else self._horizon
-        epochs = (self._n_trials - record.n_finished) * expected - epoch
-        return max(0.0, epochs) * sum(self._seconds) / len(self._seconds)
+
+class TuningProgress(LiveProgress):
+    """Shows how an arm's trials go: accuracies, epoch, time left, the study's best, pruned and what
+    is left of its budget."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Take note of what is to be done."""
+        (self._job,) = jobs
+
+    def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
+        """Take note of what the storage holds as a trial begins."""
+        self._record = read_study(job.study, trials)
+
+    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
+        """Show the result of one epoch."""
+        if self.console.is_terminal:
+            self.show(self._render)
+            return
+        self._record = record = _with_epoch(self._record, trial, result)
+        best = record.best
+        facts = {
+            "trial": f"{trial.number}",
+            "epoch": f"{result.epoch}/{record.identity['run']['epochs']}",
+            "val accuracy": f"{result.val_accuracy:.4f}",
+            "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",
+            "pruned": f"{record.count('PRUNED')}",
+            "finished": f"{record.n_finished}/{self._job.end}",
+            "time left": clock(seconds_left([record], self._job.end)),
+        }
+        if self.budget.given:
+            facts["budget left"] = self.budget.left(spent([read_study(trial.study)]))
+        self.note("  ".join(f"{name} {value}" for name, value in facts.items()))
+
+    def end(self, job: Job, trial: FrozenTrial) -> None:
+        """Say how a trial ended."""
+        reason = trial.user_attrs.get(REASON, "")
+        self.note(f"trial {trial.number} {trial.state.name.lower()}{reason and f': {reason}'}")
+
+    def _render(self) -> RenderableType:
+        record = read_study(self._job.study)
+        title = f"{record.identity['study']}, arm {record.identity['arm']}"
+        left = self.budget.left(spent([record]))
+        return live_table(title, [record], self._job.end, left)
+
+
+def _with_epoch(record: StudyRecord, trial: optuna.Trial, result: EpochResult) -> StudyRecord:
+    """Return a study's record with one epoch more of a trial that runs."""
+    before = {entry.number: entry for entry in record.trials}
+    old = before.get(trial.number) or _new_trial(trial.number, record)
+    epochs = [epoch for epoch in old.epochs if epoch["epoch"] < result.epoch]
+    now = dataclasses.replace(old, state="RUNNING", epochs=[*epochs, dataclasses.asdict(result)])
+    return dataclasses.replace(record, trials=list((before | {trial.number: now}).values()))
+
+
+def _new_trial(number: int, record: StudyRecord) -> TrialRecord:
+    horizon = record.identity["run"]["epochs"]
+    frozen = optuna.trial.create_trial(state=TrialState.RUNNING)
+    return dataclasses.replace(read_trial(frozen, horizon), number=number)
+
+
+class RecordingProgress(LiveProgress):
+    """Shows how the runs of a comparison go: a line for each that ends, and in a terminal those
+    that are under way, whoever trains them."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Take note of what is to be done, and say how much of it is there."""
+        self._jobs = jobs
+        self._studies = {job.study.study_name: job.study for job in jobs}
+        self._names = {job.study.study_name: job.name for job in jobs}
+        self._n_runs = sum(job.end - job.begin for job in jobs)
+        n_finished = self._n_finished()
+        if n_finished:
+            self.note(f"{n_finished} of {self._n_runs} runs are there already.")
+
+    def _n_finished(self) -> int:
+        trials = {name: study.get_trials(deepcopy=False) for name, study in self._studies.items()}
+        return sum(job.n_finished(trials[job.study.study_name]) for job in self._jobs)
+
+    def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
+        """A run begins."""
+
+    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
+        """Show the runs that are under way."""
+        if self.console.is_terminal:
+            self.show(self._render)
+
+    def end(self, job: Job, trial: FrozenTrial) -> None:
+        """Say what a run came to."""
+        params = " ".join(f"{key}={_short(value)}" for key, value in trial.params.items())
+        outcome = trial.user_attrs.get(REASON) or f"{trial.value or 0.0:.4f}"
+        block = trial.user_attrs[RECORDED]["block"]
+        count = f"[{self._n_finished()}/{self._n_runs}]"
+        self.note(f"{count} {job.name} {params} block={block}: {outcome}")
+
+    def _render(self) -> RenderableType:
+        records = [read_study(study) for study in self._studies.values()]
+        title = records[0].identity["study"]
+        return live_table(title, records, self._n_runs, self.budget.left(spent(records)))
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
-from impon_hpo.storage.connect import no_experimental_warnings
+from impon_hpo.storage.connect import no_experimental_warnings, quiet_studies
 from impon_hpo.storage.trials import (
     COMMAND,
     ENVIRONMENTS,
@@ -41,9 +41,6 @@ def open_study(
 ) -> optuna.Study:
     """Make the study of `arm`, or continue it.
 
-    Optuna stores neither pruner nor study sampler, and ignores a changed direction; so everything
-    that was asked for is stored with the study and compared here.
-
     Args:
         study_file: The study.
         arm: One of its arms.
@@ -54,40 +51,14 @@ def open_study(
     Raises:
         StorageError: The storage holds a study of that name that was asked for otherwise.
     """
-    name = study_name(study_file, arm)
-    study = optuna.create_study(
-        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+    study = open_any_study(
+        storage,
+        study_name(study_file, arm),
+        study_file.identity(arm),
+        question=study_file.question,
+        command=command,
+        environment=environment,
     )
-    if study.directions != [StudyDirection.MAXIMIZE]:
-        said = ", ".join(direction.name.lower() for direction in study.directions)
-        raise StorageError(
-            f"The storage holds a study '{name}' with direction {said}, which impon-hpo did not "
-            "make: it maximizes. Use another --storage."
-        )
-    identity = study_file.identity(arm)
-    begun = bool(study.get_trials(deepcopy=False))  # before the identity, which is there first
-    found = study.user_attrs.get(IDENTITY)
-    if found is None and not begun:
-        with no_experimental_warnings():
-            study.set_metric_names(["validation accuracy"])
-        study.set_user_attr(IDENTITY, identity)
-    elif found is None:
-        raise StorageError(
-            f"The storage holds a study '{name}' that impon-hpo did not make. "
-            "Use another --storage."
-        )
-    elif found != identity:
-        listed = "; ".join(_differences(found, identity))
-        raise StorageError(
-            f"The storage holds study '{name}' with other settings: {listed}. Continue it with its "
-            "own settings, or use another --storage."
-        )
-    if UID not in study.user_attrs:
-        study.set_user_attr(UID, uuid.uuid4().hex)
-    _note(study, study_file.question, command)
-    environments = study.user_attrs.get(ENVIRONMENTS, [])
-    if environment not in environments:
-        study.set_user_attr(ENVIRONMENTS, [*environments, environment])
     _write_resolved(study_file, arm, study.user_attrs)
     study.pruner = make_pruner(study_file.pruner, epochs=study_file.arms[arm].epochs)
     study.sampler = make_study_sampler(
@@ -95,6 +66,72 @@ def open_study(
         seed=study_file.seed,
         number=len(study.get_trials(deepcopy=False)),
     )
+    return study
+
+
+def open_any_study(
+    storage: BaseStorage,
+    name: str,
+    identity: dict[str, Any],
+    *,
+    question: str,
+    command: dict[str, Any],
+    environment: dict[str, Any],
+) -> optuna.Study:
+    """Make a study that never prunes, or continue it.
+
+    Optuna stores neither pruner nor study sampler, and ignores a changed direction; so everything
+    that was asked for is stored with the study and compared here.
+
+    Args:
+        storage: Where it is kept.
+        name: Its name.
+        identity: What must be the same when it is continued, as plain JSON values.
+        question: What it is to answer.
+        command: `study`, `settings` and `storage` as the user gave them, for the commands shown.
+        environment: Versions and hardware of this process.
+
+    Raises:
+        StorageError: The storage holds a study of that name that was asked for otherwise.
+    """
+    with quiet_studies():
+        study = optuna.create_study(
+            study_name=name,
+            storage=storage,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.NopPruner(),
+        )
+    if study.directions != [StudyDirection.MAXIMIZE]:
+        directions = ", ".join(direction.name.lower() for direction in study.directions)
+        raise StorageError(
+            f"The storage holds a study '{name}' with direction {directions}, which impon-hpo did "
+            "not make: it maximizes. Use another --storage."
+        )
+    begun = bool(study.get_trials(deepcopy=False))  # before the identity, which is there first
+    attributes = study.user_attrs  # each look asks the storage
+    kept = attributes.get(IDENTITY)
+    if kept is None:
+        if begun:
+            raise StorageError(
+                f"The storage holds a study '{name}' that impon-hpo did not make. "
+                "Use another --storage."
+            )
+        with no_experimental_warnings():
+            study.set_metric_names(["validation accuracy"])
+        study.set_user_attr(IDENTITY, identity)
+    elif kept != identity:
+        listed = "; ".join(_differences(kept, identity))
+        raise StorageError(
+            f"The storage holds study '{name}' with other settings: {listed}. Continue it with its "
+            "own settings, or use another --storage."
+        )
+    if UID not in attributes:
+        study.set_user_attr(UID, uuid.uuid4().hex)
+    _note(study, attributes, question, command)
+    environments = attributes.get(ENVIRONMENTS, [])
+    if environment not in environments:
+        study.set_user_attr(ENVIRONMENTS, [*environments, environment])
     return study
 
 
@@ -119,16 +156,18 @@ def finished_study(
     record = read_study(study)
     if record.n_finished < n_trials or record.count("RUNNING"):  # one that may be lost
         return None
-    _note(study, study_file.question, command)
+    _note(study, study.user_attrs, study_file.question, command)
     record = dataclasses.replace(record, question=study_file.question, command=command)
     _write_resolved(study_file, arm, study.user_attrs)
     return record
 
 
-def _note(study: optuna.Study, question: str, command: dict[str, Any]) -> None:
+def _note(
+    study: optuna.Study, attributes: dict[str, Any], question: str, command: dict[str, Any]
+) -> None:
     """Keep what the study is to answer, and the command as the user gave it last."""
     for key, value in ((QUESTION, question), (COMMAND, command)):
-        if study.user_attrs.get(key) != value:
+        if attributes.get(key) != value:
             study.set_user_attr(key, value)
 
 
@@ -145,12 +184,12 @@ def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any])
         raise StorageError(f"'{path}' cannot be written: {error}") from error
 
 
-def _differences(found: dict[str, Any], asked: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(kept: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
-    for key in [*found, *(key for key in asked if key not in found)]:
-        there, here = found.get(key), asked.get(key)
-        if isinstance(there, dict) and isinstance(here, dict):
-            lines += _differences(there, here, f"{prefix}{key}.")
-        elif there != here:
-            lines.append(f"{prefix}{key} is {there!r} there, but {here!r} was asked for")
+    for key in [*kept, *(key for key in wanted if key not in kept)]:
+        old, new = kept.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key} is {old!r} there, but {new!r} was asked for")
     return lines

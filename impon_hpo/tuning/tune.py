@@ -1,186 +1,118 @@
-"""Tuning one arm of a study: trials until as many are finished as were asked for."""
+"""Tuning an arm: its trials, until as many are finished as were asked for."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
-import optuna
-from optuna.samplers import BaseSampler
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage
 
-from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage.trials import REASON, StudyRecord, read_study
-from impon_hpo.tuning.checkpoints import Checkpoints
-from impon_hpo.tuning.guard import Guard
-from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back
-from impon_hpo.tuning.progress import Progress
-
-FAILURES_IN_A_ROW = 3
-POLL_SECONDS = 1.0
-"""How often a worker looks whether the last trials, which others are at, are finished."""
-
-LONGEST_POLL_SECONDS = 30.0
-
-READING_SHARE = 0.05
-"""Share of its time that such a worker may keep the storage busy with looking."""
-
-WAITING_SHARE = 0.1
-"""The pause before the next look, as a share of the time that it has waited already."""
-
-Run = Callable[[optuna.Trial], float]
+from impon_hpo.environment import environment
+from impon_hpo.errors import NothingYetError
+from impon_hpo.storage.connect import artifact_store, open_storage, without_secrets
+from impon_hpo.storage.trials import StudyRecord, read_study
+from impon_hpo.tuning.algorithms import make_study_sampler
+from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.budget import Budget
+from impon_hpo.tuning.lease import Watch
+from impon_hpo.tuning.processes import Orders
+from impon_hpo.tuning.study import finished_study, open_study
+from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.worker import Job, Progress, work
 
 
-def tune(
-    study: optuna.Study,
-    objective: Run,
-    *,
-    n_trials: int,
-    progress: Progress,
-    guard: Guard | None = None,
-    watch: Watch | None = None,
-    checkpoints: Checkpoints | None = None,
-    sampler_of: Callable[[int], BaseSampler] | None = None,
-) -> StudyRecord:
-    """Run trials until `n_trials` of the study are finished (complete, pruned or failed), beside
-    whatever other workers the storage has.
+def command_of(orders: Orders) -> dict[str, Any]:
+    """Return study, settings and storage as the user gave them, for the commands that are shown."""
+    storage = None if orders.storage is None else without_secrets(orders.storage)
+    return {"study": orders.study, "settings": list(orders.settings), "storage": storage}
 
-    A trial that fails is recorded with its reason and the study goes on. One that is interrupted,
-    or whose worker is gone, keeps its number and what it reported, and is continued by whoever
-    comes first. A worker waits for the trials that others are at, in case they are lost.
+
+def budget_of(orders: Orders) -> Budget:
+    """Return what may be spent."""
+    return Budget(orders.max_epochs, orders.max_cost, orders.max_seconds)
+
+
+def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
+    """Return the folder in which runs are saved."""
+    return Checkpoints(study_file.runs / "checkpoints", keep=orders.keep_checkpoints)
+
+
+def already_tuned(study_file: StudyFile, arm: str, orders: Orders) -> StudyRecord | None:
+    """Return the record of an arm that has all the trials it wants, where no trial runs; or None.
+
+    Neither data nor model are looked at, which take seconds to load.
+    """
+    storage: BaseStorage | None = None
+    with suppress(NothingYetError):
+        storage = open_storage(orders.storage or study_file.storage, create=False)
+    if storage is None:
+        return None
+    n_trials = orders.n_trials or study_file.n_trials
+    record = finished_study(study_file, arm, storage, n_trials, command=command_of(orders))
+    if record is not None:
+        study = record.optuna_study
+        checkpoints = checkpoints_of(study_file, orders)
+        checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
+    return record
+
+
+def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> StudyRecord:
+    """Run trials of an arm until as many are finished as wanted, and return its record.
+
+    A trial that fails is recorded with its reason and the study goes on.
 
     Args:
-        study: The study.
-        objective: Trains a trial.
-        n_trials: Finished trials wanted in all.
-        progress: Gets what there is to say.
-        guard: Watches over budget and lease after every epoch; its `epoch` is the objective's
-            `on_epoch`.
-        watch: Tells which workers are gone.
-        checkpoints: Those that the objective writes; of finished trials they are deleted.
-        sampler_of: Makes the study sampler for a trial number, seeded by it, so that what is
-            proposed depends neither on interruptions nor, at random, on the other workers.
+        study_file: The study.
+        arm: One of its arms.
+        orders: Trials, storage, budget, device.
+        progress: Gets what there is to tell.
 
     Raises:
-        ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's.
-        BudgetSpentError: The budget is spent; a trial that had begun waits to be continued.
+        ImponHpoError: Three trials in a row failed, or the user made a mistake.
+        BudgetSpentError: The budget is spent.
         KeyboardInterrupt: The user stopped it.
     """
-    watch = watch or Watch()
-    failures = 0
-    free_since = time.perf_counter()
-    while True:
-        begun = time.perf_counter()
-        trials = study.get_trials(deepcopy=False)
-        if checkpoints is not None:  # also of a process that was killed in between
-            checkpoints.delete_finished(study, trials)
-        lost = watch.take_back(study, trials)
-        for number in lost:
-            progress.note(f"trial {number} has lost its worker: it is continued")
-        record = read_study(study, None if lost else trials)
-        reading = time.perf_counter() - begun
-        if record.n_finished >= n_trials:
-            return record
-        if guard is not None:
-            guard.check_budget(study)
-        trial = _next_trial(study, record, n_trials, sampler_of)
-        if trial is None:
-            time.sleep(pause_seconds(reading, begun - free_since))
-            continue
-        progress.begin(record, n_trials)
-        lease = Lease(study, trial, beat_seconds=watch.beat_seconds)
-        error = _run_trial(study, trial, lease, objective, progress, guard)
-        free_since = time.perf_counter()
-        failures = 0 if error is None else failures + 1
-        if failures >= FAILURES_IN_A_ROW:
-            trials = study.get_trials(deepcopy=False)
-            if checkpoints is not None:
-                checkpoints.delete_finished(study, trials)
-            n_finished = read_study(study, trials).n_finished
-            raise ImponHpoError(
-                f"{failures} trials in a row failed, the last one with "
-                f"{type(error).__name__}: {error}. {n_finished} of {n_trials} "
-                "trials are finished; mend the cause, then the same command continues."
-            ) from error
+    record = already_tuned(study_file, arm, orders)
+    if record is not None:
+        return record
 
+    from impon_hpo.training.teaching import References
+    from impon_hpo.tuning.dry_run import check_fit
+    from impon_hpo.tuning.objective import Objective
 
-def pause_seconds(reading: float, waited: float) -> float:
-    """Return for how long a worker that has nothing left to do waits before it looks again.
-
-    The slower the storage answers, and the longer the trials that others are at take, the longer,
-    so that hundreds of such workers do not keep the storage from those that train; and not all at
-    the same moment.
-
-    Args:
-        reading: Seconds that the last look took.
-        waited: Seconds that it has waited already.
-    """
-    seconds = max(POLL_SECONDS, reading / READING_SHARE, waited * WAITING_SHARE)
-    return min(seconds * random.uniform(0.5, 1.5), LONGEST_POLL_SECONDS)
-
-
-def _next_trial(
-    study: optuna.Study,
-    record: StudyRecord,
-    n_trials: int,
-    sampler_of: Callable[[int], BaseSampler] | None,
-) -> optuna.Trial | None:
-    """Ask for a trial; None where all that are wanted are finished or in other hands.
-
-    Trial numbers are given out once, by the storage: those below the limit are the ones wanted,
-    however many workers ask at the same moment.
-    """
-    n_not_counted = sum(trial.state == "FAIL" and not trial.finished for trial in record.trials)
-    limit = n_trials + n_not_counted
-    waiting = any(trial.state == "WAITING" and trial.number < limit for trial in record.trials)
-    if not waiting and len(record.trials) >= limit:
-        return None
-    expected = len(record.trials)
-    if sampler_of is not None:
-        study.sampler = sampler_of(expected)
-    trial = study.ask()
-    if sampler_of is not None and trial.number != expected:  # another worker was faster
-        study.sampler = sampler_of(trial.number)  # which is asked at the first suggestion
-    if trial.number >= limit:  # for a later command that wants more
-        put_back(study, trial._trial_id)
-        return None
-    return trial
-
-
-def _run_trial(
-    study: optuna.Study,
-    trial: optuna.Trial,
-    lease: Lease,
-    objective: Run,
-    progress: Progress,
-    guard: Guard | None,
-) -> Exception | None:
-    """Run one trial and tell the study how it ended; return the error of one that failed."""
-    if guard is not None:
-        guard.hold(lease)
-    failed: Exception | None = None
-    try:
-        with lease.held():
-            value = objective(trial)
-    except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
-        progress.note(f"trial {trial.number} was taken over by another worker")
-        return None
-    except optuna.TrialPruned:
-        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
-    except ImponHpoError:
-        put_back(study, trial._trial_id)
-        raise
-    except Exception as error:
-        failed = error
-        study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-        progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
-        return failed
-    except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
-        put_back(study, trial._trial_id)
-        raise
-    else:
-        study.tell(trial, value, skip_if_finished=True)
-    ended = study._storage.get_trial(trial._trial_id)
-    progress.end(ended.number, ended.state.name, ended.user_attrs.get(REASON, ""))
-    return None
+    n_trials = orders.n_trials or study_file.n_trials
+    checkpoints = checkpoints_of(study_file, orders)
+    objective = Objective(
+        study_file.arms[arm],
+        study_file.space,
+        artifact_store=artifact_store(study_file.artifacts),
+        references=References(study_file.runs / "references"),
+        checkpoints=checkpoints,
+        n_trials=n_trials,
+    )
+    check_fit(study_file.arms[arm], study_file.space, objective.splits)
+    storage = open_storage(orders.storage or study_file.storage, create=True)
+    study = open_study(
+        study_file,
+        arm,
+        storage,
+        command=command_of(orders),
+        environment=environment(str(objective.device)),
+    )
+    job = Job(
+        arm,
+        study,
+        objective,
+        n_trials,
+        sampler_of=lambda number: make_study_sampler(
+            study_file.study_sampler, seed=study_file.seed, number=number
+        ),
+    )
+    work(
+        [job],
+        progress=progress,
+        budget=budget_of(orders),
+        watch=Watch(grace=orders.grace),
+        checkpoints=checkpoints,
+    )
+    return read_study(study)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from impon_hpo.cli import main
-from impon_hpo.comparing.recordings import Recordings
+from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.storage.trials import EPOCH_SECONDS
 from tests.comparing.comparisons import COMPARED
 from tests.comparing.test_grid import GRID

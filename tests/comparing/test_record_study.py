@@ -20,7 +20,7 @@ from impon_hpo.comparing.record_study import (
     recording_folder,
     wanted_cells,
 )
-from impon_hpo.comparing.recordings import ABOUT, TABLE, Recordings, read_recordings
+from impon_hpo.comparing.runs_table import ABOUT, TABLE, Recordings, read_recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.errors import ConfigError, NothingYetError, StorageError
 from impon_hpo.tuning.study_file import StudyFile

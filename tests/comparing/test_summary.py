@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.recordings import Recordings
+from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.comparing.worlds import Effect, World
 from impon_hpo.console import finite

@@ -11,7 +11,7 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.packing import unpack
-from impon_hpo.training.reference import KeptReference, reference_key
+from impon_hpo.training.teaching import KeptReference, reference_key
 from impon_hpo.training.splits import Split, Splits
 
 

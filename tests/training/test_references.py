@@ -16,8 +16,8 @@ from impon_hpo.training import references as references_module
 from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.reference import KeptReference
-from impon_hpo.training.references import (
+from impon_hpo.training.teaching import KeptReference
+from impon_hpo.training.teaching import (
     References,
     check_reference,
     learnt_enough,
@@ -194,7 +194,7 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
 def test_two_processes_at_once_make_it_once(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from impon_hpo.training.references import References\n"
+        "from impon_hpo.training.teaching import References\n"
         "from impon_hpo.training.splits import load_splits\n"
         "from tests.training.runs import config\n"
         "from tests.training.test_references import CROSSFIT\n"

@@ -21,7 +21,7 @@ from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.references import References
+from impon_hpo.training.teaching import References
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.tuning.objective import Objective

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from impon_hpo.errors import ConfigError, StorageError
-from impon_hpo.tuning.plan import plan, plan_rows
+from impon_hpo.tuning.dry_run import plan, plan_rows
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
 from tests.studies import small_study

@@ -15,7 +15,7 @@ import pytest
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
 from impon_hpo.tuning import workers
-from impon_hpo.tuning.workers import run_workers
+from impon_hpo.tuning.processes import run_workers
 from tests.studies import SMALL, write_study
 
 # Stands in for `python -m impon_hpo`: says what it was given, and ends as its arguments say.
@@ -84,7 +84,7 @@ def test_worker_ends_when_its_parent_is_killed() -> None:
     code = (
         "import os, subprocess, sys, time\n"
         f"os.environ['{workers.PARENT}'] = str(os.getpid())\n"
-        "child = 'import time; from impon_hpo.tuning.workers import end_with_parent; '\n"
+        "child = 'import time; from impon_hpo.tuning.processes import end_with_parent; '\n"
         "child += \"end_with_parent(); print('here', flush=True); time.sleep(60)\"\n"
         "worker = subprocess.Popen([sys.executable, '-c', child])\n"
         "print(worker.pid, flush=True)\n"

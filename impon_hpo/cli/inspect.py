@@ -1,21 +1,20 @@
-"""The commands that only look: `status`, `watch`, `samplers`, `dashboard` and `doctor`."""
+"""The commands that only look: `status`, `watch`, `samplers` and `doctor`."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
-from impon_hpo.commands.options import (
+from impon_hpo.cli.options import (
     Format,
     Formatted,
     Storage,
     Study,
-    check_free,
     interrupted,
+    read_study,
 )
-from impon_hpo.console import print_json, print_line, print_rows, print_table, say, talk
+from impon_hpo.console import print_json, print_line, print_rows, print_table, talk
 
 
 def print_summary(facts: dict[str, Any]) -> None:
@@ -33,9 +32,8 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     from impon_hpo.reporting.summary import summarise
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
-    from impon_hpo.tuning.study_file import read_study_file
 
-    study_file = read_study_file(study)
+    study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
     arms = [summarise(record) for record in read_studies(opened, study_file.name)]
     if format is Format.json:
@@ -65,9 +63,8 @@ def watch(
     from impon_hpo.reporting.watch import watch as watch_study
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
-    from impon_hpo.tuning.study_file import read_study_file
 
-    study_file = read_study_file(study)
+    study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
     try:
         records = watch_study(
@@ -80,37 +77,6 @@ def watch(
         raise interrupted(error) from None
     for record in records:
         print_summary(summarise(record))
-
-
-def dashboard(
-    study: Study,
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: whoever reaches this machine.")
-    ] = "127.0.0.1",
-    storage: Storage = None,
-) -> None:
-    """Open optuna-dashboard on the study's storage, with notes and graphs on each arm.
-
-    While other processes run trials, notes and graphs keep up with them. There is no log-in:
-    whoever reaches the port can delete studies.
-    """
-    import threading
-
-    from impon_hpo.reporting.dashboard import Pages, serve
-    from impon_hpo.storage.connect import open_storage
-    from impon_hpo.tuning.study_file import read_study_file
-
-    study_file = read_study_file(study)
-    check_free(host, port)
-    opened = open_storage(storage or study_file.storage, create=False)
-    pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)
-    pages.write()
-    threading.Thread(target=pages.keep_up, name="pages", daemon=True).start()
-    print_line(f"http://{host}:{port}/dashboard")
-    say("Ctrl-C stops it.")
-    sys.stdout.flush()
-    serve(opened, study_file.artifacts, host, port)
 
 
 def doctor(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from typing import Any
 
@@ -13,12 +14,13 @@ from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import REFERENCE
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.reference import KeptReference
-from impon_hpo.training.references import MAKERS, References
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.teaching import MAKERS, KeptReference, References
+
+log = logging.getLogger("impon_hpo")
 
 
-class StudyReferences:
+class SharedReferences:
     """Finds a study's references wherever one of its workers made them, and charges the study once.
 
     What is known of a reference stands in the study's user attribute `impon:reference:<key>`:
@@ -35,38 +37,55 @@ class StudyReferences:
         self._artifact_store = artifact_store
         self._broken: set[str] = set()
 
-    def say(self, line: str) -> None:
-        """Pass a line on to whoever listens to the references."""
-        self.references.say(line)
-
-    def key(self, config: TrainingConfig, splits: Splits) -> str:
+    def key(
+        self, config: TrainingConfig, splits: Splits, *, teacher: TrainingConfig | None = None
+    ) -> str:
         """Return the name of the reference that `config` asks for."""
-        return self.references.key(config, splits)
+        return self.references.key(config, splits, teacher=teacher)
 
     def find(
-        self, study: optuna.Study, config: TrainingConfig, splits: Splits
+        self,
+        study: optuna.Study,
+        config: TrainingConfig,
+        splits: Splits,
+        *,
+        teacher: TrainingConfig | None = None,
     ) -> KeptReference | None:
         """Return the reference that `config` asks for, made if need be; None if it cannot be yet.
+
+        Args:
+            study: The study that is charged for it, and in which its artifact is noted.
+            config: The settings.
+            splits: The data.
+            teacher: All settings of the run that it comes from, where that run is known.
 
         Raises:
             ConfigError: `reference` or its options are wrong.
             CheckpointError: A file is broken, of other data, or cannot be written.
         """
+        key = self.references.key(config, splits, teacher=teacher)
         if config.reference in MAKERS:
-            self._fetch(study, self.references.key(config, splits), splits)
-        kept = self.references.find(config, splits)
+            self._fetch(study, key, splits)
+        kept = self.references.find(config, splits, teacher=teacher)
         if kept is not None:
-            self._share(study, config, splits, kept)
+            self._share(study, key, kept)
         return kept
 
     def learn(
-        self, study: optuna.Study, config: TrainingConfig, splits: Splits, memory: RowMemory
+        self,
+        study: optuna.Study,
+        config: TrainingConfig,
+        splits: Splits,
+        memory: RowMemory,
+        *,
+        teacher: TrainingConfig | None = None,
     ) -> None:
         """Keep what a finished trial observed as the prequential reference, if it is the first."""
-        self._share(study, config, splits, self.references.learn(config, splits, memory))
+        key = self.references.key(config, splits, teacher=teacher)
+        self._share(study, key, self.references.learn(config, splits, memory, teacher=teacher))
 
     def _fetch(self, study: optuna.Study, key: str, splits: Splits) -> None:
-        """Copy a reference from the artifact store; a broken one is left there and made anew."""
+        """Copy a reference from the artifact store; a broken one is left there and rebuilt."""
         known = study.user_attrs.get(REFERENCE + key)
         path = self.references.path(key)
         if known is None or known["artifact"] is None or path.exists():
@@ -85,7 +104,7 @@ class StudyReferences:
             KeptReference.load(part, splits)
             part.replace(path)
         except CheckpointError as error:
-            self.references.say(f"{error} It is made anew.")
+            log.warning("%s It is rebuilt.", error)
             self._broken.add(key)
         except Exception as error:  # a store can be a folder or a bucket, each with its own errors
             raise CheckpointError(
@@ -94,10 +113,7 @@ class StudyReferences:
         finally:
             part.unlink(missing_ok=True)
 
-    def _share(
-        self, study: optuna.Study, config: TrainingConfig, splits: Splits, kept: KeptReference
-    ) -> None:
-        key = self.references.key(config, splits)
+    def _share(self, study: optuna.Study, key: str, kept: KeptReference) -> None:
         if REFERENCE + key in study.user_attrs and key not in self._broken:
             return
         self._broken.discard(key)
@@ -107,10 +123,10 @@ class StudyReferences:
             artifact = upload_artifact(
                 artifact_store=self._artifact_store, file_path=str(path), study_or_trial=study
             )
-        said: dict[str, Any] = {
+        entry: dict[str, Any] = {
             "maker": kept.maker,
             "cost": kept.cost,
             "settings": kept.settings,
             "artifact": artifact,
         }
-        study.set_user_attr(REFERENCE + key, said)
+        study.set_user_attr(REFERENCE + key, entry)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from impon_hpo.commands.options import Format, Formatted
+from impon_hpo.cli.options import Format, Formatted
 from impon_hpo.console import loading, print_json, print_table, say
 from impon_hpo.errors import ConfigError
 

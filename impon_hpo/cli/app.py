@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import benchmarks, compares, launches, looks, pictures, runs
-from impon_hpo.commands.options import heed_sigterm
-from impon_hpo.console import print_line, talk
+from impon_hpo.cli import inspect, judge, run, serve
+from impon_hpo.cli.options import heed_sigterm
+from impon_hpo.console import print_line, say_what_is_logged, talk
 from impon_hpo.errors import ImponHpoError
 
 app = typer.Typer(
@@ -20,27 +20,28 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    runs.train,
-    runs.tune,
-    looks.status,
-    looks.watch,
-    looks.samplers,
-    compares.plan,
-    compares.compare,
-    compares.report,
-    pictures.pictures,
-    compares.compare_samplers,
-    looks.dashboard,
-    launches.proxy,
-    looks.doctor,
+    run.train,
+    run.tune,
+    inspect.status,
+    inspect.watch,
+    inspect.samplers,
+    judge.plan,
+    run.compare,
+    judge.report,
+    judge.pictures,
+    run.compare_samplers,
+    serve.dashboard,
+    serve.proxy,
+    inspect.doctor,
 ):
     app.command()(command)
-app.add_typer(benchmarks.benchmark)
+app.command(hidden=True)(run.worker)
 
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends it with its message and exit code 2."""
     heed_sigterm()
+    say_what_is_logged()
     try:
         app()
     except ImponHpoError as error:

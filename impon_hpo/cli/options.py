@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import signal
 from enum import StrEnum
+from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from impon_hpo.console import say
+
+if TYPE_CHECKING:
+    from impon_hpo.tuning.study_file import StudyFile
 
 
 class Format(StrEnum):
@@ -40,6 +44,52 @@ Storage = Annotated[
         help="Storage instead of the study file's; a password is safer in the variable.",
     ),
 ]
+
+
+class Launcher(StrEnum):
+    """Who runs the workers."""
+
+    slurm = "slurm"
+    local = "local"
+
+
+MaxEpochs = Annotated[
+    int | None, typer.Option(min=1, help="Budget: epochs of all workers together.")
+]
+MaxCost = Annotated[float | None, typer.Option(min=1, help="Budget: forward-equivalents.")]
+MaxSeconds = Annotated[
+    float | None, typer.Option(min=1, help="Budget: seconds of training, added up.")
+]
+Workers = Annotated[int, typer.Option(min=1, help="Processes on this machine.")]
+Devices = Annotated[
+    str | None, typer.Option(metavar="cuda:0,cuda:1", help="Given out to them in turn.")
+]
+Launched = Annotated[
+    Launcher | None,
+    typer.Option(
+        "--launcher", help="Hand the workers to a cluster, and return; local: to try that out."
+    ),
+]
+Job = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUE",
+        help="A parameter of submitit's: timeout_min, gpus_per_node, slurm_partition …",
+    ),
+]
+Grace = Annotated[
+    float,
+    typer.Option(
+        min=1, help="Seconds of silence after which another machine's trial is taken over."
+    ),
+]
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Folder of a recordings.csv.xz; default: the storage's, else the study's own.",
+    ),
+]
 Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
 
 
@@ -60,6 +110,13 @@ def interrupted(error: KeyboardInterrupt) -> typer.Exit:
     """Return what to raise after Ctrl-C or SIGTERM."""
     say("Interrupted. The same command continues.")
     return typer.Exit(143 if isinstance(error, Terminated) else 130)
+
+
+def read_study(study: str, settings: list[str] | None = None) -> StudyFile:
+    """Read the study file that a command is about."""
+    from impon_hpo.tuning.study_file import read_study_file
+
+    return read_study_file(study, settings or [])
 
 
 def quiet_optuna() -> None:

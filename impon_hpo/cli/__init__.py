@@ -1,0 +1,1 @@
+"""The command line: one function a command; what takes long to import is imported inside."""

@@ -1,1 +1,0 @@
-"""The commands: one function each; what takes long to import is imported inside."""

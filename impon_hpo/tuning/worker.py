@@ -1,0 +1,294 @@
+"""The worker: claims one trial after the other, of one study or of many, and trains it."""
+
+from __future__ import annotations
+
+import functools
+import random
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import optuna
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
+
+from impon_hpo.errors import ImponHpoError
+from impon_hpo.storage.trials import is_finished, read_study
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.budget import Budget, spent
+from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back
+
+FAILURES_IN_A_ROW = 3
+POLL_SECONDS = 1.0
+"""How often a worker looks whether the last trials, held by other workers, are finished."""
+
+LONGEST_POLL_SECONDS = 30.0
+
+READING_SHARE = 0.05
+"""Share of its time that such a worker may keep the storage busy with looking."""
+
+WAITING_SHARE = 0.1
+"""The pause before the next look, as a share of the time that it has waited already."""
+
+OnEpoch = Callable[[optuna.Trial, EpochResult], None]
+Train = Callable[[optuna.Trial, OnEpoch], float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Trials of one study that a worker is to finish: those with the numbers `begin` … `end` - 1.
+
+    Args:
+        name: What is trained, for people: an arm.
+        study: The study.
+        train: Trains a trial and returns its value; calls what it is given after every epoch.
+        end: The first number that is not wanted.
+        begin: The first number.
+        sampler_of: Makes the study sampler for a trial number, seeded by it, so that what is
+            proposed depends neither on interruptions nor, at random, on the other workers.
+        after: A study and a trial number that must be finished before.
+        retries: Whether a trial that fails is offered again instead of being told as failed.
+    """
+
+    name: str
+    study: optuna.Study
+    train: Train
+    end: int
+    begin: int = 0
+    sampler_of: Callable[[int], BaseSampler] | None = None
+    after: tuple[optuna.Study, int] | None = None
+    retries: bool = False
+
+    def limit(self, trials: Sequence[FrozenTrial]) -> int:
+        """Return the first number that is not wanted, with those that do not count added."""
+        uncounted = sum(trial.state.is_finished() and not is_finished(trial) for trial in trials)
+        return self.end + uncounted
+
+    def n_finished(self, trials: Sequence[FrozenTrial]) -> int:
+        """Return how many of its trials are finished."""
+        return sum(map(is_finished, trials[self.begin : self.limit(trials)]))
+
+
+class Progress(Protocol):
+    """What a worker tells of its trials."""
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """The worker starts."""
+
+    def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
+        """A trial begins; `trials` are those of its study, as just read."""
+
+    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
+        """An epoch is done."""
+
+    def end(self, job: Job, trial: FrozenTrial) -> None:
+        """A trial has ended."""
+
+    def note(self, line: str) -> None:
+        """Anything else."""
+
+
+def work(
+    jobs: Sequence[Job],
+    *,
+    progress: Progress,
+    budget: Budget | None = None,
+    watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> None:
+    """Finish the trials of all jobs, those of earlier jobs first, beside whatever other workers the
+    storage has.
+
+    A trial that is interrupted, or whose worker is gone, keeps its number and what it reported, and
+    is continued by whoever comes first. A worker waits only when all that is left is held by
+    others, in case they are lost.
+
+    Args:
+        jobs: What is to be finished.
+        progress: Gets what there is to tell.
+        budget: What all studies of the jobs together may spend.
+        watch: Tells which workers are gone.
+        checkpoints: Those that training writes; of finished trials they are deleted.
+
+    Raises:
+        ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's.
+        BudgetSpentError: The budget is spent; a trial that had begun waits to be continued.
+        KeyboardInterrupt: The user stopped it.
+    """
+    progress.start(jobs)
+    worker = _Worker(list(jobs), progress, budget or Budget(), watch or Watch(), checkpoints)
+    n_failures = 0
+    free_since = time.perf_counter()
+    while True:
+        begun = time.perf_counter()
+        claimed = worker.claim()
+        if not worker.jobs:
+            return
+        if claimed is None:
+            time.sleep(pause_seconds(time.perf_counter() - begun, begun - free_since))
+            continue
+        job, trial = claimed
+        error = worker.run(job, trial)
+        free_since = time.perf_counter()
+        n_failures = 0 if error is None else n_failures + 1
+        if n_failures >= FAILURES_IN_A_ROW:
+            raise ImponHpoError(
+                f"{n_failures} trials in a row failed, the last one with "
+                f"{type(error).__name__}: {error}. {worker.n_finished()} of "
+                f"{sum(job.end - job.begin for job in jobs)} trials are finished. Fix the cause "
+                "and run the same command again."
+            ) from error
+
+
+def pause_seconds(reading: float, waited: float) -> float:
+    """Return for how long a worker that has nothing left to do waits before it looks again.
+
+    The slower the storage answers, and the longer the trials that others hold take, the longer, so
+    that hundreds of such workers do not keep the storage from those that train; and not all at the
+    same moment.
+
+    Args:
+        reading: Seconds that the last look took.
+        waited: Seconds that it has waited already.
+    """
+    seconds = max(POLL_SECONDS, reading / READING_SHARE, waited * WAITING_SHARE)
+    return min(seconds * random.uniform(0.5, 1.5), LONGEST_POLL_SECONDS)
+
+
+@dataclass
+class _Worker:
+    """One worker: the jobs that are not finished yet, and what it watches over."""
+
+    jobs: list[Job]
+    progress: Progress
+    budget: Budget
+    watch: Watch
+    checkpoints: Checkpoints | None
+
+    def __post_init__(self) -> None:
+        self.all_jobs = tuple(self.jobs)
+        self.studies = list({job.study.study_name: job.study for job in self.jobs}.values())
+        self.failed_here: set[int] = set()
+
+    def claim(self) -> tuple[Job, optuna.Trial] | None:
+        """Claim the next trial; None where all that are left are held by others.
+
+        Jobs that are finished are left out from then on.
+        """
+        looks: dict[str, list[FrozenTrial]] = {}
+
+        def look(study: optuna.Study) -> list[FrozenTrial]:
+            if study.study_name not in looks:
+                looks[study.study_name] = self._look(study)
+            return looks[study.study_name]
+
+        # What failed here is tried again last of all: it may hold up nothing else.
+        for skipped in (self.failed_here, set[int]()):
+            for job in tuple(self.jobs):
+                trials = look(job.study)
+                if job.n_finished(trials) >= job.end - job.begin:
+                    self.jobs.remove(job)
+                    continue
+                if job.after is not None:
+                    study, number = job.after
+                    others = look(study)
+                    if len(others) <= number or not is_finished(others[number]):
+                        continue
+                self._check_budget()
+                trial = _claim(job, trials, skipped)
+                if trial is not None:
+                    self.progress.begin(job, trials)
+                    return job, trial
+        return None
+
+    def _look(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Return the trials of a study; those that have lost their worker wait from now on."""
+        trials = study.get_trials(deepcopy=False)
+        if self.checkpoints is not None:  # also of a process that was killed in between
+            self.checkpoints.delete_finished(study, trials)
+        lost = self.watch.take_back(study, trials)
+        for number in lost:
+            self.progress.note(f"trial {number} has lost its worker: it is continued")
+        return study.get_trials(deepcopy=False) if lost else trials
+
+    def run(self, job: Job, trial: optuna.Trial) -> Exception | None:
+        """Run one trial and tell its study how it ended; return the error of one that failed."""
+        study = job.study
+        lease = Lease(study, trial, beat_seconds=self.watch.beat_seconds)
+        try:
+            with lease.held():
+                value = job.train(trial, functools.partial(self._epoch, lease))
+        except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
+            self.progress.note(f"trial {trial.number} was taken over by another worker")
+            return None
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        except ImponHpoError:
+            put_back(study, trial._trial_id)
+            raise
+        except Exception as error:
+            if job.retries:
+                self.failed_here.add(trial._trial_id)
+                put_back(study, trial._trial_id)
+            else:
+                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+            self.progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
+            return error
+        except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
+            put_back(study, trial._trial_id)
+            raise
+        else:
+            study.tell(trial, value, skip_if_finished=True)
+        self.progress.end(job, study._storage.get_trial(trial._trial_id))
+        return None
+
+    def _epoch(self, lease: Lease, trial: optuna.Trial, result: EpochResult) -> None:
+        """Look, after an epoch that is recorded, whether the trial may go on."""
+        lease.check()
+        self.progress.epoch(trial, result)
+        self._check_budget()
+
+    def _check_budget(self) -> None:
+        if self.budget.given:
+            self.budget.check(spent(read_study(study) for study in self.studies))
+
+    def n_finished(self) -> int:
+        """Return how many trials of all jobs are finished."""
+        trials = {study.study_name: self._look(study) for study in self.studies}
+        return sum(job.n_finished(trials[job.study.study_name]) for job in self.all_jobs)
+
+
+def _claim(
+    job: Job, trials: Sequence[FrozenTrial], skipped: Collection[int]
+) -> optuna.Trial | None:
+    """Claim the first trial of a job that waits, or make a new one; None where there is neither.
+
+    Trial numbers are given out once, by the storage, and that a trial no longer waits is its one
+    atomic step: however many workers claim at the same moment, each gets another trial.
+    """
+    study, limit = job.study, job.limit(trials)
+    for trial in trials[job.begin : limit]:
+        if trial.state == TrialState.WAITING and trial._trial_id not in skipped:
+            try:
+                if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    return _begun(job, trial._trial_id, trial.number)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue
+    if not job.begin <= len(trials) < limit:
+        return None
+    trial_id = study._storage.create_new_trial(study._study_id)
+    number = study._storage.get_trial_number_from_id(trial_id)
+    if not job.begin <= number < limit:  # another worker was faster: it is for later
+        put_back(study, trial_id)
+        return None
+    return _begun(job, trial_id, number)
+
+
+def _begun(job: Job, trial_id: int, number: int) -> optuna.Trial:
+    if job.sampler_of is not None:
+        job.study.sampler = job.sampler_of(number)
+    # As `Study.ask` does: what a study sampler sees is as new as the trial.
+    job.study._thread_local.cached_all_trials = None
+    return optuna.Trial(job.study, trial_id)

@@ -115,7 +115,7 @@ def epochs_of(attributes: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     An epoch that was lost with a checkpoint and trained again has an entry `wasted`: the epochs,
     cost and seconds that this took.
     """
-    listed = {int(epoch["epoch"]): epoch for epoch in attributes.get(EPOCHS, ())}
+    listed = dict(enumerate(attributes.get(EPOCHS, ()), start=1))
     single = {
         int(key.removeprefix(EPOCH)): epoch
         for key, epoch in attributes.items()
@@ -157,8 +157,9 @@ def is_finished(trial: FrozenTrial) -> bool:
 def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
     """Read one trial of a study whose trials have `horizon` epochs."""
     finished_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-    epochs = list(epochs_of(trial.user_attrs).values())
-    wasted = [epoch["wasted"] for epoch in epochs if "wasted" in epoch]
+    recorded = epochs_of(trial.user_attrs).values()
+    epochs = [{key: epoch[key] for key in epoch if key != "wasted"} for epoch in recorded]
+    wasted = [epoch["wasted"] for epoch in recorded if "wasted" in epoch]
     wasted += [trial.user_attrs[WASTED]] if WASTED in trial.user_attrs else []
     return TrialRecord(
         number=trial.number,

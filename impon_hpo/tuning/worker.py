@@ -177,6 +177,13 @@ class _Worker:
 
         Jobs that are finished are left out from then on.
         """
+        # What failed here is tried again last of all: it may hold up nothing else.
+        return self._claim_but(self.failed_here) or (
+            self._claim_but(set()) if self.failed_here else None
+        )
+
+    def _claim_but(self, skipped: Collection[int]) -> tuple[Job, optuna.Trial] | None:
+        """Claim the next trial that is not one of those with the ids `skipped`."""
         looks: dict[str, list[FrozenTrial]] = {}
 
         def look(study: optuna.Study) -> list[FrozenTrial]:
@@ -184,23 +191,21 @@ class _Worker:
                 looks[study.study_name] = self._look(study)
             return looks[study.study_name]
 
-        # What failed here is tried again last of all: it may hold up nothing else.
-        for skipped in (self.failed_here, set[int]()):
-            for job in tuple(self.jobs):
-                trials = look(job.study)
-                if job.n_finished(trials) >= job.end - job.begin:
-                    self.jobs.remove(job)
+        for job in tuple(self.jobs):
+            trials = look(job.study)
+            if job.n_finished(trials) >= job.end - job.begin:
+                self.jobs.remove(job)
+                continue
+            if job.after is not None:
+                study, number = job.after
+                others = look(study)
+                if len(others) <= number or not is_finished(others[number]):
                     continue
-                if job.after is not None:
-                    study, number = job.after
-                    others = look(study)
-                    if len(others) <= number or not is_finished(others[number]):
-                        continue
-                self._check_budget()
-                trial = _claim(job, trials, skipped)
-                if trial is not None:
-                    self.progress.begin(job, trials)
-                    return job, trial
+            self._check_budget()
+            trial = _claim(job, trials, skipped)
+            if trial is not None:
+                self.progress.begin(job, trials)
+                return job, trial
         return None
 
     def _look(self, study: optuna.Study) -> list[FrozenTrial]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from impon_hpo.cli import main
+from impon_hpo.cli.app import main
 from tests.browser.conftest import Seen
 from tests.studies import write_study
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from impon_hpo.tuning.study_file import StudyFile
-from tests.studies import small_study
+from tests.studies import SMALL, small_study
 
 COMPARED = """\
 question = "Does it pay?"
@@ -49,5 +49,15 @@ def compared_study(*settings: str, text: str = COMPARED) -> StudyFile:
     return small_study(*settings, text=text)
 
 
-def quiet(line: str) -> None:
-    assert line
+GRID = (
+    (
+        SMALL.replace('{ type = "float", low = 1e-3, high = 0.3, log = true }', "CHOICES")
+        .replace("CHOICES", '{ type = "categorical", choices = [0.01, 0.1] }')
+        .replace("epochs = 3", "epochs = 2\nepoch_fraction = 0.3")
+        .replace("choices = [16, 32]", "choices = [32]")
+    )
+    + '\n[arms.paced]\nsampler = "impon-paced"\n\n[arms.paced.run]\nreference = "crossfit"\n'
+    + ("reference_options = { epochs = 1, width = 4 }\n")
+)
+"""A study that `compare-samplers` can train: its space is a grid."""
+PREQUENTIAL = ("arms.paced.run.reference=prequential", "arms.paced.run.reference_options={}")

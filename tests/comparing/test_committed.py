@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from impon_hpo.comparing.record_study import gather
 
 from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.record_study import gather
 from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.tuning.study_file import read_study_file

@@ -7,13 +7,13 @@ from typing import Any
 
 import optuna
 import pytest
+from impon_hpo.comparing.record_study import record
 
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.outcomes import curves_of_arm
-from impon_hpo.comparing.record_study import record
 from impon_hpo.comparing.recording import configurations
-from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.replay import STUDY_NAME, replay
+from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.storage.trials import COST, EPOCHS
 from impon_hpo.training.teaching import References
 from impon_hpo.tuning.algorithms import make_pruner

@@ -1,276 +1,332 @@
-"""Recording: which configurations are trained in which arms, and the table that comes of it."""
+"""The cell: one run, trained once by one process, with all that a comparison asks of it."""
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from optuna.distributions import FloatDistribution, IntDistribution
-
-from impon_hpo.comparing import recording
-from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.cell import Cell, read_cell
+import torch
+from impon_hpo.comparing.cell import Cell, read_cell, train_cell
 from impon_hpo.comparing.grid import run_grid
 from impon_hpo.comparing.record_study import wanted_cells
-from impon_hpo.comparing.recording import configurations, recorded_rows, recording_cells
-from impon_hpo.errors import ConfigError
-from impon_hpo.tuning.study_file import StudyFile
-from tests.comparing.comparisons import COMPARED, compared_study, quiet
-from tests.comparing.tiny import tiny_study
 
-EMA = "compare.policies=[{}, {weights='ema'}]"
-RUNGS = "compare.policies=[{}, {schedule='rungs'}]"
+from impon_hpo.comparing import cell as module
+from impon_hpo.comparing import grid
+from impon_hpo.errors import ConfigError, StorageError
+from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.splits import Split
+from impon_hpo.tuning.space import with_settings
+from tests.comparing.other_process import CELLS, OtherProcess, fake
+from tests.comparing.tiny import ONLY_IMPON, cell_of, tiny_study
+
+BOTH = "compare.policies=[{}, {weights='ema'}]"
 
 
-# Configurations.
+def one_cell(*settings: str, training: str = "uniform cosine") -> Cell:
+    return cell_of(tiny_study(*ONLY_IMPON, *settings), training)
+
+
+def trained(cell: Cell, folder: Path = CELLS) -> dict[str, Any]:
+    assert train_cell(cell, folder) is not None
+    return read_cell(cell, folder)
+
+
+def fail(*_: object) -> dict[str, Any]:
+    pytest.fail("trained again")
+
+
+def everything() -> list[Cell]:
+    """Return the runs of the tiny comparison, with those that teach and those that are taught."""
+    return wanted_cells(tiny_study())
+
+
+# Names.
+
+
+def test_name_changes_with_what_decides_the_numbers() -> None:
+    cell = one_cell(BOTH)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"arm": "other"},
+        {"config": with_settings(cell.config, {"lr": 0.123})},
+        {"config": with_settings(cell.config, {"seed": 9})},
+        {"config": with_settings(cell.config, {"epoch_fraction": 0.5})},
+        {"config": with_settings(cell.config, {"sampler": "impon"})},
+        {"config": with_settings(cell.config, {"sampler_options": {}, "eval_weights": "last"})},
+        {"school": "other"},
+        {"weights": ("last",)},
+        {"test_size": 10},
+        {"test_size": 0},
+        {"test_epochs": "last"},
+    ]
+    names = [dataclasses.replace(cell, **change).name for change in changes]
+    assert len(set(names)) == len(names)
+
+
+def test_name_does_not_change_with_where_the_data_lie_or_where_it_is_trained() -> None:
+    cell = one_cell()
+    elsewhere = {"data_dir": "elsewhere", "download": True, "device": "cuda"}
+    moved = dataclasses.replace(cell, config=with_settings(cell.config, elsewhere))
+    assert moved.name == cell.name
+
+
+def test_name_is_a_file_name() -> None:
+    study_file = tiny_study("compare.policies=[{schedule='rungs'}]")
+    cells = wanted_cells(study_file)
+    assert "memory@1/2 rungs" in {cell.arm for cell in cells}
+    assert len({cell.name for cell in cells}) == len(cells)
+    for cell in cells:
+        assert not set(cell.name) & set(" /\\:*?\0")
+        assert cell.path(CELLS).parent == CELLS
+
+
+# One result, written once and whole.
+
+
+def test_result_is_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = one_cell()
+    monkeypatch.setattr(module, "_train", fake)
+    assert train_cell(cell, CELLS) == f"uniform cosine lr={cell.params['lr']:.4g} seed=1: 0.5000"
+    written = cell.path(CELLS).read_bytes()
+    monkeypatch.setattr(module, "_train", fail)
+    assert train_cell(cell, CELLS) is None
+    assert cell.path(CELLS).read_bytes() == written
+    assert [path.name for path in CELLS.iterdir()] == [f"{cell.name}.json"]
+
+
+def test_result_that_was_not_written_to_its_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = one_cell()
+
+    def cut_short(result: Any, file: IO[str]) -> None:
+        file.write(json.dumps(result)[:10])
+        file.flush()
+        assert not cell.path(CELLS).exists()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module, "_train", fake)
+    with monkeypatch.context() as patch:
+        patch.setattr("impon_hpo.comparing.cell.json.dump", cut_short)
+        with pytest.raises(StorageError, match="No space left"):
+            train_cell(cell, CELLS)
+    assert not cell.path(CELLS).exists()
+    assert trained(cell) == fake(cell, CELLS)
+
+
+def test_run_that_failed_can_be_trained_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = one_cell()
+
+    def mistaken(*_: object) -> dict[str, Any]:
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(module, "_train", mistaken)
+    with pytest.raises(ConfigError, match="no such device"):
+        train_cell(cell, CELLS)
+    assert not cell.path(CELLS).exists()
+    monkeypatch.setattr(module, "_train", fake)
+    assert trained(cell) == fake(cell, CELLS)
+
+
+def test_folder_that_cannot_be_written_is_named() -> None:
+    Path("file").write_text("")
+    with pytest.raises(StorageError, match=r"'file/.*\.lock' cannot be written"):
+        train_cell(one_cell(), Path("file"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "\0\1\2"])
+def test_result_that_cannot_be_read_is_named(content: str) -> None:
+    cell = one_cell()
+    CELLS.mkdir()
+    cell.path(CELLS).write_text(content)
+    with pytest.raises(StorageError, match=rf"{cell.name}\.json' cannot be read: .* made anew"):
+        read_cell(cell, CELLS)
+
+
+# Several processes.
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[OtherProcess]:
+    process = OtherProcess()
+    yield process
+    process.kill()
+
+
+def test_grid_that_is_started_twice_trains_every_run_once(
+    second: OtherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_train", fake)
+    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    wanted = everything()
+    second.ask("share", wanted)
+    theirs = [second.line()]  # it is at it
+    ours: list[str] = []
+    results = run_grid(wanted, CELLS, n_workers=1, say=ours.append)
+    while theirs[-1] != "done":
+        theirs.append(second.line())
+    done = [line for line in (*ours, *theirs) if line.startswith("[")]
+    runs = [line.partition("] ")[2] for line in done]
+    assert len(set(runs)) == len(runs) == len(wanted)
+    assert len({result["by"] for result in results}) == 2
+    assert [result["arm"] for result in results] == [cell.arm for cell in wanted]
+    assert {path.name for path in CELLS.iterdir()} == {f"{cell.name}.json" for cell in wanted}
+
+
+def test_nobody_learns_before_all_teachers_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_train", fake)
+    wanted = everything()
+    said: list[str] = []
+    run_grid(wanted, CELLS, n_workers=1, say=said.append)
+    teachers = [cell for cell in wanted if cell.teaches]
+    assert {cell.arm for cell in teachers} == {"uniform cosine", "uniform-fraction@1/2 cosine"}
+    assert [line.partition("] ")[2].rpartition(":")[0] for line in said[: len(teachers)]] == [
+        f"{cell.arm} lr={cell.params['lr']:.4g} seed={cell.seed}" for cell in teachers
+    ]
+
+
+def test_grid_waits_for_a_run_in_other_hands(
+    second: OtherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = everything()[0]
+    second.ask("train slowly", [cell])
+    assert second.line() == "training"
+    monkeypatch.setattr(module, "_train", fail)
+    monkeypatch.setattr(grid, "POLL_SECONDS", 0.05)
+    (result,) = run_grid([cell], CELLS, n_workers=1, say=pytest.fail)
+    assert result["by"] != os.getpid()
+    assert second.line().startswith("[1/1] uniform cosine ")
+    assert second.line() == "done"
+
+
+def test_run_is_left_to_the_process_that_is_at_it_until_that_is_killed(
+    second: OtherProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = everything()[0]
+    second.ask("train for ever", [cell])
+    assert second.line() == "training"
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_train", fail)
+        assert train_cell(cell, CELLS) is None
+    assert not cell.path(CELLS).exists()
+    second.kill()
+    monkeypatch.setattr(module, "_train", fake)
+    assert trained(cell)["by"] == os.getpid()
+
+
+# What a result says.
+
+
+def looked_at(result: dict[str, Any], weights: str = "last") -> list[bool]:
+    return [f"test_accuracy_{weights}" in epoch for epoch in result["epochs"]]
 
 
 @pytest.mark.parametrize(
-    ("key", "entry", "middle"),
+    ("settings", "looks"),
     [
-        ("momentum", '{ type = "float", low = 0.0, high = 0.9 }', 0.45),
-        ("lr", '{ type = "float", low = 1e-4, high = 1e-2, log = true }', 1e-3),
-        ("momentum", '{ type = "float", low = 0.1, high = 0.9, step = 0.2 }', 0.5),
-        ("width", '{ type = "int", low = 4, high = 16 }', 10),
-        ("width", '{ type = "int", low = 4, high = 16, log = true }', 8),
-        ("width", '{ type = "int", low = 4, high = 20, step = 8 }', 12),
-        ("width", '{ type = "int", low = 4, high = 12, step = 8 }', 4),
-        ("optimizer", '{ type = "categorical", choices = ["adam", "sgd"] }', "adam"),
-        ("batch_size", '{ type = "categorical", choices = [32, 16] }', 32),
+        ([], [True, True]),
+        (["compare.test_epochs=last"], [False, True]),
+        (["compare.test_epochs=last", "compare.test_size=20"], [False, True]),
     ],
 )
-def test_first_configuration_is_the_middle_of_the_space(
-    key: str, entry: str, middle: object
+def test_hidden_test_is_looked_at_after_the_epochs_asked_for(
+    settings: list[str], looks: list[bool]
 ) -> None:
-    study_file = tiny_study(f"space={{ {key} = {entry} }}")
-    first = configurations(study_file, 2)[0]
-    assert first == {key: pytest.approx(middle) if isinstance(middle, float) else middle}
-    assert type(first[key]) is type(middle)
+    assert looked_at(trained(one_cell(*settings))) == looks
 
 
-@given(st.floats(1e-6, 1e3), st.floats(0, 1e3), st.booleans())
-def test_middle_of_numbers_is_within_their_bounds(low: float, width: float, log: bool) -> None:
-    space = FloatDistribution(low, low + width, log=log)
-    assert space.low <= recording._middle(space) <= space.high
+def test_hidden_test_is_not_looked_at_in_a_grid() -> None:
+    result = trained(dataclasses.replace(one_cell(), test_size=0))
+    assert looked_at(result) == [False, False]
 
 
-@given(st.integers(-20, 20), st.integers(0, 50), st.sampled_from([0.25, 0.5, 3.0]))
-def test_middle_of_numbers_with_a_step_is_one_of_them(low: int, n_steps: int, step: float) -> None:
-    space = FloatDistribution(low * step, (low + n_steps) * step, step=step)
-    assert recording._middle(space) / step in range(low, low + n_steps + 1)
+@pytest.fixture
+def tests_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """The images of the hidden test of every run that follows."""
+    seen: list[torch.Tensor] = []
+    evaluate = TrainingRun.evaluate
+
+    def watched(run: TrainingRun, split: Split, weights: str | None = None) -> tuple[float, float]:
+        if split is not run.splits.validation:
+            seen.append(split.images)
+        return evaluate(run, split, weights)
+
+    monkeypatch.setattr(TrainingRun, "evaluate", watched)
+    return seen
 
 
-@given(st.integers(1, 1000), st.integers(0, 1000), st.booleans(), st.integers(1, 7))
-def test_middle_of_whole_numbers_is_one_of_them(
-    low: int, n_steps: int, log: bool, step: int
+def test_hidden_test_rows_are_the_same_for_all_arms_of_a_seed(
+    tests_seen: list[torch.Tensor],
 ) -> None:
-    step = 1 if log else step
-    high = low + n_steps * step
-    space = IntDistribution(low, high, log=log, step=step)
-    assert recording._middle(space) in range(low, high + 1, step)
+    study_file = tiny_study(*ONLY_IMPON, "compare.test_size=30", "compare.test_epochs=last")
+    for training in ("uniform cosine", "impon cosine", "placebo cosine"):
+        trained(cell_of(study_file, training))
+    trained(cell_of(study_file, "uniform cosine", block=1))
+    first, second, third, of_another_seed = tests_seen
+    assert len(first) == 30
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+    assert not torch.equal(first, of_another_seed)
 
 
-def test_configurations_are_the_same_for_the_same_seed() -> None:
-    study_file = tiny_study()
-    found = configurations(study_file, 6)
-    assert configurations(tiny_study("run.seed=7", "run.lr=0.2"), 6) == found
-    assert configurations(study_file, 3) == found[:3]
-    other = configurations(compared_study(text=COMPARED.replace("seed = 1", "seed = 2")), 6)
-    assert other[0] == found[0]
-    assert not [params for params in other[1:] if params in found]
+def test_whole_test_split_is_looked_at_unless_a_part_is_asked_for(
+    tests_seen: list[torch.Tensor],
+) -> None:
+    trained(one_cell("compare.test_epochs=last"))
+    assert [len(images) for images in tests_seen] == [180]
 
 
-def test_configurations_are_of_the_space() -> None:
-    study_file = tiny_study("space.batch_size={ type = 'categorical', choices = [16, 32] }")
-    found = configurations(study_file, 12)
-    assert all(set(params) == {"lr", "batch_size"} for params in found)
-    assert all(1e-3 <= params["lr"] <= 0.3 for params in found)
-    assert {params["batch_size"] for params in found} == {16, 32}
+def of_epochs(result: dict[str, Any], key: str) -> list[float]:
+    return [epoch[key] for epoch in result["epochs"]]
 
 
-SIX = (
-    "space={ optimizer = { type = 'categorical', choices = ['sgd', 'adam', 'adamw'] }, "
-    "nesterov = { type = 'categorical', choices = [false] }, "
-    "width = { type = 'int', low = 4, high = 5 } }"
-)
-
-
-def test_no_configuration_comes_twice() -> None:
-    found = configurations(tiny_study(SIX, "compare.configurations=6"), 6)
-    assert len({tuple(params.values()) for params in found}) == 6
-
-
-@pytest.mark.parametrize(("space", "n"), [(SIX, 6), ("space={}", 1)])
-def test_space_that_has_not_so_many_is_refused(space: str, n: int) -> None:
-    complaint = rf"compare\.configurations must be at most {n}, .* but got {n + 1}\."
-    with pytest.raises(ConfigError, match=complaint):
-        configurations(tiny_study(space), n + 1)
-
-
-# Cells.
-
-
-def cells_of(study_file: StudyFile, training: str) -> list[Cell]:
-    return [cell for cell in wanted_cells(study_file) if cell.arm == training]
-
-
-def numbered(study_file: StudyFile, cells: list[Cell]) -> list[tuple[int, int]]:
-    """Return block and configuration of each."""
-    params = configurations(study_file, study_file.protocol.n_configurations)
-    return [(cell.seed - study_file.seed, params.index(cell.params)) for cell in cells]
-
-
-def test_every_training_has_every_configuration_in_every_block() -> None:
-    study_file = tiny_study("compare.blocks=3", "compare.configurations=4")
-    everything = [(block, number) for block in range(3) for number in range(4)]
-    for arm in arms_of(study_file):
-        found = numbered(study_file, cells_of(study_file, arm.training))
-        wanted = [pair for pair in everything if pair[1] > 0 or not arm.taught]
-        assert found == wanted
-
-
-def test_taught_arm_begins_with_its_teacher() -> None:
-    study_file = tiny_study()
-    taught = [arm for arm in arms_of(study_file) if arm.taught]
-    assert [arm.name for arm in taught] == ["placebo", "placebo@1/2", "memory", "memory@1/2"]
-    for arm in taught:
-        own = cells_of(study_file, arm.training)
-        assert numbered(study_file, own) == [(0, 1), (1, 1)]
-        teachers = [cell for cell in cells_of(study_file, arm.teacher) if cell.teaches]
-        assert numbered(study_file, teachers) == [(0, 0), (1, 0)]
-        assert [cell.school for cell in own] == [cell.school for cell in teachers]
-
-
-def test_school_is_of_one_teacher() -> None:
-    """So that a run at half an epoch does not learn from one at a whole epoch, nor from another
-    block."""
-    teachers = [cell for cell in wanted_cells(tiny_study(RUNGS)) if cell.teaches]
-    assert len({cell.school for cell in teachers}) == len(teachers) == 2 * 2 * 2
-
-
-def test_first_uniform_run_teaches_even_if_nobody_learns_yet() -> None:
-    """Or an arm that is added later finds its teacher trained already, and no reference."""
-    alone = tiny_study('compare.arms=["impon"]')
-    before = {cell.name: cell.teaches for cell in wanted_cells(alone)}
-    later = {cell.name: cell.teaches for cell in wanted_cells(tiny_study())}
-    kept = before.keys() & later.keys()
-    assert len(kept) == 2 * 2 * 5  # uniform, fraction, short, and impon at both shares
-    assert {name: before[name] for name in kept} == {name: later[name] for name in kept}
-
-
-def test_settings_are_those_of_arm_configuration_and_seed() -> None:
-    study_file = tiny_study()
-    arms = {arm.training: arm for arm in arms_of(study_file)}
-    for cell in wanted_cells(study_file):
-        config = arms[cell.arm].config.model_copy(update=cell.params | {"seed": cell.seed})
-        assert cell.config == config
-        assert (cell.test_size, cell.test_epochs) == (None, "all")
-
-
-def test_policies_that_differ_in_weights_share_their_runs() -> None:
-    one, two = wanted_cells(tiny_study()), wanted_cells(tiny_study(EMA))
-    assert [(cell.arm, cell.params, cell.seed) for cell in two] == [
-        (cell.arm, cell.params, cell.seed) for cell in one
-    ]
-    assert {cell.weights for cell in one} == {("last",)}
-    assert {(cell.weights, cell.config.eval_weights) for cell in two} == {(("ema", "last"), "ema")}
-
-
-def test_arm_that_only_one_policy_has_is_evaluated_as_that_one_asks() -> None:
-    policies = "compare.policies=[{arms=['impon']}, {weights='ema', arms=['memory']}]"
-    found = {cell.arm: cell.weights for cell in wanted_cells(tiny_study(policies))}
-    assert found["impon cosine"] == ("last",)
-    assert found["memory cosine"] == ("ema",)
-    assert found["uniform cosine"] == ("ema", "last")
-
-
-def test_first_policy_is_recorded_first_and_then_the_others_block_by_block() -> None:
-    constant = "{schedule='constant', weights='ema'}"
-    found = wanted_cells(tiny_study(RUNGS.replace("]", f", {constant}]")))
-    order = [(cell.config.schedule, cell.seed) for cell in found]
-    assert [part for part, _ in itertools.groupby(order)] == [
-        ("cosine", 1),
-        ("cosine", 2),
-        ("rungs", 1),
-        ("constant", 1),
-        ("rungs", 2),
-        ("constant", 2),
-    ]
-
-
-def test_hidden_test_is_looked_at_as_the_protocol_says() -> None:
-    study_file = tiny_study("compare.test_size=20", "compare.test_epochs=last")
-    found = {(cell.test_size, cell.test_epochs) for cell in wanted_cells(study_file)}
-    assert found == {(20, "last")}
-
-
-# The table.
-
-SCORING = ("arms.memory.sampler=selective-backprop", 'compare.arms=["memory"]')
-
-
-def recorded(*settings: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Train a comparison; return the results of its cells and the table."""
-    study_file = tiny_study(*settings)
-    cells = wanted_cells(study_file)
-    results = run_grid(cells, Path("cells"), n_workers=1, say=quiet)
-    return results, recorded_rows(study_file, configurations(study_file, 2), results)
-
-
-def test_rows_add_up() -> None:
-    results, rows = recorded(*SCORING, "compare.epoch_fractions=[1]")
-    assert len(rows) == sum(len(result["epochs"]) for result in results) == 3 * 2 * 2 * 2
-    for row in rows:
-        assert row["cost"] == 3 * row["rows_trained"] + row["rows_scored"] + row["rows_validated"]
-        assert (row["rows_validated"], row["reference_cost"]) == (60, 0)
-    paid = sum(epoch["cost"] for result in results for epoch in result["epochs"])
-    assert sum(row["cost"] for row in rows) == paid
-    scored = {row["training"] for row in rows if row["rows_scored"]}
-    assert scored == {"memory cosine", "placebo cosine"}  # a placebo pays for the whole path
-
-
-def test_rows_say_whose_they_are() -> None:
-    study_file = tiny_study("compare.epoch_fractions=[1]", 'compare.arms=["impon"]', EMA)
-    (cell,) = [
-        cell
-        for cell in cells_of(study_file, "impon cosine")
-        if numbered(study_file, [cell]) == [(1, 1)]
-    ]
-    (result,) = run_grid([cell], Path("cells"), n_workers=1, say=quiet)
-    first, second = recorded_rows(study_file, configurations(study_file, 2), [result])
-    told = ("training", "block", "configuration", "epoch", "lr")
-    assert [first[key] for key in told] == ["impon cosine", 1, 1, 1, cell.params["lr"]]
-    assert second["epoch"] == 2
-    for row, epoch in zip((first, second), result["epochs"], strict=True):
+def test_both_weights_are_recorded_as_if_each_were_alone() -> None:
+    both = trained(one_cell(BOTH, "space.lr.low=0.05"), Path("both"))
+    alone = {
+        weights: trained(
+            one_cell(f"run.eval_weights={weights}", "space.lr.low=0.05"), Path(weights)
+        )
+        for weights in ("last", "ema")
+    }
+    for weights, result in alone.items():
+        assert of_epochs(both, f"val_accuracy_{weights}") == of_epochs(result, "val_accuracy")
         for split in ("val", "test"):
-            for weights in ("last", "ema"):
-                key = f"{split}_accuracy_{weights}"
-                assert row[key] == epoch[key]
-        assert row["train_loss"] == pytest.approx(epoch["train_loss"], abs=1e-4)
-        assert row["seconds_stepping"] == pytest.approx(epoch["seconds_stepping"], abs=1e-4)
+            key = f"{split}_accuracy_{weights}"
+            assert of_epochs(both, key) == of_epochs(result, key)
+    assert of_epochs(both, "val_accuracy_last") != of_epochs(both, "val_accuracy_ema")
+    # Validating twice is the comparison's affair: a study would do it once, and pays for once.
+    assert of_epochs(both, "cost") == of_epochs(alone["last"], "cost")
+    assert set(alone["last"]["epochs"][0]) & {"val_accuracy_ema", "test_accuracy_ema"} == set()
 
 
-def test_taught_runs_learn_from_the_teacher_of_their_block_and_share() -> None:
-    study_file = tiny_study('compare.arms=["memory"]')
-    cells = wanted_cells(study_file)
-    results = run_grid(cells, Path("cells"), n_workers=1, say=quiet)
-    assert all(len(result["epochs"]) == result["horizon"] for result in results)
-    teachers = [cell for cell in cells if cell.teaches]
-    homes = [path.parent.name for path in Path("cells/references").rglob("*.pt")]
-    assert sorted(homes) == sorted(cell.school for cell in teachers)
+def test_result_says_what_was_paid_and_where() -> None:
+    cell = one_cell()
+    result = trained(cell)
+    assert (result["arm"], result["params"], result["seed"]) == (cell.arm, cell.params, 1)
+    assert (result["horizon"], result["steps_per_epoch"]) == (2, 4)  # 128 rows in batches of 32
+    assert [epoch["epoch"] for epoch in result["epochs"]] == [1, 2]
+    assert of_epochs(result, "cost") == [3 * 128 + 60] * 2
+    assert [len(losses) for losses in result["step_losses"]] == [4, 4]
+    assert (result["ended"], result["ended_cost"], result["reference_cost"]) == ("", 0, 0)
+    assert set(result["environment"]) >= {"versions", "cpu", "device", "threads"}
 
 
-def test_diverged_run_has_a_row_with_its_cost_and_why() -> None:
-    study_file = tiny_study("space.lr.low=1e30", "space.lr.high=1e31")
-    (cell, *_) = recording_cells(study_file, arms_of(study_file), configurations(study_file, 2))
-    run_grid([cell], Path("cells"), n_workers=1, say=quiet)
-    result = read_cell(cell, Path("cells"))
-    (row,) = recorded_rows(study_file, configurations(study_file, 2), [result])
-    assert row["epoch"] == 1
-    assert row["cost"] == result["ended_cost"] == 3 * 128
-    assert row["ended"] == result["ended"]
-    assert not [key for key in row if "accuracy" in key]
+def test_diverged_run_is_recorded_with_its_cost() -> None:
+    cell = one_cell()
+    diverging = dataclasses.replace(
+        cell, config=with_settings(cell.config, {"lr": 1e30}), params={"lr": 1e30}
+    )
+    line = train_cell(diverging, CELLS)
+    result = read_cell(diverging, CELLS)
+    assert result["epochs"] == []
+    assert result["ended"].startswith("The training loss of epoch 1 is ")
+    assert result["ended_cost"] == 3 * 128  # it was not validated
+    assert line == f"uniform cosine lr=1e+30 seed=1: {result['ended']}"
+
+
+def test_taught_run_without_a_teacher_says_so() -> None:
+    with pytest.raises(ConfigError, match=r"'memory cosine': .* a uniform arm .* there is none"):
+        train_cell(cell_of(tiny_study(), "memory cosine"), CELLS)

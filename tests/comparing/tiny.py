@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from rich.console import Console
+
 from impon_hpo.comparing.arms import Arm, arms_of
-from impon_hpo.comparing.cell import Cell
-from impon_hpo.comparing.record_study import wanted_cells
+from impon_hpo.comparing.compare import compare
+from impon_hpo.comparing.evidence import gather, read_fixed, read_trials
+from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.trainings import Key, comparison_grid
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.tuning.processes import Orders
+from impon_hpo.tuning.progress import RecordingProgress
 from impon_hpo.tuning.study_file import StudyFile
 from tests.comparing.comparisons import compared_study
 
@@ -29,10 +41,38 @@ def arms_by_name(study_file: StudyFile) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms_of(study_file)}
 
 
-def cell_of(study_file: StudyFile, training: str, *, number: int = 0, block: int = 0) -> Cell:
-    """Return the run of a training's configuration in a block; a taught one has no number 0."""
-    seed = study_file.seed + block
-    cells = [
-        cell for cell in wanted_cells(study_file) if cell.arm == training and cell.seed == seed
-    ]
-    return cells[number]
+def record(
+    study_file: StudyFile, *only: str, storage: str = "study.journal", **orders: Any
+) -> Recordings:
+    """Train what is missing of a comparison here, and return all that is recorded."""
+    given = Orders(
+        "compare",
+        "small",
+        storage=storage,
+        arms=only,
+        **({"command": "impon-hpo compare"} | orders),
+    )
+    with RecordingProgress(Console(quiet=True)) as progress:
+        compare(study_file, given, progress)
+    table = orders.get("recordings")
+    return gathered(study_file, storage, None if table is None else Path(table))
+
+
+def gathered(
+    study_file: StudyFile, storage: str = "study.journal", table: Path | None = None
+) -> Recordings:
+    """Return what a storage has."""
+    return gather(study_file, open_storage(storage, create=True), table)
+
+
+def trials_of(study_file: StudyFile, storage: str = "study.journal") -> dict[Key, FrozenTrial]:
+    """Return the trials of a comparison by run."""
+    opened = open_storage(storage, create=False)
+    fixed = read_fixed(study_file, opened)
+    assert fixed is not None
+    return read_trials(comparison_grid(study_file), opened, fixed.recorded)[0]
+
+
+def without_seconds(rows: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return rows without what differs from run to run."""
+    return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]

@@ -72,7 +72,7 @@ def test_what_is_attached_already_is_not_attached_again(
     run = TrainingRun(tiny_config.model_copy(update={"epochs": 1}), tiny_splits)
     run.train_epoch()
     for _ in range(2):
-        upload_files(trial, artifact_store("artifacts"), run, run.results)
+        upload_files(trial, artifact_store("artifacts"), run)
     metas = get_all_artifact_meta(trial)
     assert sorted(meta.filename for meta in metas) == sorted(KINDS)
     assert len(list(Path("artifacts").iterdir())) == len(KINDS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from impon_hpo.cli import main
+from impon_hpo.cli.app import main
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
 from tests.studies import SMALL, write_study

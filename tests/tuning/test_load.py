@@ -12,8 +12,8 @@ from rich.console import Console
 
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.tuning.algorithms import make_study_sampler
-from impon_hpo.tuning.progress import Progress
-from impon_hpo.tuning.tune import tune
+from impon_hpo.tuning.progress import TuningProgress
+from impon_hpo.tuning.worker import Job, OnEpoch, work
 from tests.tuning.forks import fork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -22,12 +22,12 @@ N_WORKERS = 8
 EPOCHS = 3
 
 
-def stub(trial: optuna.Trial) -> float:
+def stub(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
     """Report as a training would, without training."""
     x = trial.suggest_float("x", 0, 1)
     for epoch in range(1, EPOCHS + 1):
         trial.report(x * epoch, step=epoch)
-        trial.set_user_attr("impon:epochs", [{"cost": 1, "diagnostics": {}}] * epoch)
+        trial.set_user_attr(f"impon:epoch:{epoch}", {"cost": 1, "diagnostics": {}})
         trial.set_user_attr("impon:cost", epoch)
         if trial.should_prune():
             raise optuna.TrialPruned
@@ -42,16 +42,17 @@ def worker(address: str, n_trials: int) -> Callable[[], None]:
                 storage=open_storage(address, create=False),
                 pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
             )
-        with Progress(Console(quiet=True), EPOCHS) as progress:
-            tune(
-                study,
-                stub,
-                n_trials=n_trials,
-                progress=progress,
-                sampler_of=lambda number: make_study_sampler(
-                    {"name": "RandomSampler"}, seed=0, number=number
-                ),
-            )
+        job = Job(
+            "stub",
+            study,
+            stub,
+            n_trials,
+            sampler_of=lambda number: make_study_sampler(
+                {"name": "RandomSampler"}, seed=0, number=number
+            ),
+        )
+        with TuningProgress(Console(quiet=True)) as progress:
+            work([job], progress=progress)
 
     return run
 

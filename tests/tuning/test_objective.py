@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -16,12 +15,11 @@ from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, REASON
+from impon_hpo.storage.trials import COST, INTERRUPTED, REASON, epochs_of
 from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.teaching import References
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.tuning.objective import Objective
@@ -57,10 +55,12 @@ def test_a_trial_records_what_it_cost(tiny_config: TrainingConfig, tiny_splits: 
     impon = tiny_config.model_copy(update={"sampler": "impon"})
     study.optimize(Objective(impon, SPACE, splits=tiny_splits), n_trials=1)
     attrs = study.trials[0].user_attrs
-    assert [EpochResult(**epoch).epoch for epoch in attrs[EPOCHS]] == [1, 2, 3]
+    epochs = epochs_of(attrs)
+    assert [EpochResult(**epoch).epoch for epoch in epochs.values()] == list(epochs) == [1, 2, 3]
+    assert all(len(json.dumps(value)) < 2000 for value in attrs.values())
     rows = 10 * 32  # floor(320 / 32) steps of 32
     assert attrs[COST] == 3 * (3 * rows + len(tiny_splits.validation))
-    assert attrs["impon:share_seen"] == attrs[EPOCHS][-1]["share_seen"]
+    assert attrs["impon:share_seen"] == epochs[3]["share_seen"]
     assert -1 <= attrs["impon:rank_correlation"] <= 1
     assert REASON not in attrs
     json.dumps(attrs, allow_nan=False)
@@ -75,29 +75,26 @@ def test_the_pruner_is_asked_after_the_first_epoch(
     assert trial.state == TrialState.PRUNED
     assert list(trial.intermediate_values) == [1]
     assert trial.user_attrs[REASON] == "pruned after epoch 1"
-    assert len(trial.user_attrs[EPOCHS]) == 1
+    assert list(epochs_of(trial.user_attrs)) == [1]
 
 
 def test_compiling_counts_the_epochs_of_the_trials_to_come(
     tiny_config: TrainingConfig,
     tiny_splits: Splits,
-    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    caplog.set_level("INFO", "impon_hpo")
     monkeypatch.setattr(PhaseTimer, "seconds", lambda self, name: 1.0)
     monkeypatch.setattr(compiling, "COMPILE_SECONDS", 10 * compiling.GAIN)
     monkeypatch.setattr(compiling, "_compiled", set())
     monkeypatch.setattr(torch, "compile", lambda model, dynamic: model)
-    said: list[str] = []
-    references = References(tmp_path / "references", say=said.append)
     with on_tape():
-        objective = Objective(
-            tiny_config, SPACE, splits=tiny_splits, references=references, n_trials=10
-        )
+        objective = Objective(tiny_config, SPACE, splits=tiny_splits, n_trials=10)
         _study().optimize(objective, n_trials=3)
     # The first trial has 2 epochs left. After the second trial's first one it has 2 left, and 3
     # epochs in 2 trials make 12 in the 8 to come: 14, which is above 10.
-    (line,) = said
+    (line,) = caplog.messages
     assert line.startswith("compile: about 14 epochs of 1.0 s")
 
 
@@ -119,7 +116,7 @@ def test_a_diverged_run_is_pruned_with_its_reason_and_its_cost(
     trial = study.trials[0]
     assert trial.state == TrialState.PRUNED
     assert "training loss of epoch" in trial.user_attrs[REASON]
-    finished_epochs = sum(epoch["cost"] for epoch in trial.user_attrs.get(EPOCHS, []))
+    finished_epochs = sum(epoch["cost"] for epoch in epochs_of(trial.user_attrs).values())
     assert trial.user_attrs[COST] == finished_epochs + 3 * 320
     assert all(math.isfinite(value) for value in trial.intermediate_values.values())
 
@@ -131,9 +128,9 @@ def test_a_failing_run_is_recorded_with_its_reason(
         raise RuntimeError("out of memory")
 
     study = _study()
-    objective = Objective(tiny_config, SPACE, splits=tiny_splits, on_epoch=fail)
+    objective = Objective(tiny_config, SPACE, splits=tiny_splits)
     with pytest.raises(RuntimeError):
-        study.optimize(objective, n_trials=1)
+        study.optimize(lambda trial: objective(trial, fail), n_trials=1)
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs[REASON] == "RuntimeError: out of memory"
 
@@ -143,9 +140,9 @@ def test_an_interrupted_run_says_so(tiny_config: TrainingConfig, tiny_splits: Sp
         raise KeyboardInterrupt
 
     study = _study()
-    objective = Objective(tiny_config, SPACE, splits=tiny_splits, on_epoch=interrupt)
+    objective = Objective(tiny_config, SPACE, splits=tiny_splits)
     with pytest.raises(KeyboardInterrupt):
-        study.optimize(objective, n_trials=1)
+        study.optimize(lambda trial: objective(trial, interrupt), n_trials=1)
     assert study.trials[0].user_attrs[REASON] == INTERRUPTED
 
 

@@ -15,9 +15,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from impon_hpo.cli import main
+from impon_hpo.cli.app import main
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import EPOCHS, StudyRecord, read_studies
+from impon_hpo.storage.trials import StudyRecord, epochs_of, read_studies
 from impon_hpo.training.run import TrainingRun
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS
@@ -196,7 +196,7 @@ def test_checkpoint_that_cannot_be_used_costs_time_and_nothing_else(
     after = record(address)
     assert outcome(after) == undisturbed
     assert [trial.wasted_epochs for trial in after.trials if trial.wasted_epochs] == [2]
-    assert ("The trial begins anew." in capfd.readouterr().err) == (damage != "gone")
+    assert ("The trial starts again." in capfd.readouterr().err) == (damage != "gone")
 
 
 def test_sigterm_puts_the_trial_back_and_exits_with_143(
@@ -224,6 +224,6 @@ def test_sigterm_puts_the_trial_back_and_exits_with_143(
         TrialState.COMPLETE,
         TrialState.PRUNED,
     }
-    assert EPOCHS in study.trials[0].user_attrs
+    assert epochs_of(study.trials[0].user_attrs)
     assert tune(monkeypatch, "--storage", address) == 0
     assert outcome(record(address))[: len(undisturbed)] == undisturbed

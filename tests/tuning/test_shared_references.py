@@ -15,16 +15,15 @@ from optuna.testing.pruners import DeterministicPruner
 from impon_hpo.errors import CheckpointError
 from impon_hpo.reporting.summary import summarise, summary_rows
 from impon_hpo.storage.connect import artifact_store
-from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, USED, read_study
+from impon_hpo.storage.trials import COST, IDENTITY, USED, epochs_of, read_study
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.teaching import KeptReference
-from impon_hpo.training.teaching import References
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.teaching import KeptReference, References
 from impon_hpo.tuning.objective import Objective
+from tests.cli.test_run import run
 from tests.studies import SMALL, write_study
-from tests.test_cli import run
 from tests.training.runs import CPU, config
 
 SPACE = {"lr": optuna.distributions.FloatDistribution(0.01, 0.1, log=True)}
@@ -54,20 +53,13 @@ def splits() -> Splits:
     return load_splits(config(), CPU)
 
 
-SAID: list[str] = []
-
-
-def quiet(line: str) -> None:
-    SAID.append(line)
-
-
 def objective(given: TrainingConfig, splits: Splits, folder: str = "here") -> Objective:
     return Objective(
         given,
         SPACE,
         splits=splits,
         artifact_store=artifact_store(str(Path("artifacts"))),
-        references=References(Path(folder), say=quiet),
+        references=References(Path(folder)),
     )
 
 
@@ -101,12 +93,14 @@ def test_crossfit_is_made_once_charged_once_and_used_by_all(splits: Splits) -> N
     assert f"cost {reference['cost']:,} included above, used by 3 trials" in row
 
 
-def test_prequential_comes_free_from_the_first_trial(splits: Splits) -> None:
-    SAID.clear()
+def test_prequential_comes_free_from_the_first_trial(
+    splits: Splits, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "impon_hpo")
     given = memory_config(epoch_fraction=1.0, epochs=4)
     study = new_study(given)
     study.optimize(objective(given, splits), n_trials=3)
-    assert [line for line in SAID if "has no reference yet" in line] == [
+    assert [line for line in caplog.messages if "has no reference yet" in line] == [
         "trial 0 has no reference yet: it is trained with 'impon-memory', and what it sees of the "
         "rows is the reference of later ones"
     ]
@@ -116,7 +110,8 @@ def test_prequential_comes_free_from_the_first_trial(splits: Splits) -> None:
     (reference,) = read_study(study).references.values()
     assert (reference["maker"], reference["cost"]) == ("prequential", 0)
     ranks = [
-        epochs[-1]["diagnostics"].get("rank_correlation") for epochs in attributes(study, EPOCHS)
+        epochs_of(trial.user_attrs)[4]["diagnostics"].get("rank_correlation")
+        for trial in study.trials
     ]
     assert ranks[0] is None  # nothing was predicted without a reference
     assert None not in ranks[1:]
@@ -160,8 +155,8 @@ def test_first_trial_is_uniform_where_the_sampler_cannot_do_without(splits: Spli
     assert list(first.intermediate_values.values()) == expected
     assert USED not in first.user_attrs
     assert USED in second.user_attrs
-    assert all(epoch["rows_scored"] == 0 for epoch in first.user_attrs[EPOCHS])
-    assert all(epoch["rows_scored"] > 0 for epoch in second.user_attrs[EPOCHS])
+    assert all(epoch["rows_scored"] == 0 for epoch in epochs_of(first.user_attrs).values())
+    assert all(epoch["rows_scored"] > 0 for epoch in epochs_of(second.user_attrs).values())
 
 
 def test_status_says_what_the_reference_was_and_cost(
@@ -189,7 +184,7 @@ def test_worker_elsewhere_fetches_it_from_the_artifact_store(
     study = new_study(given)
     study.optimize(objective(given, splits, "here"), n_trials=1)
     monkeypatch.setattr(
-        "impon_hpo.training.teaching.crossfit", lambda *_, **__: pytest.fail("made again")
+        "impon_hpo.training.crossfit.crossfit", lambda *_, **__: pytest.fail("made again")
     )
     study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
     here, there = (sorted(Path(name).glob("*.pt")) for name in ("here", "elsewhere"))
@@ -209,8 +204,9 @@ def test_artifact_that_is_gone_is_a_clear_error(splits: Splits) -> None:
     assert not list(Path("elsewhere").glob("*.pt"))
 
 
-def test_artifact_that_is_cut_short_is_made_anew_and_replaced(splits: Splits) -> None:
-    SAID.clear()
+def test_artifact_that_is_cut_short_is_rebuilt_and_replaced(
+    splits: Splits, caplog: pytest.LogCaptureFixture
+) -> None:
     given = memory_config(**CROSSFIT)
     study = new_study(given)
     study.optimize(objective(given, splits, "here"), n_trials=1)
@@ -218,7 +214,7 @@ def test_artifact_that_is_cut_short_is_made_anew_and_replaced(splits: Splits) ->
     artifact = Path("artifacts") / reference["artifact"]
     artifact.write_bytes(artifact.read_bytes()[:100])
     study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
-    assert any("It is made anew." in line for line in SAID)
+    assert any("It is rebuilt." in line for line in caplog.messages)
     assert study.trials[1].state == optuna.trial.TrialState.COMPLETE
     (renewed,) = read_study(study).references.values()
     assert renewed["artifact"] != reference["artifact"]

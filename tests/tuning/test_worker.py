@@ -1,7 +1,8 @@
-"""Tests of tuning an arm and of its study in the storage: counted, continued, refused."""
+"""Tests of the worker and of a study in the storage: counted, continued, refused."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 from typing import Any
@@ -13,24 +14,15 @@ from rich.console import Console
 
 from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import (
-    COST,
-    EPOCH_SECONDS,
-    EPOCHS,
-    IDENTITY,
-    WORKER,
-    StudyRecord,
-    read_studies,
-    read_study,
-)
+from impon_hpo.storage.trials import IDENTITY, WORKER, StudyRecord, read_studies, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
-from impon_hpo.tuning.ledger import Budget
+from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.objective import Objective
-from impon_hpo.tuning.progress import Progress, budget_left
+from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.tune import pause_seconds, tune
+from impon_hpo.tuning.worker import Job, OnEpoch, pause_seconds, work
 from tests.studies import SMALL, small_study
 
 HERE = {"versions": {"python": "3"}, "cpu": "some", "platform": "some", "device": "cpu"}
@@ -49,18 +41,17 @@ class Stub:
         self.act = act or (lambda number: 0.5)
         self.seen: list[tuple[int, dict[str, Any]]] = []
 
-    def __call__(self, trial: optuna.Trial) -> float:
+    def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch) -> float:
         trial.suggest_float("lr", 1e-3, 0.3, log=True)
         self.seen.append((trial.number, trial.params))
         return float(self.act(trial.number))
 
 
-def _tune(study: optuna.Study, objective: Any, n_trials: int) -> tuple[StudyRecord, str]:
-    said = io.StringIO()
-    progress = Progress(Console(file=said, width=200), horizon=3)
-    with progress:
-        record = tune(study, objective, n_trials=n_trials, progress=progress)
-    return record, said.getvalue()
+def _tune(study: optuna.Study, train: Any, n_trials: int) -> tuple[StudyRecord, str]:
+    printed = io.StringIO()
+    with TuningProgress(Console(file=printed, width=200)) as progress:
+        work([Job("impon", study, train, n_trials)], progress=progress)
+    return read_study(study), printed.getvalue()
 
 
 def test_a_study_runs_up_to_n_trials_in_all_and_then_adds_nothing() -> None:
@@ -142,9 +133,9 @@ def test_an_interrupted_trial_goes_on_under_its_number(tiny_splits: Splits) -> N
             raise KeyboardInterrupt
 
     config = study_file.arms["impon"]
-    stopped = Objective(config, study_file.space, splits=tiny_splits, on_epoch=interrupt)
+    stopped = Objective(config, study_file.space, splits=tiny_splits)
     with pytest.raises(KeyboardInterrupt):
-        _tune(study, stopped, 1)
+        _tune(study, lambda trial, on_epoch: stopped(trial, interrupt), 1)
     (waiting,) = study.get_trials(deepcopy=False)
     assert waiting.state == TrialState.WAITING
     assert list(waiting.intermediate_values) == [1]
@@ -216,14 +207,9 @@ def test_plain_lines_say_trial_epoch_accuracy_best_pruned_and_time_left(
     tiny_splits: Splits,
 ) -> None:
     study_file = small_study()
-    study = _open(study_file)
-    said = io.StringIO()
-    progress = Progress(Console(file=said, width=200), horizon=3)
-    config = study_file.arms["impon"]
-    objective = Objective(config, study_file.space, splits=tiny_splits, on_epoch=progress.epoch)
-    with progress:
-        record = tune(study, objective, n_trials=2, progress=progress)
-    lines = said.getvalue().splitlines()
+    objective = Objective(study_file.arms["impon"], study_file.space, splits=tiny_splits)
+    record, printed = _tune(_open(study_file), objective, 2)
+    lines = printed.splitlines()
     assert lines[0].startswith("trial 0  epoch 1/3  val accuracy 0.")
     assert "best -" in lines[0]
     assert "pruned 0  finished 0/2  time left 0:" in lines[0]
@@ -234,69 +220,125 @@ def test_plain_lines_say_trial_epoch_accuracy_best_pruned_and_time_left(
 def test_a_terminal_gets_a_live_table(tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("impon_hpo.tuning.progress.READING_SHARE", 1e9)  # these epochs are short
     study_file = small_study()
-    said = io.StringIO()
-    progress = Progress(Console(file=said, width=120, force_terminal=True), horizon=3)
-    config = study_file.arms["uniform"]
-    objective = Objective(config, study_file.space, splits=tiny_splits, on_epoch=progress.epoch)
-    with progress:
-        tune(_open(study_file, "uniform"), objective, n_trials=1, progress=progress)
-    assert "val accuracy" in said.getvalue()
-    assert "3/3" in said.getvalue()
-    assert "━" in said.getvalue()
-    assert re.search("[▁▂▃▄▅▆▇█]{3}", said.getvalue())
+    printed = io.StringIO()
+    objective = Objective(study_file.arms["uniform"], study_file.space, splits=tiny_splits)
+    with TuningProgress(Console(file=printed, width=120, force_terminal=True)) as progress:
+        job = Job("uniform", _open(study_file, "uniform"), objective, 1)
+        work([job], progress=progress)
+    assert "val accuracy" in printed.getvalue()
+    assert "3/3" in printed.getvalue()
+    assert "━" in printed.getvalue()
+    assert re.search("[▁▂▃▄▅▆▇█]{3}", printed.getvalue())
 
 
-def test_what_is_left_of_a_budget_is_shown() -> None:
-    study = _open(small_study())
-    trial = study.ask()
-    epochs = [{"cost": 10} | dict.fromkeys(EPOCH_SECONDS, 1.0)] * 2
-    trial.set_user_attr(EPOCHS, epochs)
-    trial.set_user_attr(COST, 20)
-    record = read_study(study)
-    budget = Budget(max_epochs=9, max_cost=1e4, max_seconds=67)
-    assert budget_left(budget, record) == "7 epochs, 9,980 forward-equivalents, 1:01 of training"
-    assert budget_left(Budget(max_epochs=1), record) == "0 epochs"
-    assert budget_left(Budget(), record) == ""
+def _jobs(*, n_each: int, blocks: int, train: Any, retries: bool = True) -> list[Job]:
+    """Return the jobs of two studies, block by block."""
+    studies = [_open(small_study(), arm) for arm in ("impon", "uniform")]
+    return [
+        Job(
+            study.study_name,
+            study,
+            train,
+            begin=block * n_each,
+            end=(block + 1) * n_each,
+            retries=retries,
+        )
+        for block in range(blocks)
+        for study in studies
+    ]
 
 
-def test_a_trial_reads_the_whole_study_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = _open(small_study())
-    read = study._storage.get_all_trials
-    reads: list[int] = []
-
-    def counted(study_id: int, *given: Any, **named: Any) -> Any:
-        reads.append(study_id)
-        return read(study_id, *given, **named)
-
-    monkeypatch.setattr(study._storage, "get_all_trials", counted)
-    _tune(study, Stub(), 4)
-    assert len(reads) == 4 * 2 + 1  # how far it is, and Optuna for one that waits; then the end
+def _work(jobs: list[Job]) -> None:
+    with TuningProgress(Console(quiet=True)) as progress:
+        progress.start = lambda jobs: None  # type: ignore[method-assign]
+        work(jobs, progress=progress)
 
 
-def test_who_waits_for_others_looks_the_less_the_slower_the_storage_is(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_jobs_are_done_in_their_order_over_all_studies() -> None:
+    order: list[tuple[str, int]] = []
+
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        order.append((trial.study.study_name, trial.number))
+        return 0.5
+
+    _work(_jobs(n_each=2, blocks=2, train=train))
+    first, second = "small-impon", "small-uniform"
+    assert order == [
+        *[(first, 0), (first, 1), (second, 0), (second, 1)],
+        *[(first, 2), (first, 3), (second, 2), (second, 3)],
+    ]
+
+
+def test_job_waits_for_what_comes_after_something_else_and_others_go_first() -> None:
+    order: list[tuple[str, int]] = []
+
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        order.append((trial.study.study_name.removeprefix("small-"), trial.number))
+        return 0.5
+
+    taught, teacher = _jobs(n_each=2, blocks=1, train=train)
+    taught = dataclasses.replace(taught, after=(teacher.study, 1))
+    _work([taught, teacher])
+    assert order == [("uniform", 0), ("uniform", 1), ("impon", 0), ("impon", 1)]
+
+
+def test_run_that_fails_is_offered_again_last_of_all_and_keeps_its_number() -> None:
+    order: list[tuple[str, int]] = []
+
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        order.append((trial.study.study_name.removeprefix("small-"), trial.number))
+        if order.count(("impon", 0)) == 1 and order[-1] == ("impon", 0):
+            raise RuntimeError("now and then")
+        return 0.5
+
+    jobs = _jobs(n_each=2, blocks=1, train=train)
+    _work(jobs)
+    assert order == [
+        *[("impon", 0), ("impon", 1), ("uniform", 0), ("uniform", 1)],
+        ("impon", 0),
+    ]
+    assert {trial.state for job in jobs for trial in job.study.trials} == {TrialState.COMPLETE}
+
+
+def test_run_that_always_fails_ends_the_work_when_all_else_is_done() -> None:
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        if trial.number == 1:
+            raise RuntimeError("out of memory")
+        return 0.5
+
+    jobs = _jobs(n_each=3, blocks=1, train=train)[:1]
+    with pytest.raises(ImponHpoError, match=r"out of memory\. 2 of 3 trials are finished\. Fix"):
+        _work(jobs)
+    states = [trial.state for trial in jobs[0].study.trials]
+    assert states == [TrialState.COMPLETE, TrialState.WAITING, TrialState.COMPLETE]
+
+
+def test_trial_that_another_worker_was_faster_to_make_waits_for_its_job() -> None:
+    """The storage numbers trials: one that comes out beyond a job is there for a later one."""
+    first, second = (job for job in _jobs(n_each=1, blocks=2, train=Stub())[::2])
+    storage = first.study._storage
+    make = storage.create_new_trial
+
+    def slow(*given: Any, **named: Any) -> int:
+        storage.create_new_trial = make  # type: ignore[method-assign]
+        first.study.tell(make(first.study._study_id) and 0, 0.7)  # the other worker's
+        return make(*given, **named)
+
+    storage.create_new_trial = slow  # type: ignore[method-assign]
+    _work([first])
+    assert [trial.state.name for trial in first.study.trials] == ["COMPLETE", "WAITING"]
+    _work([first, second])
+    assert [trial.state.name for trial in first.study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+def test_worker_that_waits_takes_over_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("impon_hpo.tuning.worker.POLL_SECONDS", 0.05)
     study = _open(small_study())
     theirs = study.ask()
     theirs.set_user_attr(WORKER, {"place": "elsewhere", "pid": 1, "began": "1", "beat": 0})
-    read, clock = study._storage.get_all_trials, [0.0]
-    pauses: list[float] = []
-
-    def slow(*given: Any, **named: Any) -> Any:
-        clock[0] += [0.001, 0.4, 60][len(pauses)] if len(pauses) < 3 else 0
-        return read(*given, **named)
-
-    def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 3:
-            study.tell(theirs.number, 0.5)
-
-    monkeypatch.setattr(study._storage, "get_all_trials", slow)
-    monkeypatch.setattr("impon_hpo.tuning.tune.time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("impon_hpo.tuning.tune.time.sleep", sleep)
-    monkeypatch.setattr("impon_hpo.tuning.tune.random.uniform", lambda low, high: (low + high) / 2)
-    _tune(study, Stub(), 1)
-    assert pauses == [1, pytest.approx(8), 30]
+    with TuningProgress(Console(quiet=True)) as progress:
+        work([Job("impon", study, Stub(), 1)], progress=progress, watch=Watch(grace=0.2))
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"]
 
 
 def test_a_worker_with_nothing_left_asks_ever_more_seldom() -> None:

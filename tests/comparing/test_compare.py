@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from impon_hpo.comparing.grid import cells, run_grid
 
 from impon_hpo.comparing import cell, grid
-from impon_hpo.comparing.grid import cells, run_grid
 from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.tuning.study_file import StudyFile
 from tests.studies import SMALL, small_study

@@ -22,10 +22,10 @@ import optuna
 import pytest
 from PIL import Image
 
-from impon_hpo.cli import main
+from impon_hpo.cli.app import main
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import WORKER, read_studies
-from impon_hpo.tuning.checkpoints import Checkpoints
+from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import this_worker
 from tests.conftest import STUDIES
 from tests.studies import SMALL, write_study
@@ -168,7 +168,7 @@ def test_what_a_killed_process_left_of_a_finished_study_is_put_right() -> None:
     assert run("tune", folder, "--trials", "1") == 0
     storage = open_storage("sqlite:///runs/small/study.db", create=False)
     (record,) = read_studies(storage, "small")
-    left = Checkpoints(Path("runs/small/checkpoints"), keep=True, say=print)
+    left = Checkpoints(Path("runs/small/checkpoints"), keep=True)
     left.of(record.optuna_study, 0).save({})
     assert run("tune", folder, "--trials", "1") == 0
     assert not list(Path("runs/small/checkpoints").iterdir())
@@ -294,7 +294,7 @@ def test_help_shows_the_brackets_of_a_table(capsys: pytest.CaptureFixture[str]) 
 def test_help_is_there_without_torch_and_optuna() -> None:
     code = (
         "import sys; sys.argv = ['impon-hpo', '--help']\n"
-        "from impon_hpo.cli import main\n"
+        "from impon_hpo.cli.app import main\n"
         "try:\n    main()\n"
         "except SystemExit:\n    pass\n"
         "print(sorted({'torch', 'optuna', 'numpy'} & set(sys.modules)))"

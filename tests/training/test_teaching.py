@@ -16,8 +16,9 @@ from impon_hpo.training import references as references_module
 from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.teaching import KeptReference
+from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
+    KeptReference,
     References,
     check_reference,
     learnt_enough,
@@ -25,7 +26,6 @@ from impon_hpo.training.teaching import (
     with_reference,
     without_reference,
 )
-from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.train import train
 from tests.training.runs import CPU, config
 

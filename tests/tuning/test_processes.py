@@ -14,23 +14,25 @@ import pytest
 
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
-from impon_hpo.tuning import workers
-from impon_hpo.tuning.processes import run_workers
+from impon_hpo.tuning import processes
+from impon_hpo.tuning.processes import Orders, run_workers
 from tests.studies import SMALL, write_study
 
 # Stands in for `python -m impon_hpo`: says what it was given, and ends as its arguments say.
 STAND_IN = """
-import os, signal, sys, time
+import json, os, signal, sys, time
 def stop(number, frame):
     print("stopped", file=sys.stderr, flush=True)
     sys.exit(128 + number)
 signal.signal(signal.SIGTERM, stop)
-print(" ".join(sys.argv[1:]), "threads", os.environ["OMP_NUM_THREADS"], file=sys.stderr, flush=True)
-if "sleep" in sys.argv:
+orders = json.loads(sys.argv[2])
+said = [sys.argv[1], orders["study"], orders["device"], os.environ.get("IMPON_HPO_STORAGE")]
+print(*said, "threads", os.environ["OMP_NUM_THREADS"], file=sys.stderr, flush=True)
+if orders["study"] == "sleep":
     time.sleep(60)
-if "die" in sys.argv and "device=cuda:1" in sys.argv:
+if orders["study"] == "die" and orders["device"] == "cuda:1":
     os.kill(os.getpid(), signal.SIGKILL)
-sys.exit(3 if "fail" in sys.argv else 0)
+sys.exit(3 if orders["study"] == "fail" else 0)
 """
 
 
@@ -47,19 +49,37 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_devices_and_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     said: list[str] = []
-    assert run_workers(["tune", "a study"], ["cuda:0", "cuda:1"], n=3, say=said.append) == 0
+    orders = Orders("tune", "mine", storage="sqlite:///secret.db")
+    assert run_workers(orders, ["cuda:0", "cuda:1"], n=3, say=said.append) == 0
     assert sorted(said) == [
-        "[0] tune a study --set device=cuda:0 threads 2",
-        "[1] tune a study --set device=cuda:1 threads 2",
-        "[2] tune a study --set device=cuda:0 threads 2",
+        "[0] worker mine cuda:0 sqlite:///secret.db threads 2",
+        "[1] worker mine cuda:1 sqlite:///secret.db threads 2",
+        "[2] worker mine cuda:0 sqlite:///secret.db threads 2",
     ]
+
+
+def test_orders_are_the_same_on_the_other_side_but_for_the_storage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    orders = Orders(
+        "compare",
+        "studies/a study",
+        settings=["lr=0.1", 'question="Why?"'],
+        storage="postgresql+psycopg://me:secret@host/db",
+        arms=["memory@1/3"],
+        max_cost=1e6,
+        command="impon-hpo compare 'studies/a study'",
+    )
+    assert "secret" not in orders.to_json()
+    monkeypatch.setenv("IMPON_HPO_STORAGE", str(orders.storage))
+    assert Orders.from_json(orders.to_json()) == orders
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_mistake_of_all_is_the_exit_code_and_death_of_one_is_told() -> None:
     said: list[str] = []
-    assert run_workers(["fail"], [], n=2, say=said.append) == 3
-    assert run_workers(["die"], ["cuda:0", "cuda:1"], n=2, say=said.append) == 0
+    assert run_workers(Orders("tune", "fail"), [], n=2, say=said.append) == 3
+    assert run_workers(Orders("tune", "die"), ["cuda:0", "cuda:1"], n=2, say=said.append) == 0
     assert "[1] was killed by SIGKILL; its trial is continued" in said
 
 
@@ -74,7 +94,7 @@ def test_signal_reaches_all(number: signal.Signals) -> None:
         if len(said) == 2:  # both have begun
             os.kill(os.getpid(), number)
 
-    assert run_workers(["sleep"], [], n=2, say=say) == 128 + number
+    assert run_workers(Orders("tune", "sleep"), [], n=2, say=say) == 128 + number
     if number == signal.SIGTERM:
         assert sorted(said[2:]) == ["[0] stopped", "[1] stopped"]
     assert signal.getsignal(number) is before
@@ -83,7 +103,7 @@ def test_signal_reaches_all(number: signal.Signals) -> None:
 def test_worker_ends_when_its_parent_is_killed() -> None:
     code = (
         "import os, subprocess, sys, time\n"
-        f"os.environ['{workers.PARENT}'] = str(os.getpid())\n"
+        f"os.environ['{processes.PARENT}'] = str(os.getpid())\n"
         "child = 'import time; from impon_hpo.tuning.processes import end_with_parent; '\n"
         "child += \"end_with_parent(); print('here', flush=True); time.sleep(60)\"\n"
         "worker = subprocess.Popen([sys.executable, '-c', child])\n"

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from impon_hpo.cli import app
+from impon_hpo.cli.app import app
 from impon_hpo.errors import ConfigError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import StudyRecord, read_studies
-from impon_hpo.tuning.cluster import job_parameters
+from impon_hpo.tuning.processes import _parameters
 from tests.studies import SMALL, write_study
 from tests.tuning.test_recovery import outcome
 
@@ -87,13 +87,13 @@ def test_cluster_that_is_not_there_is_a_clear_mistake() -> None:
 
 def test_parameters_of_jobs() -> None:
     given = ["timeout_min=60", "slurm_partition=gpu", "slurm_account=1a"]
-    assert job_parameters(given) == {
+    assert _parameters(given) == {
         "timeout_min": 60,
         "slurm_partition": "gpu",
         "slurm_account": "1a",
     }
     with pytest.raises(ConfigError, match="--job takes key=value, but got 'gpu'"):
-        job_parameters(["gpu"])
+        _parameters(["gpu"])
 
 
 @pytest.mark.slow

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from impon_hpo.comparing import cell as cell_module
 from impon_hpo.comparing.cell import Cell
 from impon_hpo.comparing.record_study import (
     FIXED,
@@ -20,6 +18,8 @@ from impon_hpo.comparing.record_study import (
     recording_folder,
     wanted_cells,
 )
+
+from impon_hpo.comparing import cell as cell_module
 from impon_hpo.comparing.runs_table import ABOUT, TABLE, Recordings, read_recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.errors import ConfigError, NothingYetError, StorageError

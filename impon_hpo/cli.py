@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.commands import benchmarks, compares, launches, looks, pictures, runs
+from impon_hpo.commands import compares, launches, looks, pictures, runs
 from impon_hpo.commands.options import heed_sigterm
 from impon_hpo.console import print_line, talk
 from impon_hpo.errors import ImponHpoError
@@ -35,14 +35,17 @@ for command in (
     looks.doctor,
 ):
     app.command()(command)
-app.add_typer(benchmarks.benchmark)
 
 
-def main() -> None:
-    """Run the command line; a mistake of the user's ends it with its message and exit code 2."""
+def main(program: typer.Typer = app) -> None:
+    """Run a command line; a mistake of the user ends it with its message and exit code 2.
+
+    Args:
+        program: Its commands; a script of a study gives its own.
+    """
     heed_sigterm()
     try:
-        app()
+        program()
     except ImponHpoError as error:
         talk.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""`benchmark scale`: throughput of a study against the number of its worker processes."""
+"""`bench.py scale`: throughput of a study against the number of its worker processes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.benchmarks.filled_study import (
+from benchmarks.filled_study import (
     ARM,
     check_finished,
     open_filled,
     storage_kind,
     write_study_file,
 )
-from impon_hpo.benchmarks.measure import Measurement, ratios, spread, surroundings
+from benchmarks.measure import Measurement, ratios, spread, surroundings
 from impon_hpo.errors import ConfigError, ImponHpoError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import EPOCHS, REASON
@@ -50,10 +50,9 @@ def measure_scale(
     not count, but a worker that has nothing left to do does.
 
     Args:
-        n_workers: Numbers of workers, each at least 1; the smallest is what the others are held
-            against.
-        storage: An address; a file that is relative is in a temporary folder; default: a journal
-            there. Every study is a new one, and deleted.
+        n_workers: Numbers of workers, each at least 1; the others are compared with the smallest.
+        storage: An address; a relative file is in a temporary folder; default: a journal there.
+            Every study is a new one, and deleted afterwards.
         width: Channels of the model's first stage.
         trials: Trials of a study.
         rounds: Times that each number of workers counts.
@@ -96,7 +95,7 @@ def measure_scale(
 
 
 def default_workers() -> list[int]:
-    """Return 1, 2, 4 … up to twice the cores, where nothing more is to be had."""
+    """Return 1, 2, 4 … up to twice the cores, beyond which nothing is gained."""
     cores = os.cpu_count() or 1
     return [2**power for power in range((2 * cores).bit_length())]
 
@@ -107,12 +106,12 @@ def run_study(folder: Path, address: str, n_workers: int, *, width: int, trials:
         folder / f"scale-{uuid.uuid4().hex[:8]}", width=width, rows=DIGITS
     )
     study = open_filled(study_file, open_storage(address, create=True), 0)
-    said: list[str] = []
+    lines: list[str] = []
     try:
         arguments = ["tune", str(study_file.folder), "--arm", ARM, "--trials", str(trials)]
-        code = run_workers(arguments, [], n=n_workers, say=said.append, storage=address)
+        code = run_workers(arguments, [], n=n_workers, say=lines.append, storage=address)
         if code:
-            raise ImponHpoError(f"The workers ended with code {code}: {said[-1:]}")
+            raise ImponHpoError(f"The workers ended with code {code}: {lines[-1:]}")
         return pace_of(check_finished(study, trials))
     finally:
         optuna.delete_study(study_name=study_name(study_file, ARM), storage=study._storage)

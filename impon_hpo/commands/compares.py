@@ -80,29 +80,14 @@ def report(
     settings: Set = None,
     format: Formatted = Format.table,
 ) -> None:
-    """Make the report of a comparison again from what is recorded, without training.
-
-    For a study with [figures], the paper's figures from what compare-samplers has trained.
-    """
+    """Make the report of a comparison again from what is recorded, without training."""
     with loading():
-        from impon_hpo.comparing.grid import trained
-        from impon_hpo.comparing.paper import paper_summary
         from impon_hpo.comparing.record_study import gather
-        from impon_hpo.reporting.paper_report import write_paper_report
         from impon_hpo.tuning.study_file import read_study_file
 
         quiet_optuna()
     study_file = read_study_file(study, settings or [])
-    if study_file.figures is None:
-        _report(study_file, gather(study_file, recordings), format)
-        return
-    summary = paper_summary(study_file, trained(study_file, study_file.runs / "samplers"))
-    dataset = study_file.run.dataset.replace("/", "_").replace(":", "_")
-    page = write_paper_report(study_file.runs / "report" / dataset, summary)
-    if format is Format.json:
-        print_json(summary)
-    else:
-        print_line(f"report: {page}")
+    _report(study_file, gather(study_file, recordings), format)
 
 
 def _report(study_file: StudyFile, recordings: Recordings, format: Format) -> None:

@@ -1,4 +1,7 @@
-"""The test of the test: simulated worlds with a known truth, judged as if they were recorded."""
+"""Tests of the verdict itself: simulated worlds with a known truth, judged as if recorded.
+
+`uv run pytest -n0 -m slow tests/comparing/test_worlds.py` prints its power.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import pytest
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED, Verdict, judge
-from impon_hpo.comparing.worlds import Effect, World
 from impon_hpo.tuning.study_file import StudyFile
 from tests.comparing.comparisons import compared_study
+from tests.comparing.worlds import Effect, World
 
 LIMITS = {"cost_ratio": 0.5, "margin": 1.0}
 THIRD = Effect(cost=0.375)

@@ -22,7 +22,8 @@ from benchmarks.measure import (
     spread,
     surroundings,
 )
-from impon_hpo.errors import ConfigError, ImponHpoError
+from impon_hpo import ImponHpoError
+from impon_hpo.errors import ConfigError
 from tests.conftest import STUDIES
 
 

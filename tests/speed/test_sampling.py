@@ -12,8 +12,7 @@ from benchmarks.sampling import (
     state_bytes,
 )
 from benchmarks.step import N_CLASSES, made_reference
-from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.table import SAMPLERS
+from impon_hpo import SAMPLERS, Rows
 
 
 def _rows(n: int) -> Rows:

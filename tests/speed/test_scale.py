@@ -22,7 +22,8 @@ from benchmarks.filled_study import (
 )
 from benchmarks.scale import default_workers, measure_scale, pace_of
 from benchmarks.stand_in import WorkerTimes, build_workers
-from impon_hpo.errors import ConfigError, ImponHpoError, StorageError
+from impon_hpo import ImponHpoError
+from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import COST, EPOCHS, read_study
 

@@ -12,10 +12,9 @@ from torchvision.transforms import RandomCrop
 from benchmarks.loops import PlainLoop, RecipeLoop
 from benchmarks.measure import Measurement
 from benchmarks.step import build_ours, build_plain, make_splits, measure_step, step_config
+from impon_hpo import Splits, TrainingConfig
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.run import TrainingRun
-from impon_hpo.training.splits import Splits
 
 CPU = torch.device("cpu")
 

@@ -42,7 +42,6 @@ from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import REASON
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.tune import pause_seconds
 
 
 def measure_crowd(
@@ -179,9 +178,9 @@ def _others_ended(study: optuna.Study, crowd: Crowd) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        reading, since = 0.0, time.perf_counter()
-        # As seldom as a waiting worker looks: nothing, compared with what working ones read.
-        while crowd.n_others and not over.wait(pause_seconds(reading, time.perf_counter() - since)):
+        reading = 0.0
+        # A twentieth of its time at most: working workers read far more.
+        while crowd.n_others and not over.wait(max(1.0, 20 * reading)):
             begun = time.perf_counter()
             with contextlib.suppress(Exception):  # the next look tries again
                 trials = study.get_trials(deepcopy=False)

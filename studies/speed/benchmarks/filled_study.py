@@ -13,9 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
+from impon_hpo import ImponHpoError
 from impon_hpo.environment import environment
-from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage.connect import without_secrets
 from impon_hpo.storage.trials import COST, EPOCHS, WORKER
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.checkpoints import Checkpoints
@@ -119,7 +118,7 @@ def check_finished(study: optuna.Study, n_trials: int) -> list[FrozenTrial]:
 
 def storage_kind(address: str) -> str:
     """Return what kind of storage an address is of: sqlite, postgresql+psycopg, journal …"""
-    return without_secrets(address).partition(":")[0] if "://" in address else "journal"
+    return address.partition(":")[0] if "://" in address else "journal"
 
 
 class Worker:

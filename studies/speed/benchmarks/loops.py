@@ -27,11 +27,11 @@ from torch.nn.functional import cross_entropy, pad
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from impon_hpo import Splits, TrainingConfig
 from impon_hpo.training.augmentation import crop_padding
-from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.models import build_model
 from impon_hpo.training.optimization import make_optimizer, make_schedule
-from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.splits import Split
 
 
 class PilImages(Dataset[tuple[Tensor, int]]):

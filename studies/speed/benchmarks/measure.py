@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from impon_hpo import ImponHpoError
 from impon_hpo.environment import environment
-from impon_hpo.errors import ConfigError, ImponHpoError
+from impon_hpo.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,8 @@ from benchmarks.measure import (
     surroundings,
 )
 from benchmarks.step import N_CLASSES, made_reference, make_splits, step_config
-from impon_hpo.sampling.base import BatchSampler
+from impon_hpo import SAMPLERS, BatchSampler, Rows, make_sampler
 from impon_hpo.sampling.captured import WARM_UP
-from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from impon_hpo.training.device import find_device
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.timing import PhaseTimer

@@ -22,7 +22,8 @@ from benchmarks.filled_study import (
     write_study_file,
 )
 from benchmarks.measure import Measurement, ratios, spread, surroundings
-from impon_hpo.errors import ConfigError, ImponHpoError
+from impon_hpo import ImponHpoError
+from impon_hpo.errors import ConfigError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import EPOCHS, REASON
 from impon_hpo.tuning.study import study_name

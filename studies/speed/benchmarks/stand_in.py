@@ -14,15 +14,14 @@ from optuna.trial import FrozenTrial
 
 from benchmarks.filled_study import ARM, ELSEWHERE, Worker
 from benchmarks.measure import Readings, metered
+from impon_hpo import EpochResult, Objective, TrainingConfig
 from impon_hpo.errors import StorageError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import WORKER
-from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.begun import Begun
 from impon_hpo.tuning.lease import Watch
-from impon_hpo.tuning.objective import Course, Objective
+from impon_hpo.tuning.objective import Course
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
 

@@ -19,13 +19,11 @@ from benchmarks.measure import (
     spread,
     surroundings,
 )
-from impon_hpo.sampling.reference import Reference
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo import EpochResult, ImageData, Reference, Splits, TrainingConfig
+from impon_hpo.training.config import training_config
 from impon_hpo.training.device import find_device
-from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.run import TrainingRun
-from impon_hpo.training.splits import Splits, split_data
+from impon_hpo.training.splits import split_data
 from impon_hpo.tuning.setting import parse_setting
 from impon_hpo.tuning.space import with_settings
 

@@ -23,13 +23,13 @@ from benchmarks.filled_study import (
     write_study_file,
 )
 from benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
-from impon_hpo.errors import ImponHpoError
+from impon_hpo import EpochResult, ImponHpoError, Objective
 from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies
-from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.checkpoints import Checkpoints
-from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.workers import STORAGE
+
+STORAGE = "IMPON_HPO_STORAGE"
+"""The variable that gives a command its storage."""
 
 EPOCH_SECONDS = 5.0
 """The epoch that overheads are compared with."""

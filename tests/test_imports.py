@@ -15,6 +15,7 @@ import impon_hpo
 PACKAGE = Path(impon_hpo.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))
+SCRIPTS = sorted((PACKAGE.parent / "studies").rglob("*.py"))
 
 # A room may import itself and what stands here: the data flows sampling → training → tuning, and
 # reporting reads only what they leave behind.
@@ -51,17 +52,6 @@ MAY_IMPORT = {
         "environment",
         "console",
         "storage",
-    },
-    "benchmarks": {
-        "errors",
-        "environment",
-        "console",
-        "storage",
-        "sampling",
-        "training",
-        "tuning",
-        "comparing",
-        "reporting",
     },
     "csv_table": {"errors"},
     "live_table": {"storage"},
@@ -122,15 +112,6 @@ def test_imports_run_with_the_data(path: Path) -> None:
         assert module.split(".")[0] not in MUST_NOT_IMPORT.get(room, set()), module
 
 
-def test_only_commands_import_benchmarks() -> None:
-    above = {
-        room_of(module_of(path))
-        for path in FILES
-        if any(module.startswith("impon_hpo.benchmarks") for module in imports(path))
-    }
-    assert above == {"benchmarks", "commands"}
-
-
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_files_import_their_siblings_directly(path: Path) -> None:
     names = (
@@ -140,7 +121,6 @@ def test_files_import_their_siblings_directly(path: Path) -> None:
         "tuning",
         "comparing",
         "reporting",
-        "benchmarks",
         "commands",
     )
     rooms = {f"impon_hpo.{name}" for name in names}
@@ -168,14 +148,14 @@ def test_imports_make_no_circle() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=str)
+@pytest.mark.parametrize("path", [*FILES, *SCRIPTS, *TESTS], ids=str)
 def test_file_says_first_what_it_is_and_stays_small(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring, "the first line of a file says what it is"
     assert text.startswith('"""')
     assert docstring.split("\n\n")[0].endswith((".", ":"))
-    if path in FILES:
+    if path not in TESTS:
         assert len(text.splitlines()) <= 450, "a file is one thing to search for: split it"
 
 
@@ -183,6 +163,12 @@ def modules_after(statement: str) -> set[str]:
     code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
+
+
+def test_package_does_not_know_the_scripts_of_the_studies() -> None:
+    scripts = {path.stem for path in SCRIPTS} | {path.parent.name for path in SCRIPTS}
+    for path in FILES:
+        assert not {module.split(".")[0] for module in imports(path)} & scripts, path
 
 
 @pytest.mark.parametrize("module", ["impon_hpo", "impon_hpo.cli"])

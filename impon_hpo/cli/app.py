@@ -38,12 +38,16 @@ for command in (
 app.command(hidden=True)(run.worker)
 
 
-def main() -> None:
-    """Run the command line; a mistake of the user's ends it with its message and exit code 2."""
+def main(program: typer.Typer = app) -> None:
+    """Run a command line; a mistake of the user ends it with its message and exit code 2.
+
+    Args:
+        program: Its commands; a script of a study gives its own.
+    """
     heed_sigterm()
     say_what_is_logged()
     try:
-        app()
+        program()
     except ImponHpoError as error:
         talk.print(f"Error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)

@@ -39,7 +39,6 @@ class _Tables(BaseModel):
     space: dict[str, Any] = {}
     arms: dict[str, dict[str, Any]] = Field(min_length=1)
     compare: dict[str, Any] = {}
-    figures: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,6 @@ class StudyFile:
         space: Settings searched over, as Optuna distributions.
         arms: The training configuration of each arm, by name, in the order of the file.
         compare: `[compare]`; see `protocol`.
-        figures: `[figures]`: the learning rate at which a figure shows an arm, or None.
     """
 
     name: str
@@ -76,7 +74,6 @@ class StudyFile:
     space: dict[str, BaseDistribution]
     arms: dict[str, TrainingConfig]
     compare: dict[str, Any]
-    figures: dict[str, float] | None
 
     @property
     def protocol(self) -> Protocol:
@@ -204,9 +201,6 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         check_space(config, space)
     make_pruner(tables.pruner, epochs=first.epochs)
     make_study_sampler(tables.study_sampler, seed=tables.seed, number=0)
-    for name in tables.figures or {}:
-        if name not in arms:
-            raise ConfigError(f"figures: there is no arm '{name}'.{suggestion(name, arms)}")
     if tables.compare:
         parse_protocol(tables.compare, n_trials=tables.n_trials, run=common, arms=arms)
     storage = tables.storage or f"sqlite:///runs/{folder.name}/study.db"
@@ -224,7 +218,6 @@ def _check(path: Path, document: dict[str, Any]) -> StudyFile:
         space=space,
         arms=arms,
         compare=tables.compare,
-        figures=tables.figures,
     )
 
 

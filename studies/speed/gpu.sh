@@ -18,6 +18,7 @@ shift
 mkdir -p "$out"
 python=${PYTHON:-python3}
 hpo() { "$python" -m impon_hpo "$@"; }
+bench() { "$python" studies/speed/bench.py "$@"; }
 
 if [[ ${SMALL:-} ]]; then
   size=(--width 2 --side 8 --rows 600 --device cpu --rounds 1)
@@ -56,7 +57,7 @@ step() {
   for mode in ${MODES:-off inductor}; do tried+=(--try "compile=$mode"); done
   for recipe in ${RECIPES:-eager compiled}; do recipes+=(--recipe "$recipe"); done
   for batch in "${batches[@]}"; do
-    keep "step-$batch.json" hpo benchmark step "${size[@]}" --batch-size "$batch" \
+    keep "step-$batch.json" bench step "${size[@]}" --batch-size "$batch" \
       --loader-workers "$workers" "${tried[@]}" "${recipes[@]}" --format json
   done
 }
@@ -65,7 +66,7 @@ sampling() {
   local batch mode
   for batch in "${batches[@]}"; do
     for mode in "${modes[@]}"; do
-      keep "sampling-$batch-$mode.json" hpo benchmark sampling "${size[@]}" --batch-size "$batch" \
+      keep "sampling-$batch-$mode.json" bench sampling "${size[@]}" --batch-size "$batch" \
         --sampler uniform --sampler impon --sampler impon-paced --sampler impon-memory \
         --compile "$mode" --format json
     done

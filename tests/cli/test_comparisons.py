@@ -172,22 +172,3 @@ def test_mistakes_in_a_comparison_end_with_two(
         ).write(folder)
     assert run(monkeypatch, "small", "--set", setting, command=command) == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
-
-
-PAPER = GRID + "\n[figures]\nuniform = 0.1\nimpon = 0.01\n"
-
-
-def test_report_of_a_study_with_figures(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_study(PAPER)
-    assert run(monkeypatch, "small", command="report") == 2
-    assert "run `impon-hpo compare-samplers`" in " ".join(capsys.readouterr().err.split())
-    arguments = ("small", "--arm", "impon", "--arm", "uniform", "--seeds", "2")
-    assert run(monkeypatch, *arguments) == 0
-    assert run(monkeypatch, "small", command="report") == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "report: runs/small/report/digits/index.html"
-    summary = json.loads(Path("runs/small/report/digits/summary.json").read_text())
-    assert summary["seeds"] == 2
-    assert [line["lr"] for line in summary["views"][0]["lines"]] == [0.01, 0.1]
-    assert Path("runs/small/report/digits/figure-3-loss-2.png").exists()

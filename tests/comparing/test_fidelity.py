@@ -12,9 +12,9 @@ from impon_hpo.comparing.arms import Arm
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
 from impon_hpo.comparing.outcomes import Truth
 from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.worlds import Effect, World
 from tests.comparing.comparisons import compared_study
 from tests.comparing.tiny import arms_by_name
+from tests.comparing.worlds import Effect, World
 
 WORTH = [10.0, 40.0, 30.0, 20.0]
 """Truth of four configurations, the same in every block."""

@@ -7,8 +7,8 @@ import dataclasses
 from impon_hpo.comparing.arms import arms_of, controls_of, uniform_of
 from impon_hpo.comparing.other_pruners import OTHER_PRUNERS
 from impon_hpo.comparing.summary import summarise_comparison
-from impon_hpo.comparing.worlds import World
 from tests.comparing.comparisons import compared_study
+from tests.comparing.worlds import World
 
 POLICIES = "compare.policies=[{}, {weights='ema'}]"
 

@@ -12,10 +12,10 @@ import pytest
 from impon_hpo.comparing.arms import arms_of
 from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
-from impon_hpo.comparing.worlds import Effect, World
 from impon_hpo.console import finite
 from impon_hpo.tuning.study_file import StudyFile
 from tests.comparing.comparisons import compared_study
+from tests.comparing.worlds import Effect, World
 
 HALF = 'compare.epoch_fractions=["1/2"]'
 IMPON = 'compare.arms=["impon"]'  # which no run teaches, so that a world has all its cells

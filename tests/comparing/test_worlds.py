@@ -1,4 +1,7 @@
-"""The test of the test: simulated worlds with a known truth, judged as if they were recorded."""
+"""Tests of the verdict itself: simulated worlds with a known truth, judged as if recorded.
+
+`uv run pytest -n0 -m slow tests/comparing/test_worlds.py` prints its power.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ import pytest
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED, Verdict, judge
-from impon_hpo.comparing.worlds import Effect, World
 from impon_hpo.tuning.study_file import StudyFile
 from tests.comparing.comparisons import compared_study
+from tests.comparing.worlds import Effect, World
 
 LIMITS = {"cost_ratio": 0.5, "margin": 1.0}
 THIRD = Effect(cost=0.375)
@@ -40,12 +43,14 @@ def outcomes(
     arms = [arm for arm in arms if arm.kind in ("uniform", *kinds)]
     recordings = world.recordings(arms, n_blocks, seed)
     truth = Truth(recordings, arms[0], world.n_configurations)
-    found: dict[str, Outcome] = {}
+    by_kind: dict[str, Outcome] = {}
     for arm in arms:
         budgets = (
-            {block: 0.5 * cost for block, cost in enumerate(found["uniform"].cost)} if found else {}
+            {block: 0.5 * cost for block, cost in enumerate(by_kind["uniform"].cost)}
+            if by_kind
+            else {}
         )
-        found[arm.kind] = outcome(
+        by_kind[arm.kind] = outcome(
             recordings,
             arm,
             truth,
@@ -55,23 +60,23 @@ def outcomes(
             budgets=budgets,
             budget_grid=(),
         )
-    return found
+    return by_kind
 
 
 @cache
 def verdicts(effect: Effect, n_blocks: int, n_worlds: int) -> list[Verdict]:
     world = World({"importance": effect})
-    found = []
+    judged = []
     for seed in range(n_worlds):
         both = outcomes(world, n_blocks, seed, ("importance",))
         verdict = judge(both["importance"], both["uniform"], **LIMITS)
         assert verdict is not None
-        found.append(verdict)
-    return found
+        judged.append(verdict)
+    return judged
 
 
-def share(found: list[Verdict], word: str) -> float:
-    return sum(verdict.word == word for verdict in found) / len(found)
+def share(judged: list[Verdict], word: str) -> float:
+    return sum(verdict.word == word for verdict in judged) / len(judged)
 
 
 def at_most(rate: float, n: int) -> float:
@@ -80,35 +85,35 @@ def at_most(rate: float, n: int) -> float:
 
 
 def test_world_at_the_margin_is_there() -> None:
-    (found,) = verdicts(AT_MARGIN, 120, 1)
-    assert found.loss.point == pytest.approx(1.0, abs=0.25)
+    (judged,) = verdicts(AT_MARGIN, 120, 1)
+    assert judged.loss.point == pytest.approx(1.0, abs=0.25)
 
 
 def test_loss_at_the_margin_is_rarely_called_supported() -> None:
-    found = verdicts(AT_MARGIN, 6, 60)
-    assert share(found, SUPPORTED) <= at_most(0.05, len(found))
+    judged = verdicts(AT_MARGIN, 6, 60)
+    assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
 def test_cost_at_the_limit_is_rarely_called_supported() -> None:
-    found = verdicts(Effect(cost=0.51), 6, 40)
-    assert share(found, SUPPORTED) <= at_most(0.05, len(found))
+    judged = verdicts(Effect(cost=0.51), 6, 40)
+    assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
 def test_saving_without_loss_is_mostly_found() -> None:
-    found = verdicts(THIRD, 6, 30)
-    assert share(found, SUPPORTED) >= 0.6
-    assert share(found, REFUTED) == 0
+    judged = verdicts(THIRD, 6, 30)
+    assert share(judged, SUPPORTED) >= 0.6
+    assert share(judged, REFUTED) == 0
 
 
 def test_harmful_arm_is_refuted_and_never_supported() -> None:
-    found = verdicts(Effect(cost=0.375, favour=1.5), 6, 12)
-    assert share(found, SUPPORTED) == 0
-    assert share(found, REFUTED) >= 0.9
+    judged = verdicts(Effect(cost=0.375, favour=1.5), 6, 12)
+    assert share(judged, SUPPORTED) == 0
+    assert share(judged, REFUTED) >= 0.9
 
 
 def test_arm_without_effect_is_refuted_by_its_cost() -> None:
-    found = verdicts(Effect(), 6, 15)
-    assert share(found, REFUTED) >= 0.9
+    judged = verdicts(Effect(), 6, 15)
+    assert share(judged, REFUTED) >= 0.9
 
 
 @pytest.mark.parametrize("real", [False, True], ids=["fewer rows only", "real effect"])
@@ -121,8 +126,8 @@ def test_credit_goes_to_importance_only_where_it_is_due(real: bool) -> None:
     credited = 0
     for seed in range(8):
         kinds = ("uniform-fraction", "uniform-short", "placebo", "importance")
-        found = outcomes(World(effects), 10, seed, kinds)
-        held = [judge(found["importance"], found[kind], **LIMITS) for kind in kinds[:3]]
+        by_kind = outcomes(World(effects), 10, seed, kinds)
+        held = [judge(by_kind["importance"], by_kind[kind], **LIMITS) for kind in kinds[:3]]
         credited += all(verdict is not None and verdict.beats for verdict in held)
     assert credited >= 4 if real else credited <= 1
 
@@ -133,11 +138,11 @@ def test_power(capsys: pytest.CaptureFixture[str]) -> None:
     lines = ["blocks  distortion  loss   supported  refuted"]
     for n_blocks in (6, 10, 15):
         for distortion in (0.0, 1.5, 3.0, 5.3):
-            found = verdicts(Effect(cost=0.375, distortion=distortion), n_blocks, 100)
-            loss = sum(verdict.loss.point for verdict in found) / len(found)
+            judged = verdicts(Effect(cost=0.375, distortion=distortion), n_blocks, 100)
+            loss = sum(verdict.loss.point for verdict in judged) / len(judged)
             lines.append(
-                f"{n_blocks:6}  {distortion:10.1f}  {loss:4.2f}  {share(found, SUPPORTED):9.0%}  "
-                f"{share(found, REFUTED):7.0%}"
+                f"{n_blocks:6}  {distortion:10.1f}  {loss:4.2f}  {share(judged, SUPPORTED):9.0%}  "
+                f"{share(judged, REFUTED):7.0%}"
             )
     with capsys.disabled():
         print("\n" + "\n".join(lines))

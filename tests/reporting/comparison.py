@@ -6,8 +6,8 @@ from typing import Any
 
 from impon_hpo.comparing.arms import arms_of
 from impon_hpo.comparing.summary import summarise_comparison
-from impon_hpo.comparing.worlds import Effect, World
 from tests.comparing.comparisons import compared_study
+from tests.comparing.worlds import Effect, World
 
 NASTY = "<script>alert(1)</script>"
 N_BLOCKS = 6

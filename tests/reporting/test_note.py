@@ -51,5 +51,5 @@ def test_a_verdict_is_told_where_there_is_one() -> None:
     assert "**Supported: it pays.** By importance." in note(record, [record], read_verdict(folder))
     summary.write_text('{"verdict": ')
     assert read_verdict(folder) is None
-    summary.write_text('{"views": []}')  # of the paper's figures: no verdict
+    summary.write_text('{"views": []}')  # of something else: no verdict
     assert read_verdict(folder) is None

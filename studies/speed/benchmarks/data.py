@@ -1,4 +1,4 @@
-"""`benchmark data`: a folder of images decoded once, and then opened from its cache."""
+"""`bench.py data`: a folder of images decoded once, and then opened from its cache."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from impon_hpo.benchmarks.measure import (
+from benchmarks.measure import (
     Measurement,
     Spread,
     check_rounds,
@@ -24,17 +24,17 @@ from impon_hpo.training.image_folder import EXTENSIONS, load_folder
 def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurement:
     """Time a folder of images: decoded in a plain loop, decoded by us, opened from the cache.
 
-    The cache is in a temporary folder and begins empty in every round. The files are read once
-    before, so that no side pays for the disk.
+    The cache is in a temporary folder and starts empty in every round. The files are read once
+    beforehand, so that no side pays for the disk.
 
     Args:
         root: The folder, as `dataset = "folder"` takes it.
-        image_size: Side in pixels to which images are resized; None: as they come.
+        image_size: Side in pixels to which images are resized; None: not resized.
         rounds: Times that each side counts.
 
     Raises:
         ConfigError: There is no round.
-        DataError: The folder is not one of images.
+        DataError: The folder does not exist, or has no images in one folder per class.
     """
     check_rounds(rounds)
     around = surroundings("cpu")
@@ -64,7 +64,7 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
         "decoded once": spread(first),
         "from the cache": spread(again),
     }
-    rows = [_row(name, found, len(files)) for name, found in sides.items()]
+    rows = [_row(name, seconds, len(files)) for name, seconds in sides.items()]
     settings = {"root": str(root), "images": len(files), "rounds": rounds}
     return Measurement("data", settings, around, rows)
 

@@ -1,4 +1,4 @@
-"""`benchmark scale`: throughput of a study against the number of its worker processes."""
+"""`bench.py scale`: throughput of a study against the number of its worker processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.benchmarks.filled_study import (
+from benchmarks.filled_study import (
     ARM,
     check_finished,
     open_filled,
     storage_kind,
     write_study_file,
 )
-from impon_hpo.benchmarks.measure import Measurement, ratios, spread, surroundings
-from impon_hpo.errors import ConfigError, ImponHpoError
+from benchmarks.measure import Measurement, ratios, spread, surroundings
+from impon_hpo import ImponHpoError
+from impon_hpo.errors import ConfigError
 from impon_hpo.storage.connect import open_storage, quiet_studies
-from impon_hpo.storage.trials import EPOCHS, REASON
-from impon_hpo.tuning.processes import run_workers
+from impon_hpo.storage.trials import REASON, epochs_of
+from impon_hpo.tuning.processes import Orders, run_workers
 from impon_hpo.tuning.study import study_name
 
 DIGITS = 1024
@@ -50,10 +51,9 @@ def measure_scale(
     not count, but a worker that has nothing left to do does.
 
     Args:
-        n_workers: Numbers of workers, each at least 1; the smallest is what the others are held
-            against.
-        storage: An address; a file that is relative is in a temporary folder; default: a journal
-            there. Every study is a new one, and deleted.
+        n_workers: Numbers of workers, each at least 1; the others are compared with the smallest.
+        storage: An address; a relative file is in a temporary folder; default: a journal there.
+            Every study is a new one, and deleted afterwards.
         width: Channels of the model's first stage.
         trials: Trials of a study.
         rounds: Times that each number of workers counts.
@@ -96,7 +96,7 @@ def measure_scale(
 
 
 def default_workers() -> list[int]:
-    """Return 1, 2, 4 … up to twice the cores, where nothing more is to be had."""
+    """Return 1, 2, 4 … up to twice the cores, beyond which nothing is gained."""
     cores = os.cpu_count() or 1
     return [2**power for power in range((2 * cores).bit_length())]
 
@@ -107,12 +107,14 @@ def run_study(folder: Path, address: str, n_workers: int, *, width: int, trials:
         folder / f"scale-{uuid.uuid4().hex[:8]}", width=width, rows=DIGITS
     )
     study = open_filled(study_file, open_storage(address, create=True), 0)
-    said: list[str] = []
+    lines: list[str] = []
     try:
-        arguments = ["tune", str(study_file.folder), "--arm", ARM, "--trials", str(trials)]
-        code = run_workers(arguments, [], n=n_workers, say=said.append, storage=address)
+        orders = Orders(
+            "tune", str(study_file.folder), storage=address, arms=[ARM], n_trials=trials
+        )
+        code = run_workers(orders, [], n=n_workers, say=lines.append)
         if code:
-            raise ImponHpoError(f"The workers ended with code {code}: {said[-1:]}")
+            raise ImponHpoError(f"The workers ended with code {code}: {lines[-1:]}")
         return pace_of(check_finished(study, trials))
     finally:
         optuna.delete_study(study_name=study_name(study_file, ARM), storage=study._storage)
@@ -130,5 +132,5 @@ def pace_of(trials: Sequence[FrozenTrial]) -> Pace:
     starts = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
     minutes = (max(ends) - min(starts)).total_seconds() / 60
-    epochs = sum(len(trial.user_attrs[EPOCHS]) for trial in trials)
+    epochs = sum(len(epochs_of(trial.user_attrs)) for trial in trials)
     return Pace(trials=len(trials) / minutes, epochs=epochs / minutes)

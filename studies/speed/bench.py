@@ -1,4 +1,7 @@
-"""The commands that measure: `benchmark step`, `sampling`, `study`, `scale` and `data`."""
+"""Times this package beside what one would use instead.
+
+uv run python studies/speed/bench.py step | sampling | study | scale | data
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted
 from impon_hpo.console import loading, print_json, print_table, say
 from impon_hpo.errors import ConfigError
 
 if TYPE_CHECKING:
-    from impon_hpo.benchmarks.measure import Measurement
+    from benchmarks.measure import Measurement
 
-benchmark = typer.Typer(
-    name="benchmark",
+app = typer.Typer(
     help="What it costs in time: both sides in one run, medians, quartiles and ratios.",
     no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Rounds = Annotated[int, typer.Option(min=1, help="Times that each side counts.")]
@@ -28,14 +34,14 @@ Side = Annotated[int, typer.Option(min=4, help="Pixels of an image's side.")]
 
 
 class Recipe(StrEnum):
-    """How the recipe loop is run."""
+    """How torch compiles the recipe loop."""
 
     eager = "eager"
     compiled = "compiled"
     tuned = "tuned"
 
 
-@benchmark.command()
+@app.command()
 def step(
     width: Width = 8,
     side: Side = 16,
@@ -45,7 +51,7 @@ def step(
     loader_workers: Annotated[
         list[int] | None,
         typer.Option(
-            min=0, help="Worker processes of the plain loop; may be repeated; default 0 and 2."
+            min=0, help="Worker processes of the plain loop; may be repeated; default: 0 and 2."
         ),
     ] = None,
     tried: Annotated[
@@ -65,7 +71,7 @@ def step(
 ) -> None:
     """An epoch with validation, beside the loop of PyTorch's examples: rows per second."""
     with loading():
-        from impon_hpo.benchmarks.step import measure_step
+        from benchmarks.step import measure_step
 
     measured = measure_step(
         width=width,
@@ -81,7 +87,7 @@ def step(
     _print(measured, format)
 
 
-@benchmark.command()
+@app.command()
 def sampling(
     samplers: Annotated[
         list[str] | None, typer.Option("--sampler", help="May be repeated; default: all.")
@@ -102,7 +108,7 @@ def sampling(
 ) -> None:
     """Choosing a batch and learning from its losses, as a share of a uniform training step."""
     with loading():
-        from impon_hpo.benchmarks.sampling import measure_growth, measure_sampling
+        from benchmarks.sampling import measure_growth, measure_sampling
 
     sizes = rows or [10_000]
     if len(sizes) > 1:
@@ -123,17 +129,17 @@ def sampling(
     _print(measured, format)
 
 
-@benchmark.command()
+@app.command()
 def study(
     storage: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="URL", help="An empty one; may be repeated; default: SQLite and a journal."
+            metavar="URL", help="An empty storage; may be repeated; default: SQLite and a journal."
         ),
     ] = None,
     trials_there: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Trials in the storage, ascending; default 10, 100, 1000."),
+        typer.Option(min=1, help="Trials in the storage, ascending; default: 10, 100, 1000."),
     ] = None,
     width: Width = 8,
     trials: Annotated[int, typer.Option(min=1, help="Trials run for each row.")] = 3,
@@ -142,7 +148,7 @@ def study(
 ) -> None:
     """What a study does beside training, per epoch and trial, and how long commands start."""
     with loading():
-        from impon_hpo.benchmarks.study import measure_study
+        from benchmarks.study import measure_study
 
     measured = measure_study(
         storages=storage or [],
@@ -154,7 +160,7 @@ def study(
     _print(measured, format)
 
 
-@benchmark.command()
+@app.command()
 def scale(
     workers: Annotated[
         list[int] | None,
@@ -168,7 +174,9 @@ def scale(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Gets studies that are deleted; default: a journal."),
+        typer.Option(
+            metavar="URL", help="Holds studies that are deleted again; default: a journal."
+        ),
     ] = None,
     width: Width = 8,
     trials: Annotated[int, typer.Option(min=1, help="Trials of each study.")] = 36,
@@ -178,18 +186,18 @@ def scale(
     ] = 5.0,
     trials_each: Annotated[int, typer.Option(min=1, help="Simulated: trials a worker.")] = 2,
     others: Annotated[
-        int, typer.Option(min=0, help="Simulated: trials that further workers are at.")
+        int, typer.Option(min=0, help="Simulated: trials that further workers hold.")
     ] = 0,
     format: Formatted = Format.table,
 ) -> None:
     """Throughput against the number of workers; or where a storage saturates, with simulated ones.
 
-    Simulated workers run the loop of `tune` with a sleep for training, from one to a thousand and
-    more on this machine; those need a database, and one with as many connections.
+    Simulated workers run the loop of `tune` with a sleep for training. Hundreds of them need a
+    database that allows as many connections.
     """
     with loading():
-        from impon_hpo.benchmarks.crowd import measure_crowd
-        from impon_hpo.benchmarks.scale import default_workers, measure_scale
+        from benchmarks.crowd import measure_crowd
+        from benchmarks.scale import default_workers, measure_scale
 
     if workers and simulate:
         raise ConfigError("Give either --workers, which train, or --simulate, which sleep.")
@@ -212,7 +220,7 @@ def scale(
     _print(measured, format)
 
 
-@benchmark.command()
+@app.command()
 def data(
     root: Annotated[str, typer.Argument(metavar="FOLDER", help="One folder of images per class.")],
     image_size: Annotated[int | None, typer.Option(min=4, help="Resize to this side.")] = None,
@@ -223,17 +231,21 @@ def data(
     from pathlib import Path
 
     with loading():
-        from impon_hpo.benchmarks.data import measure_data
+        from benchmarks.data import measure_data
 
     measured = measure_data(root=Path(root).expanduser(), image_size=image_size, rounds=rounds)
     _print(measured, format)
 
 
 def _print(measured: Measurement, format: Format) -> None:
-    """Print a measurement; in a table, what it was taken on is talk."""
+    """Print a measurement; beside a table, settings and machine go to standard error."""
     if format is Format.json:
         print_json(dataclasses.asdict(measured))
         return
     print_table(f"benchmark {measured.benchmark}", measured.rows)
     facts = measured.settings | measured.environment
     say(", ".join(f"{name} {value}" for name, value in facts.items()))
+
+
+if __name__ == "__main__":
+    main(app)

@@ -1,4 +1,4 @@
-"""`benchmark sampling`: what choosing a batch costs beside training on it."""
+"""`bench.py sampling`: what choosing a batch costs beside training on it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impon_hpo.benchmarks.made_data import N_CLASSES, made_reference, make_splits
-from impon_hpo.benchmarks.measure import (
+from benchmarks.measure import (
     Measurement,
     alternate,
     check_rounds,
@@ -19,21 +18,19 @@ from impon_hpo.benchmarks.measure import (
     spread,
     surroundings,
 )
-from impon_hpo.benchmarks.step import step_config
-from impon_hpo.sampling.base import BatchSampler
+from benchmarks.step import N_CLASSES, made_reference, make_splits, step_config
+from impon_hpo import SAMPLERS, BatchSampler, Rows, make_sampler
 from impon_hpo.sampling.captured import WARM_UP
-from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from impon_hpo.training.device import find_device
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.tuning.space import with_settings
 
 STEPS = 20
-"""Steps timed together, so that a clock or a GPU is not asked for a millisecond's work."""
+"""Most steps timed together: one of a millisecond is too short for the clock of a GPU."""
 
 ROUND_SECONDS = 0.5
-"""What a sampler trains in a round: as many steps, from one to `STEPS`, as take about so long."""
+"""A sampler trains in a round as many steps, from one to `STEPS`, as take about so long."""
 
 
 def measure_sampling(
@@ -66,7 +63,7 @@ def measure_sampling(
 
     Raises:
         ConfigError: A name is unknown, a size does not fit, there is no round, or the device is
-            not there.
+            missing.
     """
     check_rounds(rounds)
     place = find_device(device)
@@ -75,7 +72,7 @@ def measure_sampling(
     config = with_settings(config, {"compile": compile, "epochs": 10**6})
     splits = make_splits(config, n_train=n_rows, side=side, device=place)
     splits = dataclasses.replace(splits, reference=made_reference(n_rows, place))
-    asked = list(dict.fromkeys(samplers or SAMPLERS))
+    shown = list(dict.fromkeys(samplers or SAMPLERS))
     around = surroundings(str(place))
 
     def run_of(name: str, n_steps: int) -> TrainingRun:
@@ -87,7 +84,7 @@ def measure_sampling(
     probe = run_of("uniform", WARM_UP + 1)
     train_steps(probe, 1)
     n_steps = max(1, min(STEPS, round(ROUND_SECONDS / sum(train_steps(probe, 2)))))
-    made = {name: run_of(name, n_steps) for name in dict.fromkeys(["uniform", *asked])}
+    made = {name: run_of(name, n_steps) for name in dict.fromkeys(["uniform", *shown])}
     chosen: dict[str, list[float]] = {name: [] for name in made}
     stepped: dict[str, list[float]] = {name: [] for name in made}
     n_before = 2 + WARM_UP // n_steps  # rounds that warm up
@@ -103,7 +100,7 @@ def measure_sampling(
         | spread(chosen[name]).scaled(1e3).columns("ms")
         | ratios(chosen[name], steps).scaled(100).columns("percent_of_step")
         | {"step_ms": spread(stepped[name]).scaled(1e3).columns("ms")["ms"]}
-        for name in asked
+        for name in shown
     ]
     settings = {
         "width": width,
@@ -143,13 +140,13 @@ def measure_growth(
     Raises:
         ConfigError: A name is unknown or a size does not fit.
     """
-    names = samplers or [name for name, found in SAMPLERS.items() if not found.needs_forward]
+    names = samplers or [name for name, kind in SAMPLERS.items() if not kind.needs_forward]
     cpu = torch.device("cpu")
     around = surroundings("cpu")
     rows = []
     model = torch.nn.Linear(8, N_CLASSES)
     for name in names:
-        sides, held = {}, {}
+        sides, n_bytes = {}, {}
         for n in n_rows:
             generator = torch.Generator().manual_seed(0)
             labels = torch.randint(N_CLASSES, (n,), generator=generator)
@@ -157,11 +154,11 @@ def measure_growth(
             data = Rows(inputs, labels, N_CLASSES, reference=made_reference(n, cpu))
             sampler = make_bench_sampler(name, data, batch_size, model)
             sides[str(n)] = choosing(sampler, batch_size)
-            held[str(n)] = state_bytes(sampler)
+            n_bytes[str(n)] = state_bytes(sampler)
         seconds = alternate(sides, rounds, warm_up=3)
         first = seconds[str(n_rows[0])]
         rows += [
-            dict[str, Any](sampler=name, rows=n, bytes_per_row=round(held[str(n)] / n, 1))
+            dict[str, Any](sampler=name, rows=n, bytes_per_row=round(n_bytes[str(n)] / n, 1))
             | spread(seconds[str(n)]).scaled(1e3 / STEPS).columns("ms")
             | ratios(seconds[str(n)], first).columns("times_smallest")
             for n in n_rows
@@ -192,7 +189,7 @@ def make_bench_sampler(
 
 
 def choosing(sampler: BatchSampler, batch_size: int) -> Callable[[], None]:
-    """Return what draws and observes `STEPS` batches, with losses that are made up."""
+    """Return what draws and observes `STEPS` batches, with random losses."""
     logits = torch.randn(batch_size, sampler.rows.n_classes)
     losses = torch.rand(batch_size)
 
@@ -206,10 +203,10 @@ def choosing(sampler: BatchSampler, batch_size: int) -> Callable[[], None]:
 def state_bytes(sampler: BatchSampler) -> int:
     """Return the bytes of the tensors that a batch sampler holds and its data set does not."""
     shared = {id(sampler.model)}
-    given = [sampler.rows.inputs, sampler.rows.labels]
+    common = [sampler.rows.inputs, sampler.rows.labels]
     if sampler.rows.reference is not None:
-        given += [part for part in vars(sampler.rows.reference).values() if part is not None]
-    storages = {tensor.untyped_storage().data_ptr() for tensor in given}
+        common += [part for part in vars(sampler.rows.reference).values() if part is not None]
+    storages = {tensor.untyped_storage().data_ptr() for tensor in common}
     return _bytes_in(sampler, shared, storages)
 
 

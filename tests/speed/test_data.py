@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from impon_hpo.benchmarks.data import measure_data
+from benchmarks.data import measure_data
 from impon_hpo.errors import ConfigError, DataError
 
 
@@ -20,13 +20,13 @@ def test_every_image_is_decoded_and_the_users_cache_is_left_alone(tmp_path: Path
             pixels = np.full((8, 8, 3), 40 * index, dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.jpg")
     cache = os.environ["XDG_CACHE_HOME"]
-    found = measure_data(root=tmp_path / "images", image_size=None, rounds=2)
-    assert [row["side"] for row in found.rows] == [
+    measured = measure_data(root=tmp_path / "images", image_size=None, rounds=2)
+    assert [row["side"] for row in measured.rows] == [
         "PIL in a loop",
         "decoded once",
         "from the cache",
     ]
-    assert found.settings["images"] == 6
+    assert measured.settings["images"] == 6
     assert os.environ["XDG_CACHE_HOME"] == cache
     assert not Path(cache).exists()
 

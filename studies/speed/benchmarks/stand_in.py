@@ -5,34 +5,29 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
-from rich.console import Console
 
-from impon_hpo.benchmarks.filled_study import ARM, ELSEWHERE
-from impon_hpo.benchmarks.meter import Readings, metered
+from benchmarks.filled_study import ARM, ELSEWHERE, Worker
+from benchmarks.measure import Readings, metered
+from impon_hpo import EpochResult, TrainingConfig
 from impon_hpo.errors import StorageError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import WORKER
-from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
-from impon_hpo.tuning.begun import Begun
-from impon_hpo.tuning.guard import Guard
+from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.lease import Watch
-from impon_hpo.tuning.ledger import Budget
-from impon_hpo.tuning.objective import Course, Objective
-from impon_hpo.tuning.progress import Progress
+from impon_hpo.tuning.objective import Past, train_trial
+from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
-from impon_hpo.tuning.tune import tune
+from impon_hpo.tuning.worker import OnEpoch
 
 UNEVEN = 0.2
-"""By how much an epoch is longer or shorter than asked, at most, so that none march in step."""
+"""Largest share by which an epoch is longer or shorter, so that workers do not march in step."""
 
 
 @dataclass
@@ -42,7 +37,7 @@ class WorkerTimes:
     Args:
         begun: The moment of its start.
         ended: The moment at which its last trial ended.
-        epochs: The moment of each epoch's end, and the seconds that it was asked to take.
+        epochs: The moment of each epoch's end, and the seconds that it was meant to take.
         between_epochs: From the end of an epoch to the beginning of the trial's next one: the
             moment of that beginning, and the seconds.
         between_trials: The same, from the end of a trial's last epoch to the beginning of the next
@@ -60,12 +55,12 @@ class WorkerTimes:
 
 @dataclass(frozen=True)
 class Shift:
-    """What the workers of one process have done.
+    """The work of one process.
 
     Args:
-        workers: The times of those that could open the storage.
+        workers: The times of the workers that could open the storage.
         refused: Why the others could not.
-        used: What was read of the seconds that the process took of the processors.
+        used: Readings of the processor seconds that the process used.
     """
 
     workers: list[WorkerTimes]
@@ -74,51 +69,85 @@ class Shift:
 
 
 class _Trusting(Watch):
-    """Takes no trial for lost that others are said to be at."""
+    """Takes no trial of the others for lost, although no worker holds it."""
 
     def lost(self, trial: FrozenTrial) -> bool:
         return trial.user_attrs.get(WORKER) != ELSEWHERE and super().lost(trial)
 
 
-class StandIn(Objective):
-    """The objective with a sleep in place of training; all that it does beside that is its own.
+class _Sleep:
+    """A run whose epochs are sleeps.
 
     Args:
-        study_file: The study.
+        config: The settings.
+        number: Of its trial, from which its accuracies follow.
         epoch_seconds: What an epoch takes.
-        times: Where the time goes is added here.
-        on_epoch: As in `Objective`.
+        times: Gets where the time went.
+        last: The moment at which the worker's last epoch ended, or None.
     """
 
     def __init__(
         self,
-        study_file: StudyFile,
-        *,
+        config: TrainingConfig,
+        number: int,
         epoch_seconds: float,
         times: WorkerTimes,
-        on_epoch: Callable[[optuna.Trial, EpochResult], None],
+        last: float | None,
     ) -> None:
-        super().__init__(study_file.arms[ARM], study_file.space, on_epoch=on_epoch)
-        self._epoch_seconds = epoch_seconds
-        self._times = times
-        self._last: float | None = None
+        self.config, self.results, self.last = config, list[EpochResult](), last
+        self._seconds, self._times = epoch_seconds, times
+        self._draws = random.Random(number)
+        self._best = self._draws.random()
 
-    def _epochs(
-        self, trial: optuna.Trial, config: TrainingConfig, begun: Begun, course: Course
-    ) -> Iterator[tuple[EpochResult, bool]]:
-        draws = random.Random(trial.number)
-        best = draws.random()
-        for epoch in range(1, config.epochs + 1):
-            seconds = self._epoch_seconds * draws.uniform(1 - UNEVEN, 1 + UNEVEN)
-            if self._last is not None:
-                now = time.perf_counter()
-                of = self._times.between_epochs if epoch > 1 else self._times.between_trials
-                of.append((now, now - self._last))
-            time.sleep(seconds)
-            self._last = time.perf_counter()
-            self._times.epochs.append((self._last, seconds))
-            accuracy = best * (1 - 0.5**epoch) + draws.uniform(0, 0.05)
-            yield _result(epoch, accuracy, seconds), True
+    @property
+    def epoch(self) -> int:
+        return len(self.results)
+
+    def train_epoch(self, between_steps: Callable[[], None]) -> EpochResult:
+        epoch = self.epoch + 1
+        seconds = self._seconds * self._draws.uniform(1 - UNEVEN, 1 + UNEVEN)
+        if self.last is not None:
+            now = time.perf_counter()
+            of = self._times.between_epochs if epoch > 1 else self._times.between_trials
+            of.append((now, now - self.last))
+        time.sleep(seconds)
+        self.last = time.perf_counter()
+        self._times.epochs.append((self.last, seconds))
+        accuracy = self._best * (1 - 0.5**epoch) + self._draws.uniform(0, 0.05)
+        self.results.append(_result(epoch, accuracy, seconds))
+        return self.results[-1]
+
+
+@dataclass
+class StandIn:
+    """Trains as the objective does, with a sleep in place of every epoch.
+
+    Args:
+        study_file: The study.
+        epoch_seconds: What an epoch takes.
+        times: Gets where the time went.
+    """
+
+    study_file: StudyFile
+    epoch_seconds: float
+    times: WorkerTimes
+    _last: float | None = None
+
+    def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        suggest(trial, self.study_file.space)
+        config = self.study_file.arms[ARM]
+        run = _Sleep(config, trial.number, self.epoch_seconds, self.times, self._last)
+        try:
+            return train_trial(
+                trial,
+                lambda: run,  # type: ignore[arg-type, return-value]
+                past=Past.of(trial),
+                checkpoint=None,
+                ended=lambda run, how: None,
+                on_epoch=on_epoch,
+            )
+        finally:
+            self._last, self.times.ended = run.last, time.perf_counter()
 
 
 def build_workers(
@@ -129,7 +158,7 @@ def build_workers(
     n_trials: int,
     epoch_seconds: float,
 ) -> Callable[[], Shift]:
-    """Open a storage once for each worker, and return what lets all of them tune to the end.
+    """Open a storage once for each worker, and return what runs all of them to the end.
 
     Args:
         folder: The study's.
@@ -148,12 +177,12 @@ def build_workers(
                 refused.append(str(error))
 
     def work() -> Shift:
-        found = {number: WorkerTimes() for number in studies}
+        times = {number: WorkerTimes() for number in studies}
         # Daemons, so that Ctrl-C need not wait for their epochs.
         threads = [
             threading.Thread(
                 target=_work,
-                args=(study_file, study, n_trials, epoch_seconds, number, found[number]),
+                args=(study_file, study, n_trials, epoch_seconds, number, times[number]),
                 daemon=True,
             )
             for number, study in studies.items()
@@ -163,7 +192,7 @@ def build_workers(
                 thread.start()
             for thread in threads:
                 thread.join()
-        return Shift(list(found.values()), refused, readings)
+        return Shift(list(times.values()), refused, readings)
 
     return work
 
@@ -187,38 +216,17 @@ def _work(
     """Tune as one worker, and write down where its time went."""
     time.sleep(random.Random(number).uniform(0, epoch_seconds))
     times.begun = time.perf_counter()
-    horizon = study_file.arms[ARM].epochs
-
-    def trial_ended(trial: optuna.Trial) -> float:
-        try:
-            return objective(trial)
-        finally:
-            times.ended = time.perf_counter()
-
     try:
-        with Progress(Console(quiet=True), horizon) as progress:
-            guard = Guard(Budget(), progress.epoch)
-            objective = StandIn(
-                study_file, epoch_seconds=epoch_seconds, times=times, on_epoch=guard.epoch
-            )
-            tune(
-                study,
-                trial_ended,
-                n_trials=n_trials,
-                progress=progress,
-                guard=guard,
-                watch=_Trusting(),
-                sampler_of=lambda number: make_study_sampler(
-                    study_file.study_sampler, seed=study_file.seed, number=number
-                ),
-            )
+        worker = Worker(study_file, study)
+        stand_in = StandIn(study_file, epoch_seconds, times)
+        worker.run(stand_in, n_trials=n_trials, watch=_Trusting())
     except BaseException as error:  # counted and shown, whatever it is; the others go on
         times.error = f"{type(error).__name__}: {error}"
 
 
 def _result(epoch: int, accuracy: float, seconds: float) -> EpochResult:
-    """Make a result as long as a real one."""
-    made: dict[str, Any] = {"rows_trained": 1024, "rows_scored": 0, "rows_validated": 180}
+    """Return a result that takes as much room as a real one."""
+    rows: dict[str, Any] = {"rows_trained": 1024, "rows_scored": 0, "rows_validated": 180}
     return EpochResult(
         epoch=epoch,
         train_loss=1 - accuracy,
@@ -230,5 +238,5 @@ def _result(epoch: int, accuracy: float, seconds: float) -> EpochResult:
         seconds_validating=0.0,
         share_seen=1.0,
         diagnostics={"class_balance": 1.0},
-        **made,
+        **rows,
     )

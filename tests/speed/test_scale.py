@@ -9,19 +9,21 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-import impon_hpo.benchmarks.stand_in as stand_in
-from impon_hpo.benchmarks.crowd import all_at_work, measure_crowd
-from impon_hpo.benchmarks.filled_study import (
+from benchmarks import stand_in
+from benchmarks.crowd import all_at_work, measure_crowd
+from benchmarks.filled_study import (
     ARM,
     EPOCHS_A_TRIAL,
     RUNGS,
+    Worker,
     check_finished,
     open_filled,
     write_study_file,
 )
-from impon_hpo.benchmarks.scale import default_workers, measure_scale, pace_of
-from impon_hpo.benchmarks.stand_in import WorkerTimes, build_workers
-from impon_hpo.errors import ConfigError, ImponHpoError, StorageError
+from benchmarks.scale import default_workers, measure_scale, pace_of
+from benchmarks.stand_in import WorkerTimes, build_workers
+from impon_hpo import ImponHpoError
+from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import COST, EPOCHS, read_study
 
@@ -53,10 +55,10 @@ def test_a_trial_that_is_missing_or_still_runs_is_noticed() -> None:
 
 
 def test_workers_of_a_study_are_processes_that_leave_nothing_behind() -> None:
-    found = measure_scale(
+    measured = measure_scale(
         n_workers=[1], storage=str(Path("kept.journal").absolute()), width=2, trials=2, rounds=1
     )
-    (row,) = found.rows
+    (row,) = measured.rows
     assert (row["workers"], row["times_fewest"]) == (1, 1)
     assert 0 < row["trials_per_minute"] <= row["epochs_per_minute"]
     assert not open_storage("kept.journal", create=False).get_all_studies()
@@ -99,23 +101,25 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
 
 
 def test_a_crowd_is_accounted_for() -> None:
-    found = measure_crowd(storage="crowd.journal", n_workers=[3], epoch_seconds=0.05, trials_each=2)
-    (row,) = found.rows
+    measured = measure_crowd(
+        storage="crowd.journal", n_workers=[3], epoch_seconds=0.05, trials_each=2
+    )
+    (row,) = measured.rows
     assert (row["workers"], row["wanted"]) == (3, 60)
     assert 0 < row["percent_training"] < 100
     assert row["epochs_per_second"] > 0
     assert row["ms_between_epochs"] <= row["ms_between_epochs_p95"]
     assert (row["refused"], row["errors"]) == (0, 0)
-    assert found.settings["errors"] == {}
+    assert measured.settings["errors"] == {}
 
 
 def test_trials_of_others_are_read_waited_for_and_not_counted() -> None:
-    found = measure_crowd(
+    measured = measure_crowd(
         storage="crowd.journal", n_workers=[2], epoch_seconds=0.02, trials_each=2, n_others=3
     )
-    (row,) = found.rows
+    (row,) = measured.rows
     assert (row["workers"], row["others"], row["errors"]) == (2, 3, 0)
-    assert found.settings["errors"] == {}
+    assert measured.settings["errors"] == {}
 
 
 def test_rates_are_of_the_time_in_which_all_have_something_to_train() -> None:
@@ -152,7 +156,7 @@ def test_errors_of_workers_are_counted_and_not_hidden(
     def broken(*given: object, **named: object) -> None:
         raise StorageError("away")
 
-    monkeypatch.setattr(stand_in, "tune", broken)
+    monkeypatch.setattr(Worker, "run", broken)
     shift = work()
     assert shift.refused == ["Storage cannot be opened: too many clients already"] * 2
     assert [worker.error for worker in shift.workers] == ["StorageError: away"]

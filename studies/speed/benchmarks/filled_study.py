@@ -1,7 +1,8 @@
-"""A filled study: a study file in a folder, and a storage with finished trials of it."""
+"""The study of the benchmarks: its file, a storage filled with trials, a worker that tunes it."""
 
 from __future__ import annotations
 
+import io
 import random
 from pathlib import Path
 from typing import Any
@@ -9,18 +10,23 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
 
+from impon_hpo import ImponHpoError
 from impon_hpo.environment import environment
-from impon_hpo.errors import ImponHpoError
-from impon_hpo.storage.connect import without_secrets
-from impon_hpo.storage.trials import COST, EPOCHS, WORKER
+from impon_hpo.storage.trials import COST, EPOCH, WORKER
+from impon_hpo.tuning.algorithms import make_study_sampler
+from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.lease import Watch
+from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
+from impon_hpo.tuning.worker import Job, Train, work
 
 ARM = "uniform"
 EPOCHS_A_TRIAL = 9
 ELSEWHERE = {"place": "elsewhere", "pid": 1, "began": "0", "beat": 0}
-"""The worker of trials that others are at."""
+"""The worker that holds the trials of others."""
 
 RUNGS = (1, 3)
 """Epochs after which the pruner of the study decides."""
@@ -65,15 +71,15 @@ def open_filled(study_file: StudyFile, storage: BaseStorage, n_trials: int) -> o
     """Open the study and add finished trials, as tuning leaves them, until there are `n_trials`."""
     command: dict[str, Any] = {"study": study_file.name, "settings": [], "storage": None}
     study = open_study(study_file, ARM, storage, command=command, environment=environment("cpu"))
-    there = len(study.get_trials(deepcopy=False))
-    for number in range(there, n_trials):
-        # Worse than guessing: the pruner has to think, and lets the trials that follow pass.
+    n_present = len(study.get_trials(deepcopy=False))
+    for number in range(n_present, n_trials):
+        # Worse than guessing, so that the pruner has work to do but lets later trials pass.
         study.add_trial(_finished(study_file, number, highest=0.05))
     return study
 
 
 def add_others(study_file: StudyFile, study: optuna.Study, n_trials: int) -> None:
-    """Add so many trials that workers elsewhere are at, in the middle of their epochs."""
+    """Add so many trials that workers elsewhere hold, in the middle of their epochs."""
     for number in range(n_trials):
         like = _finished(study_file, number, highest=0.5)  # about as good as the stand-ins
         study.add_trial(
@@ -82,17 +88,21 @@ def add_others(study_file: StudyFile, study: optuna.Study, n_trials: int) -> Non
                 params=like.params,
                 distributions=like.distributions,
                 intermediate_values=like.intermediate_values,
-                user_attrs={EPOCHS: like.user_attrs[EPOCHS], WORKER: ELSEWHERE},
+                user_attrs=_epochs_of(like) | {WORKER: ELSEWHERE},
                 system_attrs=like.system_attrs,
             )
         )
 
 
+def _epochs_of(trial: FrozenTrial) -> dict[str, Any]:
+    return {key: value for key, value in trial.user_attrs.items() if key.startswith(EPOCH)}
+
+
 def check_finished(study: optuna.Study, n_trials: int) -> list[FrozenTrial]:
-    """Return the trials of a study after making sure that each is there once and has ended.
+    """Return the trials of a study, once it is certain that `n_trials` have ended and none runs.
 
     Raises:
-        ImponHpoError: One is missing, there twice, or still running.
+        ImponHpoError: A trial is missing, too many, or still running.
     """
     trials = study.get_trials(deepcopy=False)
     finished = [trial for trial in trials if trial.state.is_finished()]
@@ -109,7 +119,42 @@ def check_finished(study: optuna.Study, n_trials: int) -> list[FrozenTrial]:
 
 def storage_kind(address: str) -> str:
     """Return what kind of storage an address is of: sqlite, postgresql+psycopg, journal …"""
-    return without_secrets(address).partition(":")[0] if "://" in address else "journal"
+    return address.partition(":")[0] if "://" in address else "journal"
+
+
+class Worker:
+    """A silent worker without a budget: the one place where a benchmark runs a worker's loop.
+
+    Args:
+        study_file: The study's file.
+        study: The study.
+    """
+
+    def __init__(self, study_file: StudyFile, study: optuna.Study) -> None:
+        self._study_file = study_file
+        self._study = study
+        # A file that is not a terminal: lines of text are made, as by a worker in the background.
+        self._progress = TuningProgress(Console(file=io.StringIO(), quiet=True))
+
+    def run(
+        self,
+        train: Train,
+        *,
+        n_trials: int,
+        watch: Watch | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        """Run trials until `n_trials` of the study are finished, by whatever workers."""
+        job = Job(
+            ARM,
+            self._study,
+            train,
+            n_trials,
+            sampler_of=lambda number: make_study_sampler(
+                self._study_file.study_sampler, seed=self._study_file.seed, number=number
+            ),
+        )
+        work([job], progress=self._progress, watch=watch, checkpoints=checkpoints)
 
 
 def _finished(study_file: StudyFile, number: int, *, highest: float) -> FrozenTrial:
@@ -140,7 +185,7 @@ def _finished(study_file: StudyFile, number: int, *, highest: float) -> FrozenTr
         params={"lr": draws.uniform(1e-3, 0.5), "weight_decay": draws.uniform(1e-6, 1e-2)},
         distributions=dict(study_file.space),
         intermediate_values=dict(enumerate(accuracies, start=1)),
-        user_attrs={EPOCHS: epochs, COST: 276 * n_epochs},
+        user_attrs={f"{EPOCH}{epoch['epoch']}": epoch for epoch in epochs} | {COST: 276 * n_epochs},
         system_attrs={
             f"completed_rung_{rung}": accuracies[step - 1]
             for rung, step in enumerate(RUNGS)

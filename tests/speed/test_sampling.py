@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from impon_hpo.benchmarks.made_data import N_CLASSES, made_reference
-from impon_hpo.benchmarks.sampling import (
+from benchmarks.sampling import (
     make_bench_sampler,
     measure_growth,
     measure_sampling,
     state_bytes,
 )
-from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.table import SAMPLERS
+from benchmarks.step import N_CLASSES, made_reference
+from impon_hpo import SAMPLERS, Rows
 
 
 def _rows(n: int) -> Rows:
@@ -23,7 +22,7 @@ def _rows(n: int) -> Rows:
 
 
 def test_share_of_a_step_is_the_time_over_that_of_the_step() -> None:
-    found = measure_sampling(
+    measured = measure_sampling(
         samplers=["uniform", "rho-loss"],
         width=2,
         side=8,
@@ -32,16 +31,16 @@ def test_share_of_a_step_is_the_time_over_that_of_the_step() -> None:
         rounds=1,
         device="cpu",
     )
-    assert [row["sampler"] for row in found.rows] == ["uniform", "rho-loss"]
-    assert [row["forward"] for row in found.rows] == ["no", "yes"]
-    for row in found.rows:
-        share = 100 * row["ms"] / found.settings["step_ms"]
+    assert [row["sampler"] for row in measured.rows] == ["uniform", "rho-loss"]
+    assert [row["forward"] for row in measured.rows] == ["no", "yes"]
+    for row in measured.rows:
+        share = 100 * row["ms"] / measured.settings["step_ms"]
         assert row["percent_of_step"] == pytest.approx(share, rel=0.01)
 
 
 def test_growth_is_against_the_smallest() -> None:
-    found = measure_growth(samplers=["uniform"], n_rows=[200, 400], batch_size=16, rounds=1)
-    small, large = found.rows
+    measured = measure_growth(samplers=["uniform"], n_rows=[200, 400], batch_size=16, rounds=1)
+    small, large = measured.rows
     assert (small["rows"], large["rows"]) == (200, 400)
     assert small["times_smallest"] == 1
     assert large["times_smallest"] == pytest.approx(large["ms"] / small["ms"], rel=0.01)

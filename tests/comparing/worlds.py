@@ -1,4 +1,4 @@
-"""Simulated worlds: recordings made up from a known truth, to test the test."""
+"""Simulated worlds: random recordings from a known truth, to test the verdict."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Effect:
-    """What an arm does to the learning curves of its configurations.
+    """The effect of an arm on the learning curves of its configurations.
 
     Args:
         cost: What its epoch costs of a uniform one.
         speed: How much faster accuracy approaches its end.
         distortion: Standard deviation, in points, of what the arm adds to a configuration's
-            accuracy, anew in each block: it makes the arm judge by something else.
+            accuracy, drawn again in each block: it makes the arm judge by something else.
         favour: Points that it adds to a configuration for each point that it is worse than the
-            best; above 1 it turns the order round.
+            best; above 1 it reverses the order.
     """
 
     cost: float = 1.0
@@ -36,7 +36,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class World:
-    """A truth, and what each arm does to it.
+    """A truth, and the effect of each arm on it.
 
     Args:
         effects: By kind of arm: "uniform-fraction", "uniform-short", "placebo", "importance".
@@ -54,7 +54,7 @@ class World:
     validation_noise: float = 0.8
 
     def recordings(self, arms: list[Arm], n_blocks: int, seed: int) -> Recordings:
-        """Draw what would have been recorded in this world."""
+        """Draw the recordings of a comparison in this world."""
         generator = np.random.default_rng(seed)
         n = self.n_configurations
         worth = 60 + self.spread * np.log1p(-np.arange(n) / n)

@@ -9,15 +9,12 @@ import pytest
 import torch
 from torchvision.transforms import RandomCrop
 
-from impon_hpo.benchmarks.made_data import make_splits
-from impon_hpo.benchmarks.measure import Measurement
-from impon_hpo.benchmarks.plain_loop import PlainLoop
-from impon_hpo.benchmarks.recipe_loop import RecipeLoop
-from impon_hpo.benchmarks.step import build_ours, build_plain, measure_step, step_config
+from benchmarks.loops import PlainLoop, RecipeLoop
+from benchmarks.measure import Measurement
+from benchmarks.step import build_ours, build_plain, make_splits, measure_step, step_config
+from impon_hpo import Splits, TrainingConfig
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.run import TrainingRun
-from impon_hpo.training.splits import Splits
 
 CPU = torch.device("cpu")
 
@@ -36,12 +33,12 @@ def measure(**given: Any) -> Measurement:
 
 
 def test_every_side_runs_and_the_figures_add_up() -> None:
-    found = measure(tried=["channels_last=false"], recipes=["eager"])
-    ours, plain, recipe, tried = found.rows
+    measured = measure(tried=["channels_last=false"], recipes=["eager"])
+    ours, plain, recipe, tried = measured.rows
     assert (ours["side"], plain["side"]) == ("impon-hpo", "plain loop, 0 workers")
     assert recipe["side"] == "recipe loop, eager"
     assert tried["side"] == "impon-hpo, channels_last=false"
-    assert min(row["first_epoch_seconds"] for row in found.rows) > 0
+    assert min(row["first_epoch_seconds"] for row in measured.rows) > 0
     assert ours["times_ours"] == 1
     assert plain["times_ours"] == pytest.approx(
         ours["rows_per_second"] / plain["rows_per_second"], rel=0.01
@@ -116,17 +113,17 @@ def test_the_recipe_loop_augments_as_ours_does() -> None:
     plain = splits.normalise(splits.train.images)
     padded = torch.nn.functional.pad(plain, [2] * 4)
     torch.testing.assert_close(loop.images, padded)
-    found = set()
+    changes = set()
     for _ in range(20):
         image = loop.augmented()[3]
         for down, across, flipped in product(range(5), range(5), (False, True)):
             crop = padded[3, :, down : down + 16, across : across + 16]
             if torch.equal(image, crop.flip(2) if flipped else crop):
-                found.add((down, across, flipped))
+                changes.add((down, across, flipped))
                 break
         else:
-            pytest.fail("an image is no crop of its own row")
-    assert len(found) > 8
+            pytest.fail("an image is not a crop of its own row")
+    assert len(changes) > 8
 
 
 def made(config: TrainingConfig, side: int = 8) -> Splits:
@@ -141,6 +138,6 @@ def _transforms(loop: PlainLoop) -> list[object]:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_every_side_runs_on_a_gpu() -> None:
-    found = measure(width=4, side=16, n_rows=200, device="cuda", recipes=["eager", "compiled"])
-    assert found.environment["gpu"]
-    assert len(found.rows) == 4
+    measured = measure(width=4, side=16, n_rows=200, device="cuda", recipes=["eager", "compiled"])
+    assert measured.environment["gpu"]
+    assert len(measured.rows) == 4

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from impon_hpo.benchmarks.filled_study import ARM, open_filled, write_study_file
-from impon_hpo.benchmarks.study import run_trials
+from benchmarks.filled_study import ARM, open_filled, write_study_file
+from benchmarks.study import run_trials
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_study
 

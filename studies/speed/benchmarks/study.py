@@ -1,4 +1,4 @@
-"""`benchmark study`: what a study takes beside its training, and how long its commands start."""
+"""`bench.py study`: what a study takes beside its training, and how long its commands start."""
 
 from __future__ import annotations
 
@@ -14,35 +14,29 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from rich.console import Console
 
-from impon_hpo.benchmarks.filled_study import (
+from benchmarks.filled_study import (
     ARM,
+    Worker,
     open_filled,
     storage_kind,
     write_study_file,
 )
-from impon_hpo.benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
-from impon_hpo.errors import ImponHpoError
+from benchmarks.measure import Measurement, Spread, alternate, spread, surroundings
+from impon_hpo import EpochResult, ImponHpoError, Objective
 from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies
-from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.tuning.algorithms import make_study_sampler
-from impon_hpo.tuning.checkpoints import Checkpoints
-from impon_hpo.tuning.guard import Guard
-from impon_hpo.tuning.ledger import Budget
-from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.processes import STORAGE
-from impon_hpo.tuning.progress import Progress
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.tune import tune
+from impon_hpo.tuning.worker import OnEpoch
 
 EPOCH_SECONDS = 5.0
-"""The epoch that overheads are held against."""
+"""The epoch that overheads are compared with."""
 
 IMPORT = "import torch"
 
 OPTIMIZER = f"{IMPORT}; torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1)"
-"""What no training can begin without: the first optimizer imports torch's compiler."""
+"""No training can begin without one, and the first one imports torch's compiler."""
 
 
 def measure_study(
@@ -50,16 +44,16 @@ def measure_study(
 ) -> Measurement:
     """Time what is done beside training in a study whose storage holds so many trials.
 
-    Real trials of digits are run as `tune` runs them; what their epochs say they trained is taken
-    off. A row of "epoch" has the time between one epoch and the next: record, report, pruner,
-    lease and checkpoint. A row of "trial" has all that a trial takes beside its epochs: ask, model,
-    data, learning curve, tell. Then: how long commands take, each in a new process.
+    Real trials of digits are run as `tune` runs them, and the training seconds of their epochs are
+    subtracted. A row of "epoch" has the time between one epoch and the next: record, report,
+    pruner, lease and checkpoint. A row of "trial" has all that a trial takes beside its epochs:
+    ask, model, data, learning curve, tell. Then: how long commands take, each in a new process.
 
     Args:
-        storages: Addresses, each of an empty database or a file that is not there; a relative one
-            is in a temporary folder; empty: SQLite and a journal there.
+        storages: Addresses, each of an empty database or a new file; a relative file is in a
+            temporary folder; empty: SQLite and a journal there.
         n_trials: Trials in the storage, ascending.
-        width: Channels of the model's first stage, which decide the size of a checkpoint.
+        width: Channels of the model's first stage; the size of a checkpoint follows from it.
         trials: Trials run for each row.
         rounds: Times that each command is started.
 
@@ -99,56 +93,46 @@ def run_trials(
 ) -> tuple[list[float], list[float]]:
     """Run so many more trials; return the seconds beside training, of each epoch and each trial."""
     clock = _Clock()
-    with Path(os.devnull).open("w") as nowhere:
-        progress = Progress(Console(file=nowhere), study_file.arms[ARM].epochs)
-        guard = Guard(Budget(), progress.epoch)
+    worker = Worker(study_file, study)
 
-        def on_epoch(trial: optuna.Trial, result: EpochResult) -> None:
-            clock.epoch(trial.number, result)
-            guard.epoch(trial, result)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    objective = Objective(
+        study_file.arms[ARM],
+        study_file.space,
+        artifact_store=artifact_store(str(folder / "artifacts")),
+        checkpoints=checkpoints,
+    )
+    _ = objective.splits
 
-        checkpoints = Checkpoints(folder / "checkpoints", keep=False, say=progress.note)
-        objective = Objective(
-            study_file.arms[ARM],
-            study_file.space,
-            artifact_store=artifact_store(str(folder / "artifacts")),
-            checkpoints=checkpoints,
-            on_epoch=on_epoch,
-        )
-        _ = objective.splits
-        begun = len(study.get_trials(deepcopy=False))
-        with progress:
-            for number in range(begun, begun + trials):
-                clock.begin()
-                tune(
-                    study,
-                    objective,
-                    n_trials=number + 1,
-                    progress=progress,
-                    guard=guard,
-                    checkpoints=checkpoints,
-                    sampler_of=lambda number: make_study_sampler(
-                        study_file.study_sampler, seed=study_file.seed, number=number
-                    ),
-                )
-                clock.end()
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        def timed(trial: optuna.Trial, result: EpochResult) -> None:
+            clock.epoch(result)
+            on_epoch(trial, result)
+
+        return objective(trial, timed)
+
+    n_before = len(study.get_trials(deepcopy=False))
+    for n_trials in range(n_before + 1, n_before + trials + 1):
+        clock.begin()
+        worker.run(train, n_trials=n_trials, checkpoints=checkpoints)
+        clock.end()
     return clock.of_epochs, clock.of_trials
 
 
 class _Clock:
-    """Takes what epochs say they trained off the time that passes."""
+    """Counts the time that passes, less the training seconds of each epoch."""
 
     def __init__(self) -> None:
         self.of_epochs: list[float] = []
         self.of_trials: list[float] = []
         self._begun = 0.0
         self._last: float | None = None
-        self._counted = 0.0  # seconds of this trial that are an epoch's, trained or not
+        self._counted = 0.0  # seconds of this trial that belong to its epochs
 
     def begin(self) -> None:
         self._begun, self._last, self._counted = time.perf_counter(), None, 0.0
 
-    def epoch(self, number: int, result: EpochResult) -> None:
+    def epoch(self, result: EpochResult) -> None:
         now = time.perf_counter()
         trained = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
         if self._last is None:
@@ -163,8 +147,8 @@ class _Clock:
 
 
 def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> list[dict[str, Any]]:
-    """Time `tune` on a study that has all it wants, and on one that wants one more trial, until
-    that begins: to the second on MySQL, which keeps no more of a moment."""
+    """Time `tune` on a study that has all of its trials, and until the next trial begins on one
+    that lacks a trial: to the second on MySQL, which rounds times to that."""
     tune_again = ["-m", "impon_hpo", "tune", str(study_file.folder), "--arm", ARM, "--trials"]
     begins: list[float] = []
 
@@ -173,9 +157,9 @@ def _again(study_file: StudyFile, address: str, n_trials: int, rounds: int) -> l
         n_wanted = len(study.get_trials(deepcopy=False)) + 1
         begun = datetime.datetime.now()
         _run([*tune_again, str(n_wanted)], {STORAGE: address})
-        asked = study.get_trials(deepcopy=False)[-1].datetime_start
-        assert asked is not None
-        begins.append((asked - begun).total_seconds())
+        start = study.get_trials(deepcopy=False)[-1].datetime_start
+        assert start is not None
+        begins.append((start - begun).total_seconds())
 
     seconds = alternate(
         {
@@ -212,15 +196,15 @@ def _starts(rounds: int) -> list[dict[str, Any]]:
 
 
 def _run(arguments: list[str], more: dict[str, str] | None = None) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *arguments],
         env=os.environ | (more or {}),
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise ImponHpoError(f"`{' '.join(arguments)}` failed: {done.stderr.strip()[-500:]}")
+    if process.returncode:
+        raise ImponHpoError(f"`{' '.join(arguments)}` failed: {process.stderr.strip()[-500:]}")
 
 
 def _row(named: dict[str, Any], seconds: Spread, *, per_epoch: bool = False) -> dict[str, Any]:

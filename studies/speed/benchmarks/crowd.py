@@ -1,4 +1,4 @@
-"""`benchmark scale --simulate`: hundreds of workers on one storage, with sleep for training."""
+"""`bench.py scale --simulate`: hundreds of workers on one storage, with sleep for training."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from impon_hpo.benchmarks.filled_study import (
+from benchmarks.filled_study import (
     ARM,
     add_others,
     check_finished,
@@ -27,16 +27,21 @@ from impon_hpo.benchmarks.filled_study import (
     storage_kind,
     write_study_file,
 )
-from impon_hpo.benchmarks.measure import Measurement, surroundings
-from impon_hpo.benchmarks.meter import SERVERS, machine_seconds, metered, named_seconds
-from impon_hpo.benchmarks.side_process import SideProcess
-from impon_hpo.benchmarks.stand_in import Shift, WorkerTimes, build_workers
+from benchmarks.measure import (
+    SERVERS,
+    Measurement,
+    SideProcess,
+    machine_seconds,
+    metered,
+    named_seconds,
+    surroundings,
+)
+from benchmarks.stand_in import Shift, WorkerTimes, build_workers
 from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import REASON
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.tune import pause_seconds
 
 
 def measure_crowd(
@@ -52,19 +57,19 @@ def measure_crowd(
     Each worker is a thread with a storage of its own, in as many processes as there are cores,
     and runs `tune` with an objective that sleeps. All storages are open before the clock starts.
     Rates and shares are of the time in which all workers have something to train, without start
-    and end. The simulation needs processors as well, more than the server does: where `cpu_percent`
-    comes near to 100, this machine is the limit, and what the storage bears is told by
-    `server_ms_per_epoch` alone: the processor time of a PostgreSQL or MySQL server that runs here,
-    all that was asked of it over the epochs.
+    and end. The simulation needs processors, too, and more than the server does. Where
+    `cpu_percent` comes near 100, this machine is the limit, and only `server_ms_per_epoch` shows
+    what the storage can bear: the processor time of a PostgreSQL or MySQL server on this machine,
+    for all requests, divided by the epochs.
 
     Args:
-        storage: An address; a file that is relative is in a temporary folder. A study is made in
-            it for each number of workers, and deleted.
+        storage: An address; a relative file is in a temporary folder. For each number of workers,
+            a study is made in it and deleted.
         n_workers: Numbers of workers, each at least 1.
         epoch_seconds: What an epoch takes, on average.
         trials_each: Trials a worker, on average.
-        n_others: Trials that stand in the study as those of other workers, who do nothing: every
-            worker reads them as it would read those of a crowd that this machine has no room for.
+        n_others: Running trials in the study of other workers, who do nothing: every worker reads
+            them as it would read those of a crowd that this machine has no room for.
 
     Raises:
         ConfigError: A number is too small.
@@ -85,11 +90,11 @@ def measure_crowd(
             try:
                 add_others(study_file, study, n_others)
                 crowd = Crowd(n, n_others, n_trials=n_others + n * trials_each)
-                row, met = _simulate(study_file, study, storage, crowd, epoch_seconds)
+                row, new_errors = _simulate(study_file, study, storage, crowd, epoch_seconds)
             finally:
                 optuna.delete_study(study_name=study_name(study_file, ARM), storage=study._storage)
             rows.append(row)
-            errors += met
+            errors += new_errors
     settings = {
         "storage": storage_kind(storage),
         "epoch_seconds": epoch_seconds,
@@ -101,7 +106,7 @@ def measure_crowd(
 
 @dataclass(frozen=True)
 class Crowd:
-    """So many workers, beside trials of so many others; `n_trials` are finished in the end."""
+    """Numbers of live workers and of other workers' trials; `n_trials` are finished in the end."""
 
     n_workers: int
     n_others: int
@@ -115,7 +120,7 @@ def _simulate(
     crowd: Crowd,
     epoch_seconds: float,
 ) -> tuple[dict[str, Any], Counter[str]]:
-    """Run one number of workers; return its row, and the errors met with how often."""
+    """Run one number of workers; return its row, and how often each error came."""
     n = crowd.n_workers
     n_processes = min(os.cpu_count() or 1, n)
     shared = {
@@ -126,7 +131,7 @@ def _simulate(
     }
     parts = [shared | {"numbers": range(at, n, n_processes)} for at in range(n_processes)]
     with ThreadPoolExecutor(n_processes) as pool, contextlib.ExitStack() as stack:
-        # Making and calling one waits for its process, so from a thread for each.
+        # Making one and calling it waits for its process, so each gets a thread.
         sides = list(pool.map(lambda part: SideProcess(build_workers, part), parts))
         for side in sides:
             stack.enter_context(side)
@@ -138,7 +143,7 @@ def _simulate(
         ):
             shifts: list[Shift] = list(pool.map(lambda side: side(), sides))
     workers = [worker for shift in shifts for worker in shift.workers]
-    refused = [said for shift in shifts for said in shift.refused]
+    refused = [error for shift in shifts for error in shift.refused]
     if not workers:
         raise StorageError(f"No worker could open the storage: {refused[0]}")
     trials = check_finished(study, crowd.n_trials)[crowd.n_others :]
@@ -148,7 +153,7 @@ def _simulate(
     begin, end, slept = all_at_work(workers)
     seconds = end - begin
     used = sum(shift.used.between(begin, end) for shift in shifts)
-    served = server.between(begin, end)
+    server_seconds = server.between(begin, end)
     busy = machine.between(begin, end)
     row = {
         "workers": n,
@@ -159,7 +164,7 @@ def _simulate(
         "percent_training": round(100 * sum(slept) / (seconds * len(workers)), 1),
         **_delays(workers, begin, end),
         "worker_ms_per_epoch": _short(1e3 * used / len(slept)),
-        "server_ms_per_epoch": _short(1e3 * served / len(slept)) if served else "",
+        "server_ms_per_epoch": _short(1e3 * server_seconds / len(slept)) if server_seconds else "",
         "cpu_percent": round(100 * busy / (seconds * (os.cpu_count() or 1)), 1),
         "seconds": round(seconds, 1),
         "errors": errors.total() - len(refused),
@@ -169,13 +174,13 @@ def _simulate(
 
 @contextlib.contextmanager
 def _others_ended(study: optuna.Study, crowd: Crowd) -> Iterator[None]:
-    """End the trials of others once all the rest is done, since workers wait for them."""
+    """End the trials of others once all the rest is done, because workers wait for them."""
     over = threading.Event()
 
     def watch() -> None:
-        reading, since = 0.0, time.perf_counter()
-        # As seldom as a worker that waits, which is nothing beside what those read that work.
-        while crowd.n_others and not over.wait(pause_seconds(reading, time.perf_counter() - since)):
+        reading = 0.0
+        # A twentieth of its time at most: working workers read far more.
+        while crowd.n_others and not over.wait(max(1.0, 20 * reading)):
             begun = time.perf_counter()
             with contextlib.suppress(Exception):  # the next look tries again
                 trials = study.get_trials(deepcopy=False)
@@ -196,8 +201,8 @@ def _others_ended(study: optuna.Study, crowd: Crowd) -> Iterator[None]:
 
 
 def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[float]]:
-    """Return the moments from which and to which all workers had a trial, and what the epochs that
-    ended between them were asked to take.
+    """Return the moments from which and to which all workers had a trial, and the seconds that the
+    epochs that ended between them were meant to take.
 
     Where there is no such time, it is from the first start to the last end.
     """
@@ -214,21 +219,21 @@ def all_at_work(workers: Sequence[WorkerTimes]) -> tuple[float, float, list[floa
 
 
 def _within(taken: Iterable[tuple[float, float]], begin: float, end: float) -> list[float]:
-    """Return the seconds of those (moment, seconds) that lie between two moments."""
+    """Return the seconds of each (moment, seconds) that lies between two moments."""
     return [seconds for moment, seconds in taken if begin <= moment <= end]
 
 
 def _delays(workers: Sequence[WorkerTimes], begin: float, end: float) -> dict[str, float]:
-    """Return the median and the 95th percentile of what workers took between epochs and trials,
-    where that ended between two moments."""
-    found = {}
+    """Return the median and the 95th percentile of the pauses between epochs and between trials
+    that ended between two moments."""
+    columns = {}
     for what in ("epochs", "trials"):
         taken = [one for worker in workers for one in getattr(worker, f"between_{what}")]
         seconds = _within(taken, begin, end)
         median, late = np.quantile(seconds, [0.5, 0.95]) if seconds else (np.nan, np.nan)
-        found[f"ms_between_{what}"] = _short(1e3 * median)
-        found[f"ms_between_{what}_p95"] = _short(1e3 * late)
-    return found
+        columns[f"ms_between_{what}"] = _short(1e3 * median)
+        columns[f"ms_between_{what}_p95"] = _short(1e3 * late)
+    return columns
 
 
 def _short(figure: float) -> float:

@@ -1,0 +1,1 @@
+"""The measurements of bench.py: this package beside what one would use instead."""

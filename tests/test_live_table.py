@@ -14,7 +14,7 @@ from tests.reporting.running import add_epochs, begun_study, finish
 
 def drawn(record: StudyRecord, n_trials: int, budget: str = "") -> str:
     said = io.StringIO()
-    Console(file=said, width=120).print(live_table(record, n_trials, budget))
+    Console(file=said, width=120).print(live_table("small, arm impon", [record], n_trials, budget))
     return said.getvalue()
 
 
@@ -48,12 +48,12 @@ def test_time_left_is_shared_by_the_workers() -> None:
     first = study.ask()
     add_epochs(first, *[0.5] * 3)
     record = finish(study, first, 0.5)
-    assert seconds_left(record, 3) == pytest.approx(2 * 3 * 2)  # two trials of three epochs
+    assert seconds_left([record], 3) == pytest.approx(2 * 3 * 2)  # two trials of three epochs
     running = [study.ask(), study.ask()]
     add_epochs(running[0], 0.5)
-    assert seconds_left(read_study(study), 3) == pytest.approx((2 * 3 - 1) * 2 / 2)
-    assert seconds_left(record, 1) == 0
-    assert seconds_left(read_study(begun_study()), 3) == 0
+    assert seconds_left([read_study(study)], 3) == pytest.approx((2 * 3 - 1) * 2 / 2)
+    assert seconds_left([record], 1) == 0
+    assert seconds_left([read_study(begun_study())], 3) == 0
 
 
 @pytest.mark.parametrize(

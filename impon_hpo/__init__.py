@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from impon_hpo.errors import ImponHpoError
     from impon_hpo.sampling.base import BatchSampler, Draw
-    from impon_hpo.sampling.impon import Impon, ImponLow
-    from impon_hpo.sampling.impon_memory import ImponMemory
-    from impon_hpo.sampling.impon_paced import ImponPaced
     from impon_hpo.sampling.loader import IndexedDataset, LoaderBatchSampler
+    from impon_hpo.sampling.methods.impon import Impon, ImponLow
+    from impon_hpo.sampling.methods.impon_memory import ImponMemory
+    from impon_hpo.sampling.methods.impon_paced import ImponPaced
+    from impon_hpo.sampling.methods.uniform import Uniform
     from impon_hpo.sampling.reference import Reference
     from impon_hpo.sampling.rows import Rows
     from impon_hpo.sampling.table import SAMPLERS, make_sampler
-    from impon_hpo.sampling.uniform import Uniform
     from impon_hpo.training.checkpoint import Checkpoint
     from impon_hpo.training.config import TrainingConfig
     from impon_hpo.training.epoch_result import EpochResult
@@ -33,11 +33,11 @@ _HOMES = {
     "Draw": "sampling.base",
     "EpochResult": "training.epoch_result",
     "ImageData": "training.image_data",
-    "Impon": "sampling.impon",
+    "Impon": "sampling.methods.impon",
     "ImponHpoError": "errors",
-    "ImponLow": "sampling.impon",
-    "ImponMemory": "sampling.impon_memory",
-    "ImponPaced": "sampling.impon_paced",
+    "ImponLow": "sampling.methods.impon",
+    "ImponMemory": "sampling.methods.impon_memory",
+    "ImponPaced": "sampling.methods.impon_paced",
     "IndexedDataset": "sampling.loader",
     "LoaderBatchSampler": "sampling.loader",
     "Objective": "tuning.objective",
@@ -45,7 +45,7 @@ _HOMES = {
     "Rows": "sampling.rows",
     "Splits": "training.splits",
     "TrainingConfig": "training.config",
-    "Uniform": "sampling.uniform",
+    "Uniform": "sampling.methods.uniform",
     "load_splits": "training.splits",
     "make_sampler": "sampling.table",
     "train_epochs": "training.epochs",

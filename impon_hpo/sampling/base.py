@@ -13,7 +13,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.checks import Common, check_literals
-from impon_hpo.sampling.choice import random_order
+from impon_hpo.sampling.draws import random_order
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.state import Stateful

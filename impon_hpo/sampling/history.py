@@ -1,11 +1,13 @@
-"""The loss history: what each row's loss was when it was last trained on, and when that was."""
+"""Histories of losses: the last one of each row, and the last ones of all rows."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.estimator import is_finite
+from impon_hpo.sampling.estimators import is_finite
 from impon_hpo.sampling.state import Stateful
 
 
@@ -49,3 +51,41 @@ class LossHistory(Stateful):
     def filled(self, unseen: float | Tensor) -> Tensor:
         """Return the last losses (n,) float32 with `unseen` for rows never seen."""
         return torch.where(self.seen_at < 0, unseen, self.last)
+
+
+class RecentLosses(Stateful):
+    """The last `size` finite losses, in a ring; filled without waiting for the device.
+
+    Args:
+        size: How many are remembered.
+        device: Where they are kept.
+    """
+
+    _state = ("_losses", "_n_added")
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.size = size
+        # One slot more than are remembered: it takes what is not to be.
+        self._losses = torch.zeros(size + 1, device=device)
+        self._n_added = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, losses: Tensor) -> None:
+        """Take in losses (k,), the last of them as the most recent."""
+        finite = torch.isfinite(losses)
+        number = finite.cumsum(0)
+        # Of more losses than are remembered only the last: no slot may be written twice.
+        remembered = finite & (number > number[-1] - self.size)
+        slots = torch.where(remembered, (self._n_added + number - 1) % self.size, self.size)
+        self._losses[slots] = torch.where(remembered, losses.float(), 0.0)
+        self._n_added = self._n_added + number[-1]
+
+    def percentile(self, losses: Tensor) -> Tensor:
+        """Return the share (k,) float64 of the remembered losses that lie below each of `losses`.
+
+        It is 0 for a loss that is not finite, and 1 for all while nothing is remembered.
+        """
+        slots = torch.arange(self.size, device=self._losses.device)
+        known = torch.where(slots < self._n_added, self._losses[:-1], math.inf)
+        n_below = torch.searchsorted(known.sort().values, losses.float().contiguous())
+        share = n_below / self._n_added.clamp(1, self.size).double()
+        return torch.where(self._n_added > 0, torch.where(torch.isfinite(losses), share, 0.0), 1.0)

@@ -8,28 +8,28 @@ from typing import Any, Unpack
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
-from impon_hpo.sampling.autoassist import AutoAssist
 from impon_hpo.sampling.base import BatchSampler
 from impon_hpo.sampling.checks import Common, check_known, options_of
-from impon_hpo.sampling.class_loss import ClassLoss
-from impon_hpo.sampling.curriculum import Curriculum
-from impon_hpo.sampling.fraction import UniformFraction
-from impon_hpo.sampling.grad_norm import GradNorm
-from impon_hpo.sampling.impon import Impon, ImponLow
-from impon_hpo.sampling.impon_memory import ImponMemory
-from impon_hpo.sampling.impon_paced import ImponPaced
-from impon_hpo.sampling.infobatch import InfoBatch
-from impon_hpo.sampling.loss_rank import LossRank
-from impon_hpo.sampling.lstm_loss import LstmLoss
-from impon_hpo.sampling.p_sgd import CSgd, PSgd
-from impon_hpo.sampling.placebo import Placebo
-from impon_hpo.sampling.prioritized import Prioritized
-from impon_hpo.sampling.proxy_filter import ProxyFilter
-from impon_hpo.sampling.rho_loss import RhoLoss
+from impon_hpo.sampling.methods.autoassist import AutoAssist
+from impon_hpo.sampling.methods.class_loss import ClassLoss
+from impon_hpo.sampling.methods.curriculum import Curriculum
+from impon_hpo.sampling.methods.grad_norm import GradNorm
+from impon_hpo.sampling.methods.impon import Impon, ImponLow
+from impon_hpo.sampling.methods.impon_memory import ImponMemory
+from impon_hpo.sampling.methods.impon_paced import ImponPaced
+from impon_hpo.sampling.methods.infobatch import InfoBatch
+from impon_hpo.sampling.methods.loss_rank import LossRank
+from impon_hpo.sampling.methods.lstm_loss import LstmLoss
+from impon_hpo.sampling.methods.p_sgd import CSgd, PSgd
+from impon_hpo.sampling.methods.placebo import Placebo
+from impon_hpo.sampling.methods.prioritized import Prioritized
+from impon_hpo.sampling.methods.proxy_filter import ProxyFilter
+from impon_hpo.sampling.methods.rho_loss import RhoLoss
+from impon_hpo.sampling.methods.selective_backprop import SelectiveBackprop
+from impon_hpo.sampling.methods.uniform import Uniform
+from impon_hpo.sampling.methods.uniform_fraction import UniformFraction
+from impon_hpo.sampling.methods.upper_bound import UpperBound
 from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.selective_backprop import SelectiveBackprop
-from impon_hpo.sampling.uniform import Uniform
-from impon_hpo.sampling.upper_bound import UpperBound
 
 SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform": Uniform,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from impon_hpo.sampling.base import Draw
-from impon_hpo.sampling.impon import Impon
+from impon_hpo.sampling.methods.impon import Impon
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import make_sampler

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.stream import Stream
+from impon_hpo.sampling.draws import Stream
 from impon_hpo.sampling.table import SAMPLERS, option_types
 from tests.sampling.courses import Course
 from tests.sampling.fake_gpu import GPU, FakeDevice

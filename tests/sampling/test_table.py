@@ -14,7 +14,8 @@ from torch import nn
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Draw, Forward
 from impon_hpo.sampling.checks import Common
-from impon_hpo.sampling.impon import Impon, ImponLow
+from impon_hpo.sampling.methods.impon import Impon, ImponLow
+from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import (
     SAMPLERS,
@@ -23,7 +24,6 @@ from impon_hpo.sampling.table import (
     option_types,
     sampler_class,
 )
-from impon_hpo.sampling.uniform import Uniform
 from tests.sampling.courses import image_rows
 
 every = pytest.mark.parametrize("name", SAMPLERS)

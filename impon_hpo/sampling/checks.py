@@ -1,19 +1,20 @@
-"""The arguments of batch samplers: which there are, and the checks of what is given for them."""
+"""The arguments of batch samplers: which ones there are, and the checks of their values."""
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
-from torch import nn
+from torch import Tensor, nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 
 
 class Common(TypedDict):
-    """What every batch sampler takes beside the rows; `BatchSampler` says what each is."""
+    """What every batch sampler takes besides the rows; `BatchSampler` explains each."""
 
     batch_size: int
     model: nn.Module
@@ -22,11 +23,11 @@ class Common(TypedDict):
 
 
 def options_of(sampler: Any) -> dict[str, Any]:
-    """Return the options that a batch sampler takes beside those of all, with their types."""
+    """Return the options that a batch sampler takes besides those of all, with their types."""
     common = {"self", "rows", *Common.__annotations__}
     try:
         types = get_type_hints(sampler.__init__)
-    except NameError:  # a sampler of the user's that imports its types for a type checker only
+    except NameError:  # a user's sampler that imports its types for a type checker only
         types = {}
     parameters = inspect.signature(sampler.__init__).parameters
     return {
@@ -75,3 +76,14 @@ def check_share(name: str, value: float) -> None:
     """Raise `ConfigError` unless 0 < value ≤ 1."""
     if not 0 < value <= 1:
         raise ConfigError(f"{name} must be above 0 and at most 1, but got {name}={value}.")
+
+
+def describe(thing: Any) -> str:
+    """Return a short text for a tensor, "float32 (60, 3)", or for a dataclass that has tensors."""
+    if isinstance(thing, Tensor):
+        return f"{str(thing.dtype).removeprefix('torch.')} {tuple(thing.shape)}"
+    if not dataclasses.is_dataclass(thing):
+        return repr(thing)
+    fields = [field.name for field in dataclasses.fields(thing)]
+    values = ", ".join(f"{name}={describe(getattr(thing, name))}" for name in fields)
+    return f"{type(thing).__name__}({values})"

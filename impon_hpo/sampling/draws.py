@@ -1,4 +1,4 @@
-"""Draws: from rows and their importances to the rows of a batch, without waiting for the device."""
+"""Draws: choose rows at random, by importance or in shuffled order, without waiting for a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def random_order(n: int, generator: torch.Generator) -> Tensor:
 
 
 def choose_distinct(importance: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Choose k different positions, one after the other, each in proportion to what is left.
+    """Choose k different positions, one after the other, each in proportion to its importance.
 
     Source: the Gumbel-top-k trick (Efraimidis & Spirakis 2006; Kool, van Hoof, Welling 2019): the k
     largest of log importance + Gumbel noise are a sample without replacement.
@@ -31,7 +31,7 @@ def choose_distinct(importance: Tensor, k: int, generator: torch.Generator) -> T
 
 
 def choose_repeatedly(importance: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Choose k positions, each anew in proportion to its importance; they can repeat.
+    """Choose k positions with replacement, each in proportion to its importance.
 
     Args:
         importance: (m,) non-negative, not all 0, any scale.
@@ -55,10 +55,10 @@ def gumbel(like: Tensor, generator: torch.Generator) -> Tensor:
 def resample(scores: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Choose k of m positions with replacement in proportion to `scores`, with weights.
 
-    A position of share g = score / Σ scores gets the weight 1 / (m g), so that the weighted mean
-    over the k chosen is, on average, the plain mean over all m; positions of score 0 are never
-    chosen and count as 0 in it. Scores that are not finite are taken for 0; where none is above 0,
-    all positions are equally likely.
+    With g = score / Σ scores, a position has the weight 1 / (m g). So the weighted mean over the k
+    chosen positions is, on average, the plain mean over all m. Positions of score 0 are never
+    chosen and count as 0 in that mean. Scores that are not finite count as 0. If no score is above
+    0, all positions are equally likely.
 
     Args:
         scores: (m,) non-negative, any scale.
@@ -72,15 +72,15 @@ def resample(scores: Tensor, k: int, generator: torch.Generator) -> tuple[Tensor
     total = scores.sum()
     shares = torch.where(total > 0, scores / total, 1 / len(scores))
     picked = choose_repeatedly(shares, k, generator)
-    # A share of 1e-12 is all but never chosen; the bound keeps its weight within float32.
+    # A share of 1e-12 is almost never chosen; the bound keeps its weight within float32.
     return picked, 1 / (len(scores) * shares[picked].clamp_min(1e-12)).float()
 
 
 def draw_bank(n_rows: int, bank_size: int, generator: torch.Generator) -> Tensor:
-    """Draw `bank_size` different rows out of `n_rows`, each set equally likely.
+    """Draw `bank_size` different rows out of `n_rows`; every set of rows is equally likely.
 
     The cost does not grow with `n_rows`: from a large data set, rows are drawn with repeats and the
-    first different ones kept, in fixed shapes, so that a GPU is never waited for.
+    first different ones are kept. Shapes are fixed, so that the host never waits for a GPU.
 
     Args:
         n_rows: Number of rows to draw from.
@@ -93,8 +93,8 @@ def draw_bank(n_rows: int, bank_size: int, generator: torch.Generator) -> Tensor
     device = generator.device
     if n_rows <= 128 * bank_size:  # few operations
         return torch.randperm(n_rows, generator=generator, device=device)[:bank_size]
-    # Twice as many candidates as wanted, out of at least 128 times as many rows: that over half of
-    # them repeat an earlier one has a probability below 1e-45 even for a bank of one or two.
+    # Twice as many candidates as needed, out of at least 128 times as many rows: the probability
+    # that more than half of them repeat an earlier one is below 1e-45, even for a tiny bank.
     n_candidates = 2 * bank_size + 32
     candidates = torch.randint(n_rows, (n_candidates,), generator=generator, device=device)
     ordered, order = torch.sort(candidates, stable=True)
@@ -104,11 +104,11 @@ def draw_bank(n_rows: int, bank_size: int, generator: torch.Generator) -> Tensor
 
 
 class Stream(Stateful):
-    """Hands out rows without replacement; begins a new order where too few are left.
+    """Hands out rows without replacement; begins a new shuffled order when too few are left.
 
     Args:
         n_rows: Number of rows.
-        generator: Shuffles them; on the device where they are wanted.
+        generator: Shuffles them; on the device where the rows are wanted.
         first: (m,) int64, the rows handed out first; by default all of them, shuffled.
     """
 
@@ -132,7 +132,7 @@ class Stream(Stateful):
         self.position = 0
 
     def has(self, k: int) -> bool:
-        """Return whether k rows are left."""
+        """Return whether at least k rows are left."""
         return self.position + k <= len(self.order)
 
     def take(self, k: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""The loss estimators: small linear models that regress the deep model's losses, and their fit."""
+"""The loss estimators: small linear models that predict the deep model's losses, and their fit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ Init = Literal["uniform", "zeros"]
 
 
 class LinearEstimator(Stateful):
-    """Predict a row's loss from its context vector; learn by SGD on the squared error.
+    """Predicts a row's loss from its context vector; learns by SGD on the squared error.
 
-    Source: Ganapathiraman, Calderon Rodriguez, Joshi (2022): prediction ŷ = a · c + β; one step on
+    Source: Ganapathiraman, Calderon Rodriguez, Joshi (2022). Prediction ŷ = a · c + β. One step on
     the batch mean of (ŷ - l)² with learning rate η is
     a ← a - η · 2/B · Σ (ŷ_i - l_i) c_i,  β ← β - η · 2/B · Σ (ŷ_i - l_i).
-    Rows with a loss or a context that is not finite leave the step unchanged and do not count in B.
+    Rows with a loss or a context that is not finite do not count, in B neither.
 
     Args:
         n_features: Length d of a context vector.
         lr: Learning rate η, positive.
-        init: "uniform" as `torch.nn.Linear` begins (between ±1/√d), or "zeros". The paper does not
-            say; the choice matters, since 1e-6 hardly moves away from where it began.
-        generator: Draws the initial weights; its device is where the estimator lives.
+        init: "uniform" (between ±1/√d, as `torch.nn.Linear`) or "zeros". The paper does not say
+            which. The choice matters, since a learning rate of 1e-6 hardly moves the weights.
+        generator: Draws the initial weights; the estimator lives on its device.
     """
 
     _state = ("weight", "bias")
@@ -52,7 +52,7 @@ class LinearEstimator(Stateful):
             self.bias.uniform_(-bound, bound, generator=self.generator)
 
     def shrink(self, factor: float) -> None:
-        """Forget: draw new initial weights, and keep `factor` (0 … 1) of the old ones beside."""
+        """Forget: mix `factor` (0 … 1) of the weights with 1 - `factor` of new initial ones."""
         weight, bias = self.weight.clone(), self.bias.clone()
         self.reset()
         if factor == 0:  # 0 · nan would be nan
@@ -64,8 +64,8 @@ class LinearEstimator(Stateful):
         """Return the predicted losses (k,) float32 of context vectors (k, d) float32.
 
         Args:
-            context: All of the vectors, or what comes before `shared`.
-            shared: (s,) float32, the last numbers of every vector, where they are all the same.
+            context: The whole vectors, or what comes before `shared`.
+            shared: (s,) float32, the last numbers of every vector, if all vectors share them.
         """
         if shared is None:
             return torch.addmv(self.bias, context, self.weight)
@@ -74,7 +74,7 @@ class LinearEstimator(Stateful):
 
     def update(self, context: Tensor, losses: Tensor) -> None:
         """Take one SGD step on context vectors (B, d) and observed losses (B,)."""
-        # A number that is not finite makes its row's error so, and 0 · nan would be nan again.
+        # If a number of a row is not finite, neither is its error; and 0 · nan would be nan again.
         error = self.predict(context) - losses
         finite = is_finite(error)
         context, error = context.nan_to_num(0.0, 0.0, 0.0), torch.where(finite, error, 0.0)
@@ -89,24 +89,24 @@ def is_finite(values: Tensor) -> Tensor:
 
 
 def finite_rows(values: Tensor) -> Tensor:
-    """Return (k,) bool: which rows of (k, d) hold finite numbers only."""
+    """Return (k,) bool: which rows of (k, d) have finite numbers only."""
     return (values - values).sum(1) == 0
 
 
 class RecursiveLeastSquares(Stateful):
-    """Predict from context vectors by exponentially weighted ridge regression with an intercept.
+    """Predicts from context vectors by exponentially weighted ridge regression with an intercept.
 
-    Source: Haykin, Adaptive Filter Theory (2002), ch. 10, in information form, a batch at a time.
-    With c̃ = (c, 1), after each batch A ← λ A + Σ c̃ c̃ᵀ, v ← λ v + Σ l c̃, and the weights solve
-    (A + R) w = v; R is `ridge` on the diagonal, 0 for the intercept. The ridge is not forgotten, so
-    A + R stays invertible however long nothing new is seen. Rows with a loss or context that is
-    not finite do not count. Cost: d³/3 multiplications a step, so d should not pass some hundreds.
+    It needs no learning rate. Source: Haykin, Adaptive Filter Theory (2002), ch. 10, in information
+    form, one batch at a time. With c̃ = (c, 1), each batch gives A ← λ A + Σ c̃ c̃ᵀ and
+    v ← λ v + Σ l c̃, and the weights solve (A + R) w = v. R is `ridge` on the diagonal, 0 for the
+    intercept. The ridge is not forgotten, so A + R stays invertible. Rows with a loss or a context
+    that is not finite do not count. Cost: d³/3 multiplications a step, so keep d below 500.
 
     Args:
         n_features: Length d of a context vector.
-        forgetting: Factor λ a batch, above 0, at most 1 (1: nothing is forgotten).
-        ridge: Penalty of a weight's square, positive.
-        device: Where it lives.
+        forgetting: Factor λ at each batch, above 0, at most 1 (1: nothing is forgotten).
+        ridge: Penalty on the square of a weight, positive.
+        device: Where the estimator lives.
     """
 
     _state = ("_sums", "weight")
@@ -116,12 +116,12 @@ class RecursiveLeastSquares(Stateful):
     ) -> None:
         self.forgetting = forgetting
         size = n_features + 1
-        # One matrix for A and v, as one product of (c, 1, l) with itself adds a batch to both.
+        # One matrix holds A and v: one product of (c, 1, l) with itself adds a batch to both.
         self._sums = torch.zeros(size + 1, size + 1, dtype=torch.float64, device=device)
         self.moments, self.products = self._sums[:-1, :-1], self._sums[:-1, -1]
         self.weight = torch.zeros(size, dtype=torch.float64, device=device)
         penalty = torch.full((size,), ridge, dtype=torch.float64, device=device)
-        # Almost nothing, and not nothing, so that the first solution exists before any batch.
+        # Not quite 0, so that there is a solution before the first batch.
         penalty[-1] = 1e-9
         self._penalty = torch.diag(penalty)
 
@@ -129,8 +129,8 @@ class RecursiveLeastSquares(Stateful):
         """Return the predicted losses (k,) float32 of context vectors (k, d) float32.
 
         Args:
-            context: All of the vectors, or what comes before `shared`.
-            shared: (s,) float32, the last numbers of every vector, where they are all the same.
+            context: The whole vectors, or what comes before `shared`.
+            shared: (s,) float32, the last numbers of every vector, if all vectors share them.
         """
         weight, intercept = self.weight[:-1], self.weight[-1]
         if shared is not None:
@@ -146,18 +146,18 @@ class RecursiveLeastSquares(Stateful):
         self._solve()
 
     def shrink(self, factor: float) -> None:
-        """Forget at once: what was seen counts `factor` (0 … 1) times what it did."""
+        """Forget at once: multiply the weight of everything seen so far by `factor` (0 … 1)."""
         self._sums *= factor
         self._solve()
 
     def _solve(self) -> None:
-        # The checking variants of these functions wait for the device.
+        # The variants of these functions that check their input wait for the device.
         factor, _ = torch.linalg.cholesky_ex(self.moments + self._penalty)
         self.weight.copy_(torch.cholesky_solve(self.products[:, None], factor)[:, 0])
 
 
 class EstimatorFit(Stateful):
-    """Collects predicted and observed losses of an epoch's batches; computes only when asked."""
+    """How well predicted losses match observed ones in an epoch; computed on request only."""
 
     _state = ("_predicted", "_observed")
 
@@ -177,7 +177,7 @@ class EstimatorFit(Stateful):
     def measures(self) -> dict[str, float]:
         """Return `rank_correlation` (Spearman's, mean over batches) and `r_squared` (whole epoch).
 
-        A measure that is not defined (no batch yet, constant or non-finite values) is nan.
+        A measure that is not defined is nan: no batch yet, constant values, values not finite.
         """
         if not self._predicted:
             return {"rank_correlation": float("nan"), "r_squared": float("nan")}
@@ -194,9 +194,9 @@ class EstimatorFit(Stateful):
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Return Spearman's rank correlation (k,) of each row of two (k, B) tensors; nan if constant.
+    """Return Spearman's rank correlation (k,) of the rows of two (k, B) tensors.
 
-    Ties get the average of their ranks.
+    Ties get the average of their ranks. A row of constant values gives nan.
     """
     ranks = torch.stack([_ranks(first), _ranks(second)])
     ranks = ranks - ranks.mean(dim=2, keepdim=True)

@@ -18,19 +18,19 @@ Features = Callable[[Tensor], Tensor]
 """rows (k,) int64 -> (k, d) float32."""
 
 CHUNK = 4096
-"""Rows prepared at once where all rows are gone through."""
+"""Rows prepared at a time in a pass over all rows."""
 
 SMALL = 2**16
-"""Elements below which copying a tensor beside others costs less than one more kernel."""
+"""Below this number of elements, copying a tensor costs less than launching one more kernel."""
 
 
 def pixel_features(rows: Rows) -> Features:
-    """Flattened normalised pixels: the paper's plain reading."""
+    """Flattened normalised pixels, the plain reading of the paper."""
 
     def pixels(picked: Tensor) -> Tensor:
         read = rows.read(picked)
         if read.dim() == 4 and read.is_contiguous(memory_format=torch.channels_last):
-            read = read.permute(0, 2, 3, 1)  # in the order of memory nothing is copied
+            read = read.permute(0, 2, 3, 1)  # the order of memory, so that nothing is copied
         return read.flatten(1)
 
     return pixels
@@ -85,8 +85,8 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     """Return a function from rows (k,) to features (k, d) float32, and d.
 
     Args:
-        features: "pixels", "pooled", "pca", "module:function", or a function itself; a function
-            gets the prepared inputs (k, ...) float32 of k rows and returns (k, d).
+        features: "pixels", "pooled", "pca", "module:function" or a function. A function takes the
+            prepared inputs (k, ...) float32 of k rows and returns (k, d).
         rows: The training rows.
 
     Raises:
@@ -97,7 +97,7 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     else:
         read = _own_features(features, rows)
 
-    # Two rows: what forgets the rows' dimension cannot hide behind a single one.
+    # Two rows, since a function that drops the dimension of rows may get away with one.
     sample = read(torch.zeros(2, dtype=torch.int64, device=rows.device))
     if sample.dim() != 2 or sample.shape[0] != 2:
         raise ConfigError(
@@ -127,11 +127,11 @@ def _own_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> Fea
 class WeightNorm:
     """Computes ‖w‖_F over the trainable parameters of a model, without waiting for a device.
 
-    The parameters are listed once, since walking through a model takes as long as the norm; what
-    an optimiser or `load_state_dict` writes into them later is seen.
+    The parameters are listed once, since walking through a model takes as long as the norm. The
+    norm follows what an optimiser or `load_state_dict` writes into them later.
 
     Args:
-        model: The model; one without trainable parameters has the norm 0.
+        model: The model. Without trainable parameters the norm is 0.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -144,7 +144,7 @@ class WeightNorm:
         self._rest = [tensor for tensor in trainable if id(tensor) not in beside]
 
     def is_of_the_same(self, other: WeightNorm) -> bool:
-        """Return whether both read the same memory."""
+        """Return whether both norms read the same memory."""
         mine, theirs = ([t.data_ptr() for t in [*n._small, *n._rest]] for n in (self, other))
         return mine == theirs
 
@@ -158,8 +158,8 @@ class WeightNorm:
 
 
 def flat_view(tensor: Tensor) -> Tensor | None:
-    """Return the elements (numel,) in the order of memory, without a copy; None where the tensor's
-    memory has gaps or overlaps."""
+    """Return the elements (numel,) in the order of memory, without a copy, or None if the memory of
+    the tensor has gaps or overlaps."""
     strides = tensor.stride()
     order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
     in_order = tensor.permute(order)

@@ -17,7 +17,7 @@ class LossHistory(Stateful):
     Args:
         n_rows: Number of training rows.
         device: Where it is kept.
-        repeats: Whether a row can stand several times in a batch.
+        repeats: Whether a row can occur several times in a batch.
 
     Attributes:
         last: (n,) float32, 0 for rows never seen.
@@ -32,16 +32,16 @@ class LossHistory(Stateful):
         self.seen_at = torch.full((n_rows,), -1, dtype=torch.int32, device=device)
 
     def update(self, rows: Tensor, losses: Tensor, step: int | Tensor) -> None:
-        """Note the losses (B,) of `rows` (B,) at a step; those that are not finite change nothing.
+        """Keep the losses (B,) of `rows` (B,) at a step; losses that are not finite change nothing.
 
-        A row that stands several times in a batch keeps its highest loss: of several writes to one
-        place a GPU keeps any, of a maximum always the same.
+        A row that occurs several times in a batch keeps its highest loss. (Of several writes to one
+        place a GPU keeps any; their maximum is always the same.)
         """
         losses = losses.to(self.last.dtype)
         before = self.last.index_select(0, rows)
         if self.repeats:
             counted = torch.where(is_finite(losses), losses, -torch.inf)
-            self.last.index_fill_(0, rows, -torch.inf)  # by [] a GPU is waited for
+            self.last.index_fill_(0, rows, -torch.inf)  # [] would wait for a GPU
             losses = self.last.scatter_reduce_(0, rows, counted, "amax")[rows]
         finite = is_finite(losses)
         seen_at = torch.where(finite, step, self.seen_at.index_select(0, rows))
@@ -49,15 +49,15 @@ class LossHistory(Stateful):
         self.seen_at.index_copy_(0, rows, seen_at)
 
     def filled(self, unseen: float | Tensor) -> Tensor:
-        """Return the last losses (n,) float32 with `unseen` for rows never seen."""
+        """Return the last losses (n,) float32, with `unseen` for rows never seen."""
         return torch.where(self.seen_at < 0, unseen, self.last)
 
 
 class RecentLosses(Stateful):
-    """The last `size` finite losses, in a ring; filled without waiting for the device.
+    """The last `size` finite losses in a ring, which is filled without waiting for the device.
 
     Args:
-        size: How many are remembered.
+        size: How many losses are kept.
         device: Where they are kept.
     """
 
@@ -65,24 +65,24 @@ class RecentLosses(Stateful):
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
-        # One slot more than are remembered: it takes what is not to be.
+        # One slot more than are kept: losses that are not kept are written to it.
         self._losses = torch.zeros(size + 1, device=device)
         self._n_added = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, losses: Tensor) -> None:
-        """Take in losses (k,), the last of them as the most recent."""
+        """Add losses (k,); the last of them is the most recent."""
         finite = torch.isfinite(losses)
         number = finite.cumsum(0)
-        # Of more losses than are remembered only the last: no slot may be written twice.
-        remembered = finite & (number > number[-1] - self.size)
-        slots = torch.where(remembered, (self._n_added + number - 1) % self.size, self.size)
-        self._losses[slots] = torch.where(remembered, losses.float(), 0.0)
+        # Only the last `size` of them, so that no slot is written twice.
+        kept = finite & (number > number[-1] - self.size)
+        slots = torch.where(kept, (self._n_added + number - 1) % self.size, self.size)
+        self._losses[slots] = torch.where(kept, losses.float(), 0.0)
         self._n_added = self._n_added + number[-1]
 
     def percentile(self, losses: Tensor) -> Tensor:
-        """Return the share (k,) float64 of the remembered losses that lie below each of `losses`.
+        """Return the share (k,) float64 of the kept losses that are below each of `losses` (k,).
 
-        It is 0 for a loss that is not finite, and 1 for all while nothing is remembered.
+        It is 0 for a loss that is not finite, and 1 for all losses while none are kept.
         """
         slots = torch.arange(self.size, device=self._losses.device)
         known = torch.where(slots < self._n_added, self._losses[:-1], math.inf)

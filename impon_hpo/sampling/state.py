@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.checks import describe
 
 
 class Stateful:
@@ -111,7 +112,7 @@ def _check(value: Any, saved: Any, place: str, *, resize: bool = False) -> None:
             or saved.dim() != value.dim()
             or saved.shape[length] != value.shape[length]
         ):
-            raise _refusal(place, described(value), saved)
+            raise _refusal(place, describe(value), saved)
     elif _kind(value) != _kind(saved):
         raise _refusal(place, f"like {value!r}", saved)
 
@@ -132,13 +133,8 @@ def _check_keys(names: Mapping[str, Any], state: Any, place: str) -> None:
 
 
 def _refusal(place: str, expected: str, saved: Any) -> ConfigError:
-    given = described(saved) if isinstance(saved, Tensor) else f"of type {type(saved).__name__}"
+    given = describe(saved) if isinstance(saved, Tensor) else f"of type {type(saved).__name__}"
     return ConfigError(
         f"{place} in the state must be {expected}, but is {given}. The state is broken or of a "
         "sampler that was made with other arguments."
     )
-
-
-def described(tensor: Tensor) -> str:
-    """Return dtype and shape of a tensor, such as "float32 (60, 3)"."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"

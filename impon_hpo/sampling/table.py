@@ -1,4 +1,14 @@
-"""The table of batch samplers: from a name and options to a batch sampler."""
+"""The table of batch samplers: `SAMPLERS`, by name, and `make_sampler`.
+
+Example:
+    >>> from impon_hpo import SAMPLERS
+    >>> sorted(SAMPLERS)[:4]
+    ['autoassist', 'c-sgd', 'class-loss', 'curriculum']
+    >>> SAMPLERS["uniform"].__name__
+    'Uniform'
+    >>> SAMPLERS["rho-loss"].card.source
+    'Mindermann et al. 2022'
+"""
 
 from __future__ import annotations
 
@@ -57,10 +67,10 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
 
 
 def sampler_class(name: str) -> type[BatchSampler]:
-    """Return the class that a name of the table, or "module:Class", stands for.
+    """Return the class for a name of the table or for "module:Class".
 
     Raises:
-        ConfigError: The name is unknown, or the class is no `BatchSampler`.
+        ConfigError: The name is unknown, or the class is not a `BatchSampler`.
     """
     sampler: Any = find(SAMPLERS, name, "batch sampler")
     if not (inspect.isclass(sampler) and issubclass(sampler, BatchSampler)):
@@ -72,7 +82,7 @@ Placebo.class_of = sampler_class
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """Return the options that a batch sampler takes beside those of all, with their types."""
+    """Return the options that a batch sampler takes besides those of all, with their types."""
     return options_of(sampler_class(name))
 
 
@@ -87,13 +97,24 @@ def make_sampler(
     """Make a batch sampler from its name.
 
     Args:
-        name: A name of `SAMPLERS`, or "module:Class" for one of your own.
+        name: A name in `SAMPLERS`, or "module:Class" for a class of your own.
         rows: The training rows.
-        options: The options of that sampler by name; those not given have their defaults.
-        common: What all samplers take: `batch_size` and `model`; `seed` and `total_steps`, if any.
+        options: Options of that sampler, by name; default: none, so each has its default.
+        common: What all samplers take: `batch_size`, `model`, and if needed `seed` and
+            `total_steps`. `BatchSampler` explains each.
 
     Raises:
         ConfigError: The name or an option is unknown, or an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import Rows, make_sampler
+        >>> rows = Rows(torch.rand(100, 8), torch.arange(100) % 3, n_classes=3)
+        >>> model = torch.nn.Linear(8, 3)
+        >>> make_sampler("uniform", rows, batch_size=4, model=model)
+        Uniform(100 rows, batch_size=4)
+        >>> make_sampler("impon", rows, options={"bank_size": 50}, batch_size=4, model=model)
+        Impon(100 rows, batch_size=4, bank_size=50)
     """
     options = options or {}
     check_options(name, options)

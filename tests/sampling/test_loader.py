@@ -109,5 +109,5 @@ def test_steps_of_an_epoch_can_be_chosen_and_must_be_there() -> None:
 
 def test_scoring_samplers_need_a_forward_function() -> None:
     batches, _ = batches_of("rho-loss")
-    with pytest.raises(ConfigError, match="give forward="):
+    with pytest.raises(ConfigError, match="needs forward="):
         LoaderBatchSampler(batches.sampler)

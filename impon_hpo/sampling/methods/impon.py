@@ -63,6 +63,23 @@ class Impon(BatchSampler):
 
     Raises:
         ConfigError: An argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import cross_entropy
+        >>> from impon_hpo import Impon, Rows
+        >>> inputs, labels = torch.rand(300, 8), torch.arange(300) % 3
+        >>> model = torch.nn.Linear(8, 3)
+        >>> sampler = Impon(Rows(inputs, labels, n_classes=3), batch_size=32, model=model)
+        >>> sampler.start_epoch(1)
+        >>> for _ in range(9):
+        ...     draw = sampler.draw()
+        ...     logits = model(inputs[draw.rows])
+        ...     losses = cross_entropy(logits, labels[draw.rows], reduction="none")
+        ...     # … the step of the optimiser …
+        ...     sampler.observe(draw, losses)
+        >>> sorted(sampler.diagnostics())
+        ['class_balance', 'r_squared', 'rank_correlation', 'share_seen']
     """
 
     card = Card(
@@ -180,7 +197,23 @@ class Impon(BatchSampler):
 
 
 class ImponLow(Impon):
-    """The paper's ablation: train on the rows whose predicted loss is lowest; else as `Impon`."""
+    """The paper's ablation: as `Impon`, but train on the rows whose predicted loss is lowest.
+
+    Args:
+        rows: The training rows.
+        arguments: As for `Impon`.
+
+    Raises:
+        ConfigError: An argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import ImponLow, Rows
+        >>> rows = Rows(torch.rand(300, 8), torch.arange(300) % 3, n_classes=3)
+        >>> sampler = ImponLow(rows, batch_size=32, bank_size=100, model=torch.nn.Linear(8, 3))
+        >>> sampler.draw()
+        Draw(rows=int64 (32,), weights=None, scores=float32 (32,), context=float32 (32, 9))
+    """
 
     card = Card(
         source="Ganapathiraman et al. 2022",

@@ -62,6 +62,18 @@ class ImponMemory(BatchSampler):
 
     Raises:
         ConfigError: An argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import ImponMemory, Reference, Rows
+        >>> labels, probabilities = torch.arange(300) % 3, torch.rand(300, 3).softmax(1)
+        >>> loss = -probabilities[torch.arange(300), labels].log()
+        >>> reference = Reference(loss, probabilities)
+        >>> rows = Rows(torch.rand(300, 8), labels, n_classes=3, reference=reference)
+        >>> model = torch.nn.Linear(8, 3)
+        >>> sampler = ImponMemory(rows, temperature=4.0, batch_size=32, model=model, total_steps=50)
+        >>> sampler.draw()
+        Draw(rows=int64 (32,), weights=None, scores=float32 (32,), context=float32 (32, 17))
     """
 
     card = Card(

@@ -44,6 +44,17 @@ class ImponPaced(BatchSampler):
 
     Raises:
         ConfigError: An argument is out of its range, or `rows` have no reference.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import ImponPaced, Reference, Rows
+        >>> labels, loss = torch.zeros(30, dtype=torch.int64), torch.arange(30.0)
+        >>> reference = Reference(loss, torch.full((30, 2), 0.5))
+        >>> rows = Rows(torch.rand(30, 8), labels, n_classes=2, reference=reference)
+        >>> model = torch.nn.Linear(8, 2)
+        >>> sampler = ImponPaced(rows, easiest=0.2, batch_size=6, model=model, total_steps=50)
+        >>> sorted(sampler.draw().rows.tolist())  # a fifth of the rows is open, the easiest ones
+        [0, 1, 2, 3, 4, 5]
     """
 
     card = Card(

@@ -22,6 +22,17 @@ class Uniform(BatchSampler):
     Args:
         rows: The training rows.
         common: As for every `BatchSampler`.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import Rows, Uniform
+        >>> rows = Rows(torch.rand(6, 8), torch.arange(6) % 3, n_classes=3)
+        >>> sampler = Uniform(rows, batch_size=3, model=torch.nn.Linear(8, 3), seed=0)
+        >>> sampler
+        Uniform(6 rows, batch_size=3)
+        >>> sampler.start_epoch(1)
+        >>> sorted(sampler.draw().rows.tolist() + sampler.draw().rows.tolist())
+        [0, 1, 2, 3, 4, 5]
     """
 
     card = Card(

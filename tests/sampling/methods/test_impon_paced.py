@@ -148,7 +148,7 @@ def test_blind_run_opens_as_many_rows_but_any() -> None:
 
 
 def test_rows_without_a_reference_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ImponPaced.*give Rows a reference"):
+    with pytest.raises(ConfigError, match=r"ImponPaced.*Give Rows a reference"):
         ImponPaced(flat_rows(torch.zeros(N, 1)), batch_size=2, model=MODEL, total_steps=9)
     assert ImponPaced.wants_reference({})
 

@@ -90,7 +90,7 @@ def test_keeping_all_sees_every_row_of_an_epoch() -> None:
 
 
 def test_rows_without_a_reference_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ProxyFilter.*give Rows a reference"):
+    with pytest.raises(ConfigError, match=r"ProxyFilter.*Give Rows a reference"):
         proxy_filter(flat_rows(torch.zeros(4, 1)))
     with pytest.raises(ConfigError, match="reference with a trajectory"):
         proxy_filter(rows_with(None))

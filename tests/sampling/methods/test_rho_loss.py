@@ -96,7 +96,7 @@ def test_draw_without_a_forward_pass_is_refused() -> None:
 
 
 def test_rows_without_a_reference_are_refused_and_wanted() -> None:
-    with pytest.raises(ConfigError, match=r"RhoLoss.*give Rows a reference"):
+    with pytest.raises(ConfigError, match=r"RhoLoss.*Give Rows a reference"):
         RhoLoss(flat_rows(torch.zeros(20, 1)), batch_size=2, model=deep_model())
     assert RhoLoss.wants_reference({})
 

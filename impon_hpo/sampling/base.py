@@ -168,8 +168,8 @@ class BatchSampler(Stateful, ABC):
 
     def __repr__(self) -> str:
         hidden = {"model", "seed", "total_steps"}
-        given = [f"{key}={value!r}" for key, value in self._arguments.items() if key not in hidden]
-        return f"{type(self).__name__}({', '.join([f'{len(self.rows)} rows', *given])})"
+        shown = [f"{key}={value!r}" for key, value in self._arguments.items() if key not in hidden]
+        return f"{type(self).__name__}({', '.join([f'{len(self.rows)} rows', *shown])})"
 
     def start_epoch(self, epoch: int) -> None:
         """Begin epoch `epoch`, counted from 1, and forget the diagnostics of the one before.
@@ -251,9 +251,9 @@ class BatchSampler(Stateful, ABC):
             )
         return self.rows.reference
 
-    def _bank_size(self, given: int | None, *, default: int) -> int:
+    def _bank_size(self, option: int | None, *, default: int) -> int:
         """Return the checked size of a bank; a default is at most the number of rows."""
-        bank_size = min(default, len(self.rows)) if given is None else given
+        bank_size = min(default, len(self.rows)) if option is None else option
         if not self.batch_size <= bank_size <= len(self.rows):
             raise ConfigError(
                 f"bank_size must be between batch_size ({self.batch_size}) and the number of "
@@ -314,7 +314,7 @@ class BatchSampler(Stateful, ABC):
         visits = state.get("visits") if isinstance(state, Mapping) else None
         if isinstance(visits, Tensor) and len(visits) != len(self.rows):
             raise ConfigError(
-                f"The state is of {len(visits)} rows, but there are {len(self.rows)}."
+                f"The state is of {len(visits)} rows, but the sampler has {len(self.rows)}."
             )
         super()._check_state(state, place)
 

@@ -140,8 +140,8 @@ class WeightNorm:
         trainable = [tensor if flat is None else flat for flat, tensor in flats]
         small = [t for t in trainable if t.dim() == 1 and t.numel() < SMALL]
         self._small = [t for t in small if t.device == small[0].device]
-        beside = {id(tensor) for tensor in self._small}
-        self._rest = [tensor for tensor in trainable if id(tensor) not in beside]
+        small_ids = {id(tensor) for tensor in self._small}
+        self._rest = [tensor for tensor in trainable if id(tensor) not in small_ids]
 
     def is_of_the_same(self, other: WeightNorm) -> bool:
         """Return whether both norms read the same memory."""

@@ -15,16 +15,16 @@ from impon_hpo.sampling.checks import describe
 class Stateful:
     """Saves and restores the attributes that a class and its base classes name in `_state`.
 
-    An attribute is a tensor, a plain value, None, a tuple of these, a list of tensors, a random
-    generator, another `Stateful` or a module. In a state it has its name without a leading
-    underscore. Tensors are written in place, since a captured graph may hold their memory.
+    An attribute may be a tensor, a plain value, None, a tuple of these, a list of tensors, a random
+    generator, another `Stateful` or an `nn.Module`. Its key in the state is its name without a
+    leading underscore. Tensors are written in place, since a captured graph may hold their memory.
     """
 
     _state: ClassVar[tuple[str, ...]] = ()
     """The attributes that this class adds to those of its base classes."""
     _replaced: ClassVar[tuple[str, ...]] = ()
-    """Tensors of `_state` that are exchanged and not written to: their length may differ, and
-    others may hold views of them."""
+    """Tensors of `_state` that are replaced, not written in place: their length may differ, and
+    other objects may hold views of them."""
 
     @classmethod
     def _state_names(cls) -> dict[str, str]:
@@ -133,8 +133,8 @@ def _check_keys(names: Mapping[str, Any], state: Any, place: str) -> None:
 
 
 def _refusal(place: str, expected: str, saved: Any) -> ConfigError:
-    given = describe(saved) if isinstance(saved, Tensor) else f"of type {type(saved).__name__}"
+    form = describe(saved) if isinstance(saved, Tensor) else f"of type {type(saved).__name__}"
     return ConfigError(
-        f"{place} in the state must be {expected}, but is {given}. The state is broken or of a "
+        f"{place} in the state must be {expected}, but is {form}. The state is broken or of a "
         "sampler that was made with other arguments."
     )

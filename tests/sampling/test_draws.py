@@ -32,11 +32,11 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def distance(found: Counter[T], expected: dict[T, float]) -> float:
+def distance(result: Counter[T], expected: dict[T, float]) -> float:
     """χ² of counts against probabilities; nothing else may have been found."""
-    assert set(found) <= set(expected)
-    n = found.total()
-    return sum((found[key] - n * p) ** 2 / (n * p) for key, p in expected.items())
+    assert set(result) <= set(expected)
+    n = result.total()
+    return sum((result[key] - n * p) ** 2 / (n * p) for key, p in expected.items())
 
 
 IMPORTANCES = st.lists(st.floats(0, 1e6, width=32), min_size=1, max_size=30)
@@ -60,14 +60,14 @@ def test_distinct_positions_never_repeat_and_zeros_come_last(
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
 def test_first_distinct_position_is_in_proportion_to_importance(scale: float) -> None:
     importance, generator = scale * torch.tensor([1.0, 2.0, 3.0, 4.0]), source()
-    found = Counter(int(choose_distinct(importance, 1, generator)) for _ in range(4000))
+    result = Counter(int(choose_distinct(importance, 1, generator)) for _ in range(4000))
     # 3 degrees of freedom: 0.1 % lie above 16.3.
-    assert distance(found, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}) < 16.3
+    assert distance(result, {0: 0.1, 1: 0.2, 2: 0.3, 3: 0.4}) < 16.3
 
 
 def test_second_distinct_position_is_in_proportion_to_what_is_left() -> None:
     importance, generator = torch.tensor([1.0, 2.0, 3.0]), source(1)
-    found: Counter[tuple[int, ...]] = Counter(
+    result: Counter[tuple[int, ...]] = Counter(
         tuple(choose_distinct(importance, 2, generator).tolist()) for _ in range(6000)
     )
     expected: dict[tuple[int, ...], float] = {
@@ -79,7 +79,7 @@ def test_second_distinct_position_is_in_proportion_to_what_is_left() -> None:
         (0, 1): 1 / 6 * 2 / 5,
     }
     # 5 degrees of freedom: 0.1 % lie above 20.5.
-    assert distance(found, expected) < 20.5
+    assert distance(result, expected) < 20.5
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_repeated_positions_come_in_no_order() -> None:
 
 def test_every_order_is_equally_likely() -> None:
     generator = source(4)
-    found: Counter[tuple[int, ...]] = Counter(
+    result: Counter[tuple[int, ...]] = Counter(
         tuple(random_order(3, generator).tolist()) for _ in range(3000)
     )
     orders: list[tuple[int, ...]] = [
@@ -127,7 +127,7 @@ def test_every_order_is_equally_likely() -> None:
         (2, 0, 1),
         (2, 1, 0),
     ]
-    assert distance(found, dict.fromkeys(orders, 1 / 6)) < 20.5
+    assert distance(result, dict.fromkeys(orders, 1 / 6)) < 20.5
 
 
 def test_noise_is_standard_gumbel() -> None:
@@ -340,9 +340,9 @@ def test_too_few_rows_left_begin_a_new_order() -> None:
 
 
 def test_all_rows_can_be_taken_at_once() -> None:
-    found = take(stream_of(30), 30, 30, 30)
-    assert [sorted(rows) for rows in found] == [list(range(30))] * 3
-    assert found[0] != found[1] != found[2] != found[0]
+    result = take(stream_of(30), 30, 30, 30)
+    assert [sorted(rows) for rows in result] == [list(range(30))] * 3
+    assert result[0] != result[1] != result[2] != result[0]
 
 
 def test_a_new_order_can_be_begun_at_any_time() -> None:
@@ -357,10 +357,10 @@ def test_a_new_order_can_be_begun_at_any_time() -> None:
 
 def test_every_order_of_a_stream_is_equally_likely() -> None:
     stream = stream_of(3)
-    found = Counter(tuple(rows) for rows in take(stream, *[3] * 3000))
-    assert len(found) == 6
+    result = Counter(tuple(rows) for rows in take(stream, *[3] * 3000))
+    assert len(result) == 6
     # 5 degrees of freedom: 0.1 % lie above 20.5.
-    assert sum((count - 500) ** 2 / 500 for count in found.values()) < 20.5
+    assert sum((count - 500) ** 2 / 500 for count in result.values()) < 20.5
 
 
 def test_seed_decides() -> None:

@@ -251,8 +251,8 @@ def regression(batches: list[tuple[Floats, Floats]], forgetting: float, ridge: f
         factor = forgetting ** (age / 2)
         left.append(factor * np.c_[context, np.ones(len(context))])
         right.append(factor * losses)
-    found = np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
-    return np.asarray(found, dtype=np.float64)
+    result = np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
+    return np.asarray(result, dtype=np.float64)
 
 
 def test_everything_is_predicted_as_zero_at_first() -> None:
@@ -404,9 +404,9 @@ def test_rank_correlation_is_that_of_scipy_with_ties_too(
     first, second = torch.randint(n_values, (2, 6, n_rows), generator=source).double()
     first[:, 0], first[:, 1] = -1, n_values  # never constant
     second[:, 1], second[:, 2] = -1, n_values
-    found = rank_correlation(first, second)
+    result = rank_correlation(first, second)
     expected = [spearman(one, other) for one, other in zip(first, second, strict=True)]
-    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+    assert result.tolist() == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -421,8 +421,8 @@ def test_rank_correlation_is_that_of_scipy_with_ties_too(
 def test_rank_correlation_is_the_one_worked_by_hand(
     first: list[float], second: list[float], expected: float
 ) -> None:
-    found = rank_correlation(torch.tensor([first]).double(), torch.tensor([second]).double())
-    assert found.tolist() == pytest.approx([expected])
+    result = rank_correlation(torch.tensor([first]).double(), torch.tensor([second]).double())
+    assert result.tolist() == pytest.approx([expected])
 
 
 def test_rank_correlation_with_a_constant_is_nan() -> None:
@@ -445,23 +445,23 @@ def test_measures_are_those_of_scipy_and_sklearn_over_batches() -> None:
     fit = EstimatorFit()
     for one, other in zip(predicted, observed, strict=True):
         fit.add(one, other)
-    found = fit.measures()
+    result = fit.measures()
     ranks = [spearman(one, other) for one, other in zip(predicted, observed, strict=True)]
-    assert found["rank_correlation"] == pytest.approx(sum(ranks) / 9)
-    assert found["r_squared"] == pytest.approx(r2_score(observed.flatten(), predicted.flatten()))
-    assert 0 < found["r_squared"] < 1
+    assert result["rank_correlation"] == pytest.approx(sum(ranks) / 9)
+    assert result["r_squared"] == pytest.approx(r2_score(observed.flatten(), predicted.flatten()))
+    assert 0 < result["r_squared"] < 1
 
 
 def test_r_squared_is_of_the_whole_epoch_and_can_be_negative() -> None:
     # Observed 1 3 5 7 are off their mean by 20 in all; predictions by 4 · 3² = 36.
-    found = fit_of(([4.0, 6.0], [1.0, 3.0]), ([8.0, 10.0], [5.0, 7.0]))
-    assert found == pytest.approx({"rank_correlation": 1.0, "r_squared": 1 - 36 / 20})
+    result = fit_of(([4.0, 6.0], [1.0, 3.0]), ([8.0, 10.0], [5.0, 7.0]))
+    assert result == pytest.approx({"rank_correlation": 1.0, "r_squared": 1 - 36 / 20})
 
 
 def test_no_batch_is_nan() -> None:
-    found = EstimatorFit().measures()
-    assert list(found) == ["rank_correlation", "r_squared"]
-    assert all(math.isnan(value) for value in found.values())
+    result = EstimatorFit().measures()
+    assert list(result) == ["rank_correlation", "r_squared"]
+    assert all(math.isnan(value) for value in result.values())
 
 
 def test_constant_losses_have_neither() -> None:
@@ -469,14 +469,14 @@ def test_constant_losses_have_neither() -> None:
 
 
 def test_constant_predictions_have_no_rank_correlation() -> None:
-    found = fit_of(([2.0, 2.0], [1.0, 3.0]))
-    assert math.isnan(found["rank_correlation"])
-    assert found["r_squared"] == 0.0
+    result = fit_of(([2.0, 2.0], [1.0, 3.0]))
+    assert math.isnan(result["rank_correlation"])
+    assert result["r_squared"] == 0.0
 
 
 def test_batch_without_a_rank_correlation_does_not_count_in_the_mean() -> None:
-    found = fit_of(([1.0, 2.0], [2.0, 1.0]), ([1.0, 1.0], [2.0, 1.0]))
-    assert found["rank_correlation"] == pytest.approx(-1.0)
+    result = fit_of(([1.0, 2.0], [2.0, 1.0]), ([1.0, 1.0], [2.0, 1.0]))
+    assert result["rank_correlation"] == pytest.approx(-1.0)
 
 
 @pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])

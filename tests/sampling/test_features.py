@@ -65,10 +65,10 @@ def test_pixels_are_the_prepared_inputs_laid_flat() -> None:
 def test_pooled_averages_the_cells_of_a_grid() -> None:
     picture = np.arange(16).reshape(1, 4, 4)
     both = np.concatenate([picture, 10 * picture])
-    found = pooled_features(planes(both, 2 * both), side=2)(torch.tensor([1, 0]))
+    result = pooled_features(planes(both, 2 * both), side=2)(torch.tensor([1, 0]))
     cells = [2.5, 4.5, 10.5, 12.5]
-    assert found[1].tolist() == cells + [10 * cell for cell in cells]
-    assert found[0].tolist() == [2 * cell for cell in cells] + [20 * cell for cell in cells]
+    assert result[1].tolist() == cells + [10 * cell for cell in cells]
+    assert result[0].tolist() == [2 * cell for cell in cells] + [20 * cell for cell in cells]
 
 
 def test_pooled_has_sixteen_cells_a_channel() -> None:
@@ -98,9 +98,9 @@ def decaying(n_rows: int, n_columns: int, seed: int = 0) -> Tensor:
     return points.matmul(turn) + 3
 
 
-def like_up_to_sign(found: Tensor, expected: NDArray[Any]) -> bool:
-    signs = torch.sign((found * torch.tensor(expected)).sum(0))
-    return np.allclose((found * signs).numpy(), expected, atol=2e-3)
+def like_up_to_sign(result: Tensor, expected: NDArray[Any]) -> bool:
+    signs = torch.sign((result * torch.tensor(expected)).sum(0))
+    return np.allclose((result * signs).numpy(), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("n_columns", [6, 40])
@@ -108,11 +108,11 @@ def test_pca_is_that_of_sklearn_up_to_sign(n_columns: int) -> None:
     values = decaying(500, n_columns)
     read, n_features = make_features("pca", flat_rows(values))
     assert n_features == min(32, n_columns)
-    found = read(torch.arange(500))[:, :6]
-    assert found.dtype == torch.float32
+    result = read(torch.arange(500))[:, :6]
+    assert result.dtype == torch.float32
     expected = PCA(n_components=6, svd_solver="full").fit_transform(values.double().numpy())
-    assert like_up_to_sign(found, expected)
-    assert not like_up_to_sign(found.flip(1), expected)
+    assert like_up_to_sign(result, expected)
+    assert not like_up_to_sign(result.flip(1), expected)
 
 
 def test_pca_of_fewer_rows_than_components_has_as_many_as_rows() -> None:
@@ -152,9 +152,9 @@ def test_function_of_the_user_gets_the_prepared_inputs(given: Any) -> None:
     rows = image_rows(12)
     read, n_features = make_features(given, rows)
     assert n_features == 2
-    found = read(SOME)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, row_means(rows.read(SOME)).float())
+    result = read(SOME)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, row_means(rows.read(SOME)).float())
 
 
 @pytest.mark.parametrize("as_name", [True, False])

@@ -22,8 +22,8 @@ def note(history: LossHistory, losses: dict[int, float], step: int) -> None:
     history.update(torch.tensor(list(losses)), torch.tensor(list(losses.values())), step)
 
 
-def assert_last(found: Tensor, expected: list[float]) -> None:
-    torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=0, equal_nan=True)
+def assert_last(result: Tensor, expected: list[float]) -> None:
+    torch.testing.assert_close(result, torch.tensor(expected), rtol=0, atol=0, equal_nan=True)
 
 
 def test_nothing_is_seen_at_first() -> None:

@@ -1,28 +1,30 @@
-"""`autoassist`: rows that a logistic model of pixels and class holds for not yet trivial.
+"""`autoassist`: rows that a logistic model of pixels and class considers not trivial yet.
 
 Source: Zhang, Yu, Dhillon (2019), "AutoAssist: a framework to accelerate training of deep neural
 networks", and its code.
 Rule: the assistant gives a row the probability p = σ(W · x + U[y]) of having a loss above the
-moving mean; a row of the shuffled epoch is kept with probability `base` + (1 - `base`) · p. After
-the step the assistant learns from the rows trained on, with target t = 1[loss > mean]: gradients
-g = p - t summed over the batch, W ← W - η/B · (Σ g x + λ W), U[y] ← U[y] - η/B · Σ (g + λ U[y]),
-η = `estimator_lr`, λ = `weight_decay`. The mean is that of sums of losses and of rows which both
-keep `momentum` = 0.75 a batch, the batch at hand included.
+moving mean. A row of the shuffled epoch is kept with probability `base` + (1 - `base`) · p. After
+the step the assistant learns from the rows of the batch, with the target t = 1[loss > mean] and
+g = p - t: W ← W - η/B · (Σ g x + λ W), U[y] ← U[y] - η/B · Σ (g + λ U[y]), where η is
+`estimator_lr` and λ is `weight_decay`. The mean is a moving sum of losses over a moving sum of
+rows, this batch included; both sums keep `momentum` = 0.75 of themselves at each batch.
 Cost a step: a linear model on the bank; no extra pass through the deep model.
-State: none a row but the order (8 bytes); d + classes floats. Weights: none, so the training loss
-is biased.
-Helps: keeps a floor of `base` under every row, so that none is forgotten. Hurts: a linear model of
-pixels tells little of the loss; what it does learn is mostly the class.
+State: the order, 8 bytes a row, and d + classes floats. Weights: none, so the training loss is
+biased.
+Helps: every row is kept with at least the probability `base`, so that none is forgotten. Hurts: a
+linear model of pixels says little about the loss; it learns mostly the class.
 
 Departures from the source:
-1. Deep model and assistant take turns; there, processes exchange batches and losses that are some
-   steps old, and the assistant skips batches where it is behind.
-2. Of a bank of `bank_size` rows the first B that are kept are the batch; where fewer are kept, the
-   rows that were closest to it fill up. So batches have a fixed size without waiting for the GPU.
-   Rows kept beyond B, and those left over when a bank no longer fits, wait for the next shuffle.
-3. Rows come in shuffled order, as there for ImageNet; the code for small data goes in file order.
-4. The rows of a batch move U at once, not one after the other; pixels are not augmented.
-5. Targets are always by loss; the code can also ask whether the prediction was wrong.
+1. Deep model and assistant take turns. In the source, processes exchange batches and losses that
+   are some steps old, and the assistant skips batches when it is behind.
+2. Of a bank of `bank_size` rows, the first B that are kept are the batch. If fewer are kept, the
+   rows that came closest to being kept fill the batch. So batches have a fixed size, and the host
+   never waits for the GPU. Rows kept beyond B, and those left when a bank no longer fits, wait for
+   the next shuffle.
+3. Rows come in shuffled order, as in the source for ImageNet; its code for small data uses the
+   order of the file.
+4. The rows of a batch change U all at once, not one after the other; pixels are not augmented.
+5. Targets depend on the loss only; the code can also use whether the prediction was wrong.
 """
 
 from __future__ import annotations
@@ -42,16 +44,16 @@ from impon_hpo.sampling.rows import Rows
 
 
 class AutoAssist(BatchSampler):
-    """Train on the rows of a shuffled epoch that an assistant does not hold for trivial.
+    """Train on the rows of a shuffled epoch that an assistant does not consider trivial.
 
     Args:
         rows: The training rows.
-        base: Probability that a row is kept whatever the assistant says, 0 … 1.
-        bank_size: Rows looked at for a batch, from a batch to all training rows; default two
+        base: Least probability that a row is kept, 0 … 1.
+        bank_size: Rows considered for a batch, from a batch to all training rows; default two
             batches.
         estimator_lr: Learning rate of the assistant, positive.
         weight_decay: Squared penalty of the assistant, 0 … 1.
-        momentum: What the moving mean of the loss keeps at each batch, from 0 to below 1.
+        momentum: Share of the moving sums that is kept at each batch, from 0 to below 1.
         common: As for every `BatchSampler`.
 
     Raises:
@@ -63,7 +65,7 @@ class AutoAssist(BatchSampler):
         forward="0",
         state="none",
         weights="none",
-        use="skips rows that a linear assistant holds for trivial",
+        use="skips rows that a linear assistant considers trivial",
     )
     beside_training = True
     _state = ("_fit", "_stream", "_w", "_u", "_sums")
@@ -117,7 +119,7 @@ class AutoAssist(BatchSampler):
         coin = torch.rand(
             keep.shape, dtype=keep.dtype, device=keep.device, generator=self.generator
         )
-        # Kept rows first, as they came; then the others (margin ≤ 0), the closest first.
+        # Kept rows first, in their order; then the others (keep ≤ coin), the closest first.
         as_they_came = torch.arange(len(bank), 0, -1, dtype=keep.dtype, device=keep.device)
         order = torch.where(coin < keep, as_they_came, keep - coin)
         picked = torch.topk(order, self.batch_size).indices
@@ -133,7 +135,7 @@ class AutoAssist(BatchSampler):
         losses = torch.where(finite, losses, 0.0).double()
         n_rows = finite.sum()
         new = torch.stack([losses.sum(), n_rows.double()])
-        # A batch without a finite loss is as if it had not been.
+        # A batch without a finite loss changes nothing.
         moved = self.momentum * self._sums + (1 - self.momentum) * new
         self._sums = torch.where(n_rows > 0, moved, self._sums)
         mean = self._sums[0] / torch.where(self._sums[1] > 0, self._sums[1], 1.0)
@@ -149,6 +151,6 @@ class AutoAssist(BatchSampler):
         self._u = self._u - step * (member @ error + decay * member.sum(1) * self._u)
 
     def diagnostics(self) -> dict[str, float]:
-        # What is predicted is a probability, so only its order can be held against the losses.
+        # The prediction is a probability, so only its order can be compared with the losses.
         fit = {"rank_correlation": self._fit.measures()["rank_correlation"]}
         return super().diagnostics() | fit

@@ -1,24 +1,25 @@
 """`class-loss`: rows by the mean and the spread of the loss in their class.
 
 Source: `PerClassGaussian` in the code of Katharopoulos & Fleuret (2017), idiap/importance-sampling.
-Rule: the loss of each class has a moving mean m and a moving mean square q; every row that is
-trained on moves those of its class, one row after the other: m ← α m + (1 - α) l, q ← α q +
-(1 - α) l², with α = `alpha`. Score of a row = m + √(q - m²) of its class. Of a bank of random rows
-the batch is drawn without replacement in proportion to score + `smoothing` · the bank's mean score.
+Rule: the loss of each class has a moving mean m and a moving mean square q. Every row that is
+trained on changes those of its class, one row after the other: m ← α m + (1 - α) l and
+q ← α q + (1 - α) l², with α = `alpha`. The score of a row is m + √(q - m²) of its class. Of a bank
+of random rows, the batch is drawn without replacement in proportion to the score + `smoothing` ·
+the mean score of the bank.
 Cost a step: a look-up; no extra pass through the deep model. State: none a row, 3 floats a class.
 Weights: none, so the training loss is biased.
-Helps: as the control of every loss estimator, which must predict more than the class to be worth
-its cost; with classes of unequal difficulty. Hurts: within a class it is uniform, and the classes
-that cannot be learnt, noisy ones first, get ever more rows (`class_balance`).
+Helps: as the control for every loss estimator, which must predict more than the class to be worth
+its cost; if classes are not equally difficult. Hurts: within a class it is uniform, and classes
+that cannot be learnt, such as noisy ones, get more and more rows (`class_balance`).
 
 Departures from the source:
-1. Means are corrected for where they began, as Adam's are, and classes never trained on take the
-   highest score of the others; the source begins with m = log(classes) and q = 1 for all, which
-   a class keeps until it is drawn. Before the first batch all score log(classes) here, too.
-2. A bank of 200 different rows, as the paper's, for 2048 with repeats: a bank much larger than the
-   batch would leave little but the worst classes. Rows of a batch differ, as elsewhere here.
-3. No weights; the source hands the choice to any of its weighting policies.
-4. `pick` = "top" and `smoothing` as a share of the mean score (of this bank, not a moving one).
+1. Means are corrected for their initial value, as Adam's are, and classes never trained on have the
+   highest score of the others. The source begins with m = log(classes) and q = 1, which a class
+   keeps until it is drawn. Before the first batch all classes score log(classes) here too.
+2. A bank has 200 different rows, as in the IMPON paper, instead of 2048 with repeats. A bank much
+   larger than the batch would give little but the worst classes. The rows of a batch differ.
+3. There are no weights; the source lets the user choose a weighting policy.
+4. `pick` = "top" is added, and `smoothing` is a share of this bank's mean score, not a moving one.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class ClassLoss(BatchSampler):
     Args:
         rows: The training rows.
         bank_size: Rows of a bank, from a batch to all training rows.
-        alpha: What the moving means keep at each row of a class, from 0 to below 1.
+        alpha: Share of the moving means that is kept at each row of a class, from 0 to below 1.
         smoothing: Share of the mean score that is added to every score, 0 … 100.
         pick: "proportional" draws rows in proportion to their score, "top" takes the highest.
         common: As for every `BatchSampler`.
@@ -57,7 +58,7 @@ class ClassLoss(BatchSampler):
         forward="0",
         state="none",
         weights="none",
-        use="the control of loss estimators: what the class alone tells",
+        use="the control for loss estimators: what the class alone says",
     )
     beside_training = True
     _state = ("_fit", "_moments")
@@ -123,7 +124,7 @@ class ClassLoss(BatchSampler):
         labels = self.rows.labels[draw.rows]
         classes = torch.arange(self.rows.n_classes, device=labels.device)
         member = (labels[:, None] == classes) & finite[:, None]
-        # The source's one step a row, all at once: the j-th last row of a class counts (1 - α) αʲ.
+        # All steps of the source at once: the j-th last row of a class counts (1 - α) αʲ.
         so_far = member.cumsum(0)
         later = (so_far[-1] - so_far).gather(1, labels[:, None])[:, 0].double()
         terms = torch.stack([torch.ones_like(losses), losses, losses.square()])

@@ -1,25 +1,25 @@
 """`grad-norm`: rows in proportion to the norm of their gradient at the last layer, unbiased.
 
 Source: Alain et al. (2015), "Variance reduction in SGD by distributed importance sampling".
-Rule: a bank of random rows is scored by a forward pass; score G = ‖p - y‖₂ · √(‖h‖₂² + 1), the
-exact norm of the row's gradient by weights and bias of the last linear layer, with p the softmax of
-the logits, y the one-hot label and h what goes into that layer (without a bias there is no + 1); to
-every score `smoothing` times the bank's mean is added; g = G / Σ G; the batch is drawn with
-replacement in proportion to g.
+Rule: a bank of random rows is scored by a forward pass. The score is G = ‖p - y‖₂ · √(‖h‖₂² + 1),
+the exact norm of the row's gradient for weights and bias of the last linear layer, with p the
+softmax of the logits, y the one-hot label and h the input of that layer (no + 1 without a bias).
+`smoothing` times the bank's mean score is added to every score. With g = G / Σ G, the batch is
+drawn with replacement in proportion to g.
 Cost a step: a forward pass over the bank, by default 3 B rows. State: none.
 Weights: 1 / (bank size · g), so the gradient is on average the bank's.
-Helps: where few rows have most of the gradient, late in long runs. Hurts: a row of low score gets a
-high weight, which makes steps jumpy at `smoothing` = 0; early on all norms are alike and the
+Helps: if few rows have most of the gradient, late in long runs. Hurts: a row of low score has a
+high weight, which makes steps noisy at `smoothing` = 0; early on all norms are similar and the
 scoring is paid for nothing.
 
 Departures from the source:
-1. The norm is that of the last layer alone, which takes a forward pass; the source's is of all
-   layers, and takes a backward pass.
-2. Scores are of this very step, from a bank; the source's workers score all rows all the time, and
-   the trainer uses scores as old as they happen to be.
-3. The additive constant is in units of the bank's mean score, since norms shrink over a run.
-4. The label is taken as it is, where training smooths labels, too.
-Rows with a norm that is not finite are not drawn as long as others are.
+1. The norm is that of the last layer alone, which takes a forward pass. The source's is that of all
+   layers and takes a backward pass.
+2. Scores are those of this step, of a bank. The source's workers score all rows all the time, and
+   the trainer uses scores of any age.
+3. The additive constant is relative to the bank's mean score, since norms shrink over a run.
+4. The label is used as it is, even if training smooths labels.
+Rows with a norm that is not finite are not drawn if any other norm is finite.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ class GradNorm(BatchSampler):
         layers = [layer for layer in self.model.modules() if isinstance(layer, nn.Linear)]
         if not layers:
             raise ConfigError(
-                "grad-norm takes the gradient at the last nn.Linear of the model, but the model "
-                "has none; `upper-bound` works with any model."
+                "grad-norm needs a model with an nn.Linear as its last layer, but the model has no "
+                "nn.Linear. Use `upper-bound`, which works with any model."
             )
         self._last = layers[-1]
 
@@ -104,10 +104,10 @@ class GradNorm(BatchSampler):
         """
         inputs: list[Tensor] = []
 
-        def note(layer: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            # What a compiler traces it would do again at every later call.
+        def note(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            # A compiler would repeat what it traces at every later call.
             if not torch.compiler.is_compiling():
-                inputs.append([*given, *named.values()][0].detach())
+                inputs.append([*arguments, *named.values()][0].detach())
 
         hook = self._last.register_forward_pre_hook(note, with_kwargs=True)
         try:
@@ -116,17 +116,17 @@ class GradNorm(BatchSampler):
             hook.remove()
         if not inputs:
             raise ConfigError(
-                "grad-norm reads what goes into the last nn.Linear of the model, but that layer "
-                "was not seen to run. The model must not be compiled, and the last "
-                "nn.Linear must be the layer that gives the logits."
+                "grad-norm reads the input of the last nn.Linear of the model, but that layer did "
+                "not run. The model must not be compiled, and its last nn.Linear must give the "
+                "logits."
             )
         entering = torch.cat(inputs).float()
         expected = (len(rows), self._last.in_features)
         if tuple(entering.shape) != expected or logits.shape[1] != self._last.out_features:
             raise ConfigError(
-                "grad-norm needs a model whose last nn.Linear gives the logits, one vector a row: "
-                f"its input must be of shape {expected}, but is {tuple(entering.shape)}; it has "
-                f"{self._last.out_features} outputs, and there are {logits.shape[1]} logits."
+                "grad-norm needs a model whose last nn.Linear gives the logits, one vector a row. "
+                f"Its input must be of shape {expected}, but is {tuple(entering.shape)}; it has "
+                f"{self._last.out_features} outputs, but the model gives {logits.shape[1]} logits."
             )
         squared = entering.square().sum(1) + (0 if self._last.bias is None else 1)
         return logit_gradient_norm(logits, self.rows.labels[rows]) * squared.sqrt()

@@ -7,18 +7,18 @@ the highest (`impon-low`: the lowest) prediction; learn from their observed loss
 at `estimator_lr` = 1e-6; draw new linear weights after every epoch.
 Cost a step: one linear model on the bank and one norm; no extra pass through the deep model.
 State: d + 2 floats and a generator. Weights: none, so the training loss is biased.
-Helps: nobody has shown it to at an equal learning rate (studies/cifar10-cpu measures it).
-Hurts: ‖w‖_F is the same for the whole bank and so cannot change the ranking; at 1e-6 the model
-learns one to three directions of brightness before it is reset; rows with a low score are never
-seen, so the share of rows ever trained on grows slowly (`share_seen`).
+Helps: not shown by anyone at an equal learning rate (studies/cifar10-cpu measures it).
+Hurts: ‖w‖_F is the same for the whole bank and so cannot change the ranking. At 1e-6 the linear
+model learns one to three directions of brightness before it is reset. Rows with a low score are
+never seen, so the share of rows ever trained on grows slowly (`share_seen`).
 
-The paper's open ends, each an option: banks that grow or shrink over the run, no reset or a gradual
-one, rows picked in proportion to the prediction, recursive least squares for SGD.
+What the paper leaves for later is an option each: banks that grow or shrink over the run, no reset
+or a gradual one, rows picked in proportion to the prediction, recursive least squares for SGD.
 
-Departures from the paper, each where it is silent:
-1. The features are not named: flattened normalised pixels, without augmentation.
-2. Nor are the initial linear weights: those of `torch.nn.Linear`.
-3. ‖w‖_F is taken over all trainable parameters, those of batch normalisation included.
+Choices where the paper says nothing:
+1. Features: flattened normalised pixels, without augmentation.
+2. Initial linear weights: those of `torch.nn.Linear`.
+3. ‖w‖_F is that of all trainable parameters, including those of batch normalisation.
 4. The squared error is averaged over the batch, not summed.
 """
 
@@ -46,18 +46,18 @@ class Impon(BatchSampler):
     Args:
         rows: The training rows.
         bank_size: Rows of a bank (N in the paper), from a batch to all training rows.
-        bank_schedule: "constant"; "growing" from a batch to `bank_size` over the run; "shrinking"
-            the other way. The latter two need `total_steps`.
+        bank_schedule: "constant"; "growing", from a batch to `bank_size` over the run; "shrinking",
+            the reverse. The latter two need `total_steps`.
         features: "pixels", "pooled" (averages over a 4 × 4 grid), "pca" (32 components), or a
-            function from prepared inputs (k, ...) to (k, d), also as "module:function".
-        estimator: "sgd", the paper's, or "rls", recursive least squares (features of d < 500).
+            function from prepared inputs (k, ...) to (k, d), or its name as "module:function".
+        estimator: "sgd", as in the paper, or "rls", recursive least squares (for d < 500).
         estimator_lr: Learning rate of "sgd", positive.
         estimator_init: Initial weights of "sgd": "uniform" (as `torch.nn.Linear`) or "zeros".
-        forgetting: Factor a batch of "rls", above 0, at most 1.
+        forgetting: Factor of "rls" at each batch, above 0, at most 1.
         ridge: Ridge penalty of "rls", positive.
-        reset: At each new epoch: "epoch" begins with new weights, "never" keeps them, "decay"
+        reset: At each new epoch "epoch" begins with new weights, "never" keeps them, and "decay"
             halves what was learnt.
-        pick: "top" takes the rows with the highest predictions, "proportional" draws them in
+        pick: "top" takes the rows with the highest predictions; "proportional" draws rows in
             proportion to their prediction.
         common: As for every `BatchSampler`.
 
@@ -138,7 +138,7 @@ class Impon(BatchSampler):
         super().start_epoch(epoch)
         self._fit.clear()
         norm = WeightNorm(self.model)
-        if not norm.is_of_the_same(self._norm):  # parameters were frozen or exchanged
+        if not norm.is_of_the_same(self._norm):  # parameters were frozen or replaced
             self._norm = norm
             self._capture()
         if epoch > 1 and self.reset != "never":
@@ -164,7 +164,7 @@ class Impon(BatchSampler):
 
     def _chosen(self, bank: Tensor, features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the rows (B,) of a batch, their scores (B,) and context vectors (B, d)."""
-        norm = self._norm().to(features)[None]  # of no parameters: a zero on the CPU
+        norm = self._norm().to(features)[None]  # without parameters it is on the CPU
         scores = self.estimator.predict(features, shared=norm)
         picked = self._pick(self._seen(scores))
         rows, scores, chosen = (part.index_select(0, picked) for part in (bank, scores, features))
@@ -181,7 +181,7 @@ class Impon(BatchSampler):
         scores = scores if self._highest else -scores
         if self.pick == "top":
             return torch.topk(scores, self.batch_size).indices
-        # Lowest scores: in proportion to the prediction mirrored within the bank.
+        # For the lowest scores, the predictions are mirrored within the bank.
         importance = scores if self._highest else scores - scores.min() - scores.max()
         return choose_distinct(importance.clamp_min(1e-6), self.batch_size, self.generator)
 

@@ -1,22 +1,23 @@
 """`impon-memory`: the paper's linear loss estimator with a memory across the trials of a study.
 
-Source: this project; the estimator of Ganapathiraman et al. (2022) with the context it deserved,
-the reducible loss of Mindermann et al. (2022) as what it regresses.
-Rule: of a bank taken from shuffled epochs, predict each row's reducible loss (loss under the model
-that is trained - loss of the reference) by recursive least squares from {reference loss and class
-probabilities; label; last seen loss, whether there is one, and its age; progress; products of
-these}; draw the batch without replacement with probability ∝ exp(T · rank / N), rank 0 for the
-lowest of N predictions, N - 1 for the highest. T, the temperature, runs linearly from
-`temperature` to `temperature_end` over the run: below 0 the lowest predictions are favoured, at 0
+Source: this project; the estimator of Ganapathiraman et al. (2022) with a richer context, and the
+reducible loss of Mindermann et al. (2022) as its target.
+Rule: in a bank from shuffled epochs, predict each row's reducible loss (loss under the trained
+model - loss of the reference) by recursive least squares from {reference loss and class
+probabilities; label; last seen loss, whether it exists, and its age; progress; products of these}.
+Draw the batch without replacement with probability ∝ exp(T · rank / N), where rank is 0 for the
+lowest of N predictions and N - 1 for the highest. The temperature T goes linearly from
+`temperature` to `temperature_end` over the run. Below 0 the lowest predictions are favoured, at 0
 (with all rows open) the run is exactly that of `uniform`, and with T → ∞ the batch is the top of
-the bank. Banks come from the rows that the reference found easiest, widening from `easiest` to all
-rows over `pacing`, as in `impon-paced`. A share `explore` of each batch
-comes from the stream whatever its prediction.
-Cost a step: none but a linear model on the bank; the reference is made once a study and charged.
+the bank. Banks come from the rows that are easiest by the reference, widening from `easiest` to all
+rows over `pacing`, as in `impon-paced`. A share `explore` of each batch comes from the stream,
+independent of its prediction.
+Cost a step: a linear model on the bank; the reference is made once for a study and charged.
 State: 28 + 8 · classes bytes a row; (d + 1)² floats, d = 2 · classes + 11. Weights: none.
-Helps: see studies/samplers, which also says where not. Hurts: with a reference of other data.
+Helps: see studies/samplers, which also shows where it does not. Hurts: with a reference of other
+data.
 
-Without a reference it draws as `uniform` or as the paper's `impon`, as told.
+Without a reference it draws as `uniform` or as the paper's `impon`, by `without_reference`.
 """
 
 from __future__ import annotations
@@ -42,22 +43,22 @@ from impon_hpo.sampling.rows import Rows
 
 
 class ImponMemory(BatchSampler):
-    """Train on rows by their predicted reducible loss, from what earlier trials learnt about them.
+    """Train on rows by their predicted reducible loss, with what earlier trials learnt about them.
 
     Args:
         rows: The training rows, with a reference.
         bank_size: Rows of a bank, from a batch to all training rows; default three batches.
-        temperature: T at the beginning; any number, inf for the top of the bank.
-        temperature_end: T at the end; default the same.
-        easiest: Share of the rows, easiest by the reference first, that banks are drawn from at the
-            beginning, above 0, at most 1 (1: all rows, all the time).
-        pacing: Share of the run over which it widens to all rows, above 0, at most 1.
+        temperature: T at the beginning: any number, or inf for the top of the bank.
+        temperature_end: T at the end; default: as at the beginning.
+        easiest: Share of the rows, easiest by the reference, that banks are drawn from at the
+            beginning, above 0, at most 1 (1: always all rows).
+        pacing: Share of the run over which that share widens to 1, above 0, at most 1.
         balance: Whether the open rows have the classes in proportion.
-        target: What is regressed: "reducible" (loss - reference loss) or "loss".
-        explore: Share of a batch taken without looking, 0 … 1.
-        forgetting: Factor a batch of the least squares, above 0, at most 1.
+        target: What is predicted: "reducible" (loss - reference loss) or "loss".
+        explore: Share of a batch that is taken independent of its prediction, 0 … 1.
+        forgetting: Factor of the least squares at each batch, above 0, at most 1.
         ridge: Ridge penalty of the least squares, positive.
-        without_reference: What to do where `rows` have none: "uniform" or "impon".
+        without_reference: What to do if `rows` have no reference: "uniform" or "impon".
         common: As for every `BatchSampler`; `total_steps` is needed.
 
     Raises:
@@ -116,10 +117,10 @@ class ImponMemory(BatchSampler):
             temperatures[0] != temperatures[1] and float("inf") in map(abs, temperatures)
         ):
             raise ConfigError(
-                "temperature and temperature_end must be finite, or both the same infinity, but "
-                f"got {temperatures[0]} and {temperatures[1]}."
+                "temperature and temperature_end must be finite, or the same infinity, but got "
+                f"temperature={temperatures[0]} and temperature_end={temperatures[1]}."
             )
-        _ = self.progress  # refuses to go on without total_steps
+        _ = self.progress  # raises if there is no total_steps
         self.bank_size = self._bank_size(bank_size, default=3 * self.batch_size)
         self.temperatures = temperatures
         self.pacing = Pacing(easiest, pacing)
@@ -130,7 +131,7 @@ class ImponMemory(BatchSampler):
         self._plain: Impon | None = None
         self._fixed: Tensor | None = None
         if rows.reference is not None:
-            self._fixed = self._what_stays(rows)
+            self._fixed = self._fixed_context(rows)
             labels = rows.labels if balance else None
             self._easiest_first = easiest_first(rows.reference.loss, labels)
         elif without_reference == "impon":
@@ -178,7 +179,7 @@ class ImponMemory(BatchSampler):
         return Draw(rows, scores=scores, context=context)
 
     def _now(self) -> Tensor:
-        """Return the steps so far, () int64, as a tensor: a captured function keeps its numbers."""
+        """Return the steps so far, () int64; a captured function would keep a plain number."""
         return torch.full((), self.steps, device=self.rows.device)
 
     def _progress(self, now: Tensor) -> Tensor:
@@ -214,8 +215,8 @@ class ImponMemory(BatchSampler):
         rank.scatter_(0, scores.argsort(stable=True), ascending / len(scores))
         return torch.topk(temperature * rank + gumbel(rank, self.generator), k).indices
 
-    def _what_stays(self, rows: Rows) -> Tensor:
-        """Return (n, 2 · classes + 3) float32: what of the context is the same all the time."""
+    def _fixed_context(self, rows: Rows) -> Tensor:
+        """Return (n, 2 · classes + 3) float32: the part of the context that never changes."""
         reference = self._reference
         p = reference.probabilities
         loss = reference.loss[:, None]
@@ -232,7 +233,7 @@ class ImponMemory(BatchSampler):
         was_seen = seen_at >= 0
         last = self._history.last.index_select(0, rows)
         above = torch.where(was_seen, last - loss, 0.0)
-        # In epochs, so that it means the same for every size of the data and of the batch.
+        # In epochs, so that it does not depend on the sizes of data and batch.
         steps = (now - seen_at) * was_seen
         age = steps * (self.batch_size / len(self.rows))
         seen = was_seen.to(loss)
@@ -253,7 +254,7 @@ class ImponMemory(BatchSampler):
         self._fit.add(draw.scores, target)
 
     def _learnt(self, rows: Tensor, context: Tensor, losses: Tensor, now: Tensor) -> tuple[Tensor]:
-        """Learn from the losses (B,) of rows (B,) and return what was regressed (B,)."""
+        """Learn from the losses (B,) of rows (B,) and return the targets (B,)."""
         target = losses
         if self.target == "reducible":
             target = losses - self._reference.loss.index_select(0, rows)

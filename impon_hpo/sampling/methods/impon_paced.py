@@ -1,13 +1,12 @@
-"""`impon-paced`: the rows that earlier training found easy first, before all of them.
+"""`impon-paced`: first the rows that were easy for earlier training, then all rows.
 
 Source: this project.
 Rule: the reference (what a cheap earlier run learnt about each row) orders the rows of each class
-by its loss.
-The share that is open widens from `easiest` to all rows during the first `pacing` of the run. From
-then on the run is that of `uniform`, or, with `then = "reducible"`, of each bank those rows are
-trained on whose last seen loss exceeds the reference's most.
-Cost a step: none; the reference is made once a study and charged to it. State: 8 bytes a row for
-the order, 8 more for the last losses. Weights: none.
+by its loss. Batches are drawn from the easiest share, which widens from `easiest` to all rows over
+the first `pacing` of the run. From then on the run is that of `uniform`. With `then = "reducible"`
+it trains on those rows of each bank whose last seen loss exceeds the reference's loss most.
+Cost a step: none; the reference is made once for a study and charged to it. State: 8 bytes a row
+for the order, 8 more for the last losses. Weights: none.
 Helps: early accuracy, which is what a pruner sees (studies/samplers). Hurts: a pacing that lasts
 too long; a reference of other data.
 """
@@ -28,16 +27,16 @@ from impon_hpo.sampling.rows import Rows
 
 
 class ImponPaced(BatchSampler):
-    """Train on what earlier training found easy, then on everything.
+    """Train on the rows that were easy for earlier training, then on all rows.
 
     Args:
         rows: The training rows, with a reference.
         easiest: Share of the rows open at the beginning, above 0, at most 1.
         pacing: Share of the run after which all rows are open, above 0, at most 1.
-        shape: "linear", "root" or "step", how the share widens.
+        shape: How the share widens: "linear", "root" or "step".
         balance: Whether the open rows have the classes in proportion.
-        then: "uniform", or "reducible": of each `bank_size` rows the batch with the highest last
-            seen loss minus the reference's; rows never seen count as seen at their reference.
+        then: "uniform", or "reducible": of each bank, the rows with the highest last seen loss
+            minus reference loss. The difference is 0 for rows never seen.
         bank_size: Rows of a bank for "reducible", from a batch to all training rows; default two
             batches.
         common: As for every `BatchSampler`; `total_steps` is needed.
@@ -84,7 +83,7 @@ class ImponPaced(BatchSampler):
         self.pacing = Pacing(easiest, pacing, shape)
         self.then = then
         self.bank_size = self._bank_size(bank_size, default=2 * self.batch_size)
-        _ = self.progress  # refuses to go on without total_steps
+        _ = self.progress  # raises if there is no total_steps
         self._loss = self._reference.loss
         self._easiest_first = easiest_first(self._loss, rows.labels if balance else None)
         self._history = LossHistory(len(rows), rows.device)
@@ -99,7 +98,7 @@ class ImponPaced(BatchSampler):
         if share < 1:
             n_open = max(self.batch_size, round(share * len(self.rows)))
             picked = draw_bank(n_open, self.batch_size, self.generator)
-            # The placebo opens as many rows, but any.
+            # The placebo opens as many rows, at random.
             return Draw(self._stream.order[picked] if self.blind else self._easiest_first[picked])
         if self.then == "uniform":
             return Draw(self._stream.take(self.batch_size))

@@ -1,20 +1,21 @@
-"""`infobatch`: leave out half of the rows that are learnt well, weigh the other half double.
+"""`infobatch`: leave out half of the rows that are learnt well, and double the weight of the rest.
 
 Source: Qin et al. (2024), "InfoBatch: lossless training speed up by unbiased dynamic data pruning".
-Rule: a pass over the data leaves out each row whose last loss is below the mean of the last losses
-with probability `r` = 0.5; those of them that stay are weighted 1 / (1 - r), all others 1, so the
-gradient is on average that of all rows. The last `delta` = 12.5 % of the run trains on all rows.
+Rule: a row is learnt well if its last loss is below the mean of the last losses. A pass over the
+data leaves out each such row with probability `r` = 0.5. Those that stay weigh 1 / (1 - r) and all
+other rows 1, so the gradient is on average that of all rows. The last `delta` = 12.5 % of
+the run trains on all rows.
 Cost a step: none beyond training. State: 20 bytes a row. Weights: 1 or 1 / (1 - r).
 Helps: a pass is shorter, by about a third late in a run. Hurts: short runs, in which few rows are
-learnt well (a user at half the iterations: 75.3 for 78.2 % on CIFAR-100).
+learnt well (a user at half the iterations: 75.3 instead of 78.2 % on CIFAR-100).
 
 Departures from the source:
-1. An epoch here has a fixed number of steps; when a pass is used up within it, the same rows are
-   shuffled again, and left out anew at the next epoch. So time is not saved but spent on more
-   passes; with `epoch_fraction` it is saved.
-2. The last share is a share of the steps, so that it begins on time for any number of epochs; the
-   authors' code never begins it where epochs · delta is no whole number.
-3. Generators of its own; the authors' code reseeds numpy's global one.
+1. An epoch here has a fixed number of steps. When a pass is used up, its rows are shuffled again;
+   rows are next left out when an epoch begins. So the time is not saved but spent on more passes;
+   `epoch_fraction` saves it.
+2. `delta` is a share of the steps, so that the last part begins on time for any number of epochs.
+   In the authors' code it never begins if epochs · delta is not a whole number.
+3. It has a generator of its own; the authors' code sets numpy's global seed.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from impon_hpo.sampling.rows import Rows
 
 
 class InfoBatch(BatchSampler):
-    """Leave out rows that are learnt well at random, and weigh those that stay accordingly.
+    """Leave out rows that are learnt well at random, and weight those that stay accordingly.
 
     Args:
         rows: The training rows.
-        r: Probability to leave out a row that is learnt well, at least 0, below 1.
-        delta: Share of the run at its end that trains on all rows, 0 … 1.
+        r: Probability that a row that is learnt well is left out, at least 0, below 1.
+        delta: Share of the run, at its end, that trains on all rows, 0 … 1.
         common: As for every `BatchSampler`; `total_steps` is needed.
 
     Raises:
@@ -62,7 +63,7 @@ class InfoBatch(BatchSampler):
         if not 0 <= r < 1:
             raise ConfigError(f"r must be at least 0 and below 1, but got r={r}.")
         check_between("delta", delta, 0, 1)
-        _ = self.progress  # refuses to go on without total_steps
+        _ = self.progress  # raises if there is no total_steps
         self.r, self.delta = r, delta
         self._history = LossHistory(len(rows), rows.device)
         self._weights = torch.ones(len(rows), device=rows.device)
@@ -76,7 +77,7 @@ class InfoBatch(BatchSampler):
         self._leave_out()
 
     def _leave_out(self) -> None:
-        """Leave rows out of a fresh order of all; waits for the device, so once an epoch."""
+        """Leave rows out of a new order of all rows. Waits for the device, so once an epoch."""
         order = self._kept.order
         drawn = torch.rand(len(order), device=self.rows.device, generator=self.generator)
         self._weights.fill_(1.0)
@@ -89,14 +90,14 @@ class InfoBatch(BatchSampler):
         learnt = self._seen((seen & (losses < mean)).float()) > 0
         left_out = learnt & (drawn < self.r)
         kept = order[~left_out[order]]
-        if len(kept) < self.batch_size:  # a batch is the least that a pass can have
+        if len(kept) < self.batch_size:  # a pass needs at least one batch
             return
         self._kept.begin(kept)
         self._pruned = True
         self._weights = torch.where(learnt, 1 / (1 - self.r), 1.0)
 
     def _draw(self, forward: Forward | None) -> Draw:
-        if self._pruned and self.progress >= 1 - self.delta:  # be it within an epoch
+        if self._pruned and self.progress >= 1 - self.delta:  # even within an epoch
             self._kept.shuffle()
             self._leave_out()
         if not self._kept.has(self.batch_size):

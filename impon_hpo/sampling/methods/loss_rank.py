@@ -1,17 +1,17 @@
 """`loss-rank`: rows drawn by the rank of their last seen loss.
 
 Source: Loshchilov & Hutter (2015), "Online batch selection for faster training of neural networks".
-Rule: rows are ordered by last seen loss, the highest first; the row of rank r (0 … n - 1) is drawn
+Rule: rows are ordered by last seen loss, the highest first. The row of rank r (0 … n - 1) is drawn
 with probability ∝ s_e^(-r/n), so the first is s_e times as likely as the last. The pressure s_e
 falls exponentially from `s_e0` to `s_end` over the run; at 1 all rows are equally likely.
 Cost a step: none beyond training; a sort once an epoch, and every `recompute` epochs a forward pass
 over all rows. State: 8 bytes a row for losses, 8 for the order. Weights: none.
-Helps: the authors' 5 times on MNIST. Hurts: later comparisons find it behind `uniform` on CIFAR-10
-(Katharopoulos & Fleuret 2018); the hardest rows are often those with wrong labels.
+Helps: 5 times faster on MNIST, according to its authors. Hurts: later comparisons put it behind
+`uniform` on CIFAR-10 (Katharopoulos & Fleuret 2018); the hardest rows often have wrong labels.
 
 Departures from the source:
-1. Ranks and pressure are renewed once an epoch.
-2. Within a batch a row can repeat, since each is drawn by itself (the source draws so, too).
+1. Ranks and pressure are updated once an epoch.
+2. A row can occur twice in a batch, since rows are drawn independently (as in the source).
 3. Rows never seen come first, in random order.
 """
 
@@ -37,11 +37,11 @@ class LossRank(BatchSampler):
 
     Args:
         rows: The training rows.
-        s_e0: Pressure at the beginning: how much likelier the first rank is than the last, at
-            least 1.
+        s_e0: Pressure at the beginning: how many times likelier the first rank is than the last,
+            at least 1.
         s_end: Pressure at the end of the run, at least 1.
         warmup_epochs: Epochs of uniform batches first, at least 0.
-        recompute: Every how many epochs the losses of all rows are computed anew; 0 for never.
+        recompute: Number of epochs after which the losses of all rows are recomputed; 0: never.
         common: As for every `BatchSampler`; `total_steps` is needed unless `s_e0` = `s_end`.
 
     Raises:
@@ -78,7 +78,7 @@ class LossRank(BatchSampler):
                 raise ConfigError(f"{name} must be at least 0, but got {name}={count}.")
         self.s_e0, self.s_end = s_e0, s_end
         if s_e0 != s_end:
-            _ = self.progress  # refuses to go on without total_steps
+            _ = self.progress  # raises if there is no total_steps
         self.warmup_epochs = warmup_epochs
         self.recompute = recompute
         self.needs_forward = recompute > 0
@@ -111,16 +111,16 @@ class LossRank(BatchSampler):
             return Draw(self._stream.take(self.batch_size))
         if self._to_recompute:
             assert forward is not None
-            everyone = torch.arange(len(self.rows), device=self.rows.device)
-            for part in everyone.split(CHUNK):
+            all_rows = torch.arange(len(self.rows), device=self.rows.device)
+            for part in all_rows.split(CHUNK):
                 self._history.update(part, forward(part)[0], self.steps)
             self._to_recompute = False
             self._rank()
         return Draw(self._hardest_first[self._ranks()])
 
     def _ranks(self) -> Tensor:
-        """Draw ranks (B,) by the inverse of the distribution function, in time that does not grow
-        with the number of rows."""
+        """Draw ranks (B,) by the inverse of the distribution function; the cost does not grow with
+        the number of rows."""
         n = len(self.rows)
         u = torch.rand(
             self.batch_size, dtype=torch.float64, device=self.rows.device, generator=self.generator

@@ -2,25 +2,26 @@
 
 Source: Katharopoulos & Fleuret (2017), "Biased importance sampling for deep neural network
 training", and its code; the parent of the paper's batch sampler.
-Rule: of `presample` random rows, predict each one's next loss by two LSTM layers over its last
-`history` losses, joined with an embedding of its class, and a linear layer; score
-s = max(prediction, 1e-6) + `smoothing` · moving mean of the predictions (0.9 kept a step, from 1).
-Draw the batch with replacement in proportion to s. One Adam step on the squared error after each
-batch, from the losses that its rows had before. Weights: with w = Σ s / (N s_i) over the N
-presampled rows, ŵ_i = w_i^k · Σ w s / Σ w^k s over the batch; `k` = 1 is unbiased, 0 weighs all
-rows of a batch alike, and less prefers the highest losses (the paper's choice is ½).
+Rule: for `presample` random rows, predict the next loss of each by two LSTM layers over its last
+`history` losses, joined with an embedding of its class, and a linear layer. The score is
+s = max(prediction, 1e-6) + `smoothing` · moving mean of the predictions (it begins with 1 and keeps
+0.9 at each step). Draw the batch with replacement in proportion to s. After each batch take one
+Adam step on the squared error, from the losses that its rows had before.
+Weights: with w = Σ s / (N s_i) over the N presampled rows, ŵ_i = w_i^k · Σ w s / Σ w^k s over the
+batch. `k` = 1 is unbiased, 0 gives all rows of a batch the same weight, and below 0 the highest
+losses have the largest weights (the paper uses ½).
 Cost a step: the LSTM over `presample` rows; no extra pass through the deep model.
 State: 2 · `history` + 2 bytes a row, and 3 times the LSTM's weights.
-Helps: the first evidence that losses can be predicted without pixels. Hurts: on small models the
-LSTM costs more than it saves; in the first epoch there is no history, so only the class tells.
+Helps: it was the first evidence that losses can be predicted without pixels. Hurts: on small models
+the LSTM costs more than it saves; in the first epoch there is no history, only the class.
 
 Departures from the source:
-1. Rows never trained on have an empty history and leave the LSTM in its initial state; there, each
-   history begins with a loss of 1, and losses of exactly 0 are masked.
-2. Initial weights: PyTorch's uniform ones for the LSTM and the linear layer, Keras' for the
-   embedding (±0.05), and no orthogonal ones.
-3. The presample is without replacement, and at most all rows.
-4. Losses are kept in half precision and cut at ±60000; a row that stands several times in a batch
+1. Rows never trained on have an empty history and leave the LSTM in its initial state. In the
+   source each history begins with a loss of 1, and losses of exactly 0 are masked.
+2. Initial weights are PyTorch's uniform ones for the LSTM and the linear layer, and Keras' for the
+   embedding (±0.05); none are orthogonal.
+3. The presample is drawn without replacement and has at most all rows.
+4. Losses are kept in half precision and cut at ±60000. A row that occurs several times in a batch
    adds one loss, its last, to its history. The regression is never in log space.
 """
 
@@ -42,7 +43,7 @@ from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.state import Stateful
 
 LARGEST = 60000.0
-"""Larger losses count as this one, which half precision can hold."""
+"""Larger losses are cut to this one, which half precision can hold."""
 
 
 class LstmLoss(BatchSampler):
@@ -50,8 +51,8 @@ class LstmLoss(BatchSampler):
 
     Args:
         rows: The training rows.
-        presample: Rows whose loss is predicted at each step, at least a batch; all rows where
-            there are fewer.
+        presample: Rows whose loss is predicted at each step, at least a batch; at most all rows
+            are used.
         history: Losses kept of each row, 1 … 1000.
         embedding: Length of a class's embedding, at least 1.
         hidden: Units of each of the two LSTM layers, at least 1.
@@ -118,7 +119,7 @@ class LstmLoss(BatchSampler):
         self._fit.clear()
 
     def _known(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return past losses (k, h), how many there are (k,), and labels (k,) of rows (k,)."""
+        """Return past losses (k, h), their numbers (k,) and the labels (k,) of rows (k,)."""
         return self._past[rows].float(), self._count[rows].long(), self.rows.labels[rows]
 
     def _draw(self, forward: Forward | None) -> Draw:
@@ -134,7 +135,7 @@ class LstmLoss(BatchSampler):
     def _weights(self, scores: Tensor, picked: Tensor) -> Tensor:
         chosen = scores[picked]
         unbiased = scores.mean() / chosen
-        # w^k over its largest value in the batch, which cancels: no k is too low for it.
+        # Divided by the largest w^k of the batch, which cancels, so that no k overflows.
         power = self.k * unbiased.log()
         power = (power - power.amax()).exp()
         weights = power * (unbiased * chosen).sum() / (power * chosen).sum()
@@ -150,8 +151,8 @@ class LstmLoss(BatchSampler):
         self._remember(draw.rows, past, count, losses)
 
     def _remember(self, rows: Tensor, past: Tensor, count: Tensor, losses: Tensor) -> None:
-        """Append each row's loss to its history, whose oldest loss leaves where it is full."""
-        # Of a row's several losses the last finite one, so that all its copies write the same.
+        """Append each row's loss to its history; a full history loses its oldest loss."""
+        # Of several losses of a row the last finite one, so that all its copies write the same.
         key = 2 * rows + torch.isfinite(losses)
         ordered, order = torch.sort(key, stable=True)
         losses = losses[order[torch.searchsorted(ordered, 2 * rows + 1, right=True) - 1]]
@@ -168,13 +169,13 @@ class LstmLoss(BatchSampler):
 
 
 class Network(nn.Module):
-    """Class and past losses to the next loss; all weights come from `generator`."""
+    """Predicts the next loss from class and past losses; initial weights come from `generator`."""
 
     def __init__(
         self, n_classes: int, *, embedding: int, hidden: int, generator: torch.Generator
     ) -> None:
         super().__init__()
-        # On the meta device there are no weights yet, so none come from the global generator.
+        # On the meta device no weights are drawn yet, so the global generator is not used.
         self.classes = nn.Embedding(n_classes, embedding, device="meta")
         self.lstm = nn.LSTM(1, hidden, num_layers=2, batch_first=True, device="meta")
         self.dense = nn.Linear(hidden + embedding, 1, device="meta")
@@ -189,7 +190,7 @@ class Network(nn.Module):
                 weights.data.uniform_(-bound, bound, generator=generator)
 
     def forward(self, past: Tensor, count: Tensor, labels: Tensor) -> Tensor:
-        """Return predictions (k,) from losses (k, h), of which the first `count` (k,) are there."""
+        """Return predictions (k,) from losses (k, h), of which the first `count` (k,) are valid."""
         outputs, _ = self.lstm(past[:, :, None])
         last = (count - 1).clamp_min(0)[:, None, None].expand(-1, 1, outputs.shape[2])
         state = torch.where(count[:, None] > 0, outputs.gather(1, last)[:, 0], 0.0)
@@ -197,10 +198,10 @@ class Network(nn.Module):
 
 
 class LossEstimator(Stateful):
-    """The network and its Adam (Kingma & Ba 2015), which never waits for the device.
+    """The network and its Adam (Kingma & Ba 2015); it never waits for the device.
 
     Args:
-        network: Predicts losses.
+        network: Predicts the losses.
         lr: Learning rate, positive.
     """
 
@@ -243,7 +244,7 @@ class LossEstimator(Stateful):
 
     @torch.no_grad()
     def _set(self, vector: Tensor) -> None:
-        # In place: cuDNN wants the LSTM's weights to stay together where they are.
+        # In place, since cuDNN keeps the LSTM's weights together in one piece of memory.
         sizes = [weights.numel() for weights in self._weights]
         for weights, values in zip(self._weights, vector.split(sizes), strict=True):
             weights.copy_(values.view_as(weights))

@@ -1,20 +1,21 @@
-"""`p-sgd` and `c-sgd`: pools drawn by the history of the probability given to the true class.
+"""`p-sgd` and `c-sgd`: pools drawn by the past probabilities of the true class.
 
-Source: Chang, Learned-Miller, McCallum (2017), "Active bias"; the form is that of Arazo et al.
-(2021), which the IMPON paper compares with.
+Source: Chang, Learned-Miller, McCallum (2017), "Active bias", in the form of Arazo et al. (2021),
+with which the IMPON paper compares.
 Rule: d_i is the mean of 1 - p(y_i | x_i) over the visits of row i. The score is d_i (`p-sgd`,
 difficulty) or d_i (1 - d_i) (`c-sgd`, closeness to the threshold). At the start of an epoch, and
 whenever a pool is used up, a pool of `budget` · n rows is drawn without replacement with
-probability ∝ score + ε, and its rows are trained on in random order.
-Cost a step: none beyond training; O(n) once a pool. State: 8 bytes a row, 8 more a row of the pool.
-Weights: none. With `budget` = 1 a pool is a permutation of all rows, so both are exactly `uniform`.
-Helps: where labels are clean and data redundant. Hurts: `p-sgd` spends most on wrong labels; under
-a budget neither has been shown to beat a random pool (Arazo et al. 2021).
+probability ∝ score + ε. Its rows are trained on in random order.
+Cost a step: none beyond training; O(n) once a pool. State: 8 bytes a row, 8 more for each row of
+the pool. Weights: none. With `budget` = 1 a pool is a permutation of all rows, so both methods are
+exactly `uniform`.
+Helps: if labels are clean and data redundant. Hurts: `p-sgd` spends most on wrong labels; under a
+budget neither has been shown to beat a random pool (Arazo et al. 2021).
 
 Departures from the sources:
-1. A pool is drawn anew when it is used up within an epoch, so any `epoch_fraction` works.
-2. In `c-sgd`, rows never seen get the highest score; Arazo's code gives them the highest d before
-   the map, which makes them the least likely (`unseen = "arazo"` does the same).
+1. A new pool is drawn when one is used up within an epoch, so any `epoch_fraction` works.
+2. In `c-sgd`, rows never seen have the highest score. Arazo's code gives them the highest d before
+   it computes d (1 - d), which makes them the least likely; `unseen = "arazo"` does the same.
 """
 
 from __future__ import annotations
@@ -33,11 +34,11 @@ from impon_hpo.sampling.rows import Rows
 
 
 class PSgd(BatchSampler):
-    """Train on pools of rows drawn in proportion to how little the true class was believed in.
+    """Train on pools of rows, drawn with a preference for a low probability of the true class.
 
     Args:
         rows: The training rows.
-        budget: Share of the rows in a pool, above 0, at most 1; at least a batch.
+        budget: Share of the rows in a pool, above 0, at most 1, and at least one batch.
         smoothing: ε: "mean", the mean of the scores when the pool is drawn (Arazo), or "constant",
             their mean at the end of the warm-up (Chang).
         warmup_epochs: Epochs of uniform pools of all rows first, at least 0.
@@ -53,7 +54,7 @@ class PSgd(BatchSampler):
         forward="0",
         state="16 bytes",
         weights="none",
-        use="rows whose true class has been believed in little",
+        use="rows whose true class had a low probability",
     )
     beside_training = True
     _closeness: ClassVar[bool] = False
@@ -86,7 +87,7 @@ class PSgd(BatchSampler):
         self.unseen = unseen
         self._doubt = torch.zeros(len(rows), device=rows.device)
         self._n_seen = torch.zeros(len(rows), device=rows.device)
-        self._constant = torch.full((), -1.0, device=rows.device)  # below 0: not fixed yet
+        self._constant = torch.full((), -1.0, device=rows.device)  # below 0: not set yet
         self._warm = warmup_epochs > 0
         self._pool = Stream(len(rows), self.generator, first=self._new_pool())
 
@@ -120,33 +121,33 @@ class PSgd(BatchSampler):
         if self.smoothing == "constant":
             self._constant = torch.where(self._constant < 0, mean, self._constant)
             mean = self._constant
-        # Nobody seen yet: all scores are 0, and every row is as likely as the others.
+        # If no row has been seen, all scores are 0 and all rows are equally likely.
         importance = self._seen((scores + mean).clamp_min(1e-12))
         pool = choose_distinct(importance, self.n_pool, self.generator)
         return pool[random_order(self.n_pool, self.generator)]
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if logits is None:
-            believed = losses.float().neg().exp()
+            probability = losses.float().neg().exp()
         else:
             labels = self.rows.labels[draw.rows]
-            believed = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
-        finite = torch.isfinite(believed) & torch.isfinite(losses)
-        doubt = torch.where(finite, 1 - believed.clamp(0, 1), 0.0)
+            probability = logits.float().softmax(1).gather(1, labels[:, None])[:, 0]
+        finite = torch.isfinite(probability) & torch.isfinite(losses)
+        doubt = torch.where(finite, 1 - probability.clamp(0, 1), 0.0)
         # The rows of a batch are different, so these are plain sums.
         self._doubt.index_add_(0, draw.rows, doubt)
         self._n_seen.index_add_(0, draw.rows, finite.float())
 
 
 class CSgd(PSgd):
-    """Train on pools of rows drawn by d (1 - d): those the model is undecided about."""
+    """Train on pools of rows drawn by d (1 - d), that is rows on which the model is undecided."""
 
     card = Card(
         source="Chang et al. 2017, Arazo et al. 2021",
         forward="0",
         state="16 bytes",
         weights="none",
-        use="rows whose true class is believed in by half",
+        use="rows whose true class had a probability near one half",
     )
     beside_training = True
     _closeness = True

@@ -1,11 +1,13 @@
 """`placebo`: another sampler's whole path, with its scores permuted before the choice.
 
-Source: this project; the control that a clinical trial would ask for.
-Rule: everything that the other sampler does and pays for is done, forward passes, estimators and
-histories included, but its scores are permuted at random among their rows before rows are chosen.
+Source: this project; the control that a clinical trial would need.
+Rule: it does and pays for everything that the other sampler does, including forward passes,
+estimators and histories. But the scores are permuted at random among their rows before rows are
+chosen.
 Cost a step, state, weights: the other sampler's.
-Helps: what a sampler gains over its placebo is due to its scores; what both gain over `uniform` is
-due to what comes with them (fewer different rows, other batches). Hurts: never better than nothing.
+Helps: what a sampler gains over its placebo is due to its scores. What both gain over `uniform` is
+due to what comes with them (fewer different rows, other batches). Hurts: it is a control, not a
+method to train with.
 """
 
 from __future__ import annotations
@@ -26,8 +28,8 @@ class Placebo(BatchSampler):
 
     Args:
         rows: The training rows.
-        of: Name of the other sampler.
-        options: Its options.
+        of: Name of the other sampler, or "module:Class".
+        options: Options of the other sampler.
         common: As for every `BatchSampler`.
 
     Raises:
@@ -39,7 +41,7 @@ class Placebo(BatchSampler):
         forward="the other's",
         state="the other's",
         weights="the other's",
-        use="pays for another sampler's path and permutes its scores",
+        use="does all that another sampler does, with permuted scores",
     )
     class_of: ClassVar[Callable[[str], type[BatchSampler]]]
     """From a name to a batch sampler; set by the table, which imports this file."""

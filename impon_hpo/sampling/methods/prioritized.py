@@ -1,19 +1,19 @@
 """`prioritized`: rows drawn in proportion to a power of their last loss, weighted for the bias.
 
 Source: Schaul, Quan, Antonoglou, Silver (2015), "Prioritized experience replay".
-Rule: P(i) = p_i / Σ p with p_i = (loss_i + `eps`)^`alpha`; rows never seen have the highest
-priority so far. The loss of row i is weighted by (n P(i))^(-β) / max over the batch, and β grows
-linearly from `beta` to 1 over the run.
+Rule: P(i) = p_i / Σ p with p_i = (loss_i + `eps`)^`alpha`. Rows never seen have the highest
+priority so far. The loss of row i is weighted by (n P(i))^(-β), divided by the maximum over the
+batch; β grows linearly from `beta` to 1 over the run.
 Cost a step: none beyond training; priorities are kept in blocks of blocks. State: 8 bytes a row.
 Weights: as above, at most 1.
-Helps: in replay memories, from which it comes. Hurts: on shuffled data sets nobody has shown a
-gain; rows repeat within a batch.
+Helps: in replay memories, for which it was made. Hurts: no gain has been shown on shuffled data
+sets; rows repeat within a batch.
 
 Departures from the source:
-1. Rows never seen follow the highest priority once an epoch, not at every step.
-2. Blocks of up to 256 for its binary tree: the same distribution, fewer and larger operations.
-3. The maximum of the weights is taken over the batch, as its implementations do.
-4. Without `total_steps`, β stays.
+1. Rows never seen get the highest priority once an epoch, not at every step.
+2. Blocks of up to 256 instead of a binary tree: the same distribution, fewer and larger operations.
+3. The maximum of the weights is that of the batch, as in existing implementations.
+4. Without `total_steps`, β does not grow.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Prioritized(BatchSampler):
 
     Args:
         rows: The training rows.
-        alpha: How much the loss matters, 0 (not at all) … 1.
+        alpha: How much the loss counts, from 0 (not at all) to 1.
         beta: How much the bias is corrected at the beginning, 0 … 1; 1 at the end of the run.
         eps: Added to every loss, positive.
-        common: As for every `BatchSampler`; `total_steps` where β is to grow.
+        common: As for every `BatchSampler`; β grows only with `total_steps`.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -71,7 +71,7 @@ class Prioritized(BatchSampler):
         self._beta = beta
         self._priorities = Priorities(len(rows), rows.device)
         self._highest = torch.ones((), dtype=torch.float64, device=rows.device)
-        # The first loss says what "highest so far" is; until then all rows share the first 1.
+        # Rows never seen share a priority of 1 until there is a first loss.
         self._unseen = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
 
     @property
@@ -83,10 +83,9 @@ class Prioritized(BatchSampler):
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        # Rows never seen follow the highest priority once an epoch: to follow it at every step
-        # would cost O(n).
-        everyone = torch.arange(len(self.rows), device=self.rows.device)
-        raised = torch.where(self._unseen, self._highest, self._priorities.of(everyone))
+        # Once an epoch, since raising them at every step would cost O(n).
+        all_rows = torch.arange(len(self.rows), device=self.rows.device)
+        raised = torch.where(self._unseen, self._highest, self._priorities.of(all_rows))
         self._priorities.fill(raised)
 
     def _draw(self, forward: Forward | None) -> Draw:
@@ -102,14 +101,14 @@ class Prioritized(BatchSampler):
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         losses = losses.double()
         finite = torch.isfinite(losses)
-        given = (torch.where(finite, losses, 0.0).clamp_min(0) + self.eps).pow(self.alpha)
+        fresh = (torch.where(finite, losses, 0.0).clamp_min(0) + self.eps).pow(self.alpha)
         before = self._priorities.of(draw.rows)
-        raised = torch.where(finite, given, before)
-        # Rows that repeat agree on the highest of their priorities.
+        raised = torch.where(finite, fresh, before)
+        # Copies of a row agree on the highest of their priorities.
         raised = _highest_of_equal(draw.rows, raised)
         self._priorities.set(draw.rows, raised)
         self._unseen[draw.rows] = self._unseen[draw.rows] & ~_any_of_equal(draw.rows, finite)
-        self._highest = torch.maximum(self._highest, torch.where(finite, given, 0.0).max())
+        self._highest = torch.maximum(self._highest, torch.where(finite, fresh, 0.0).max())
 
 
 def _highest_of_equal(rows: Tensor, values: Tensor) -> Tensor:
@@ -125,16 +124,16 @@ def _any_of_equal(rows: Tensor, flags: Tensor) -> Tensor:
 class Priorities(Stateful):
     """Weights of n rows in blocks, the sums of the blocks in blocks again, and so on.
 
-    A draw looks for the place among the sums of the top, and within one block on every level below;
-    a change recomputes the sums of the blocks it touches from what is in them, so no rounding error
-    ever builds up. Both cost O(B · m) on each of the levels, of which there are two up to m² rows
-    and three up to m³, m = `fanout`, and never wait for the device. 8 bytes a row.
+    A draw searches the sums at the top, then one block on every level below. A change recomputes
+    the sums of its blocks from their contents, so rounding errors never build up. Both cost
+    O(B · m) on each level and never wait for the device. Up to m² rows there are two levels, up to
+    m³ three, with m = `fanout`. 8 bytes a row.
 
     Args:
         n_rows: Number of rows.
         device: Where they are kept.
         initial: The weight that all rows begin with, positive.
-        fanout: Weights of a block, at most, from 2 on.
+        fanout: Largest number of weights in a block, at least 2.
     """
 
     _state = ("_levels", "_top")
@@ -167,7 +166,7 @@ class Priorities(Stateful):
         return self._levels[0].view(-1)[rows]
 
     def set(self, rows: Tensor, weights: Tensor) -> None:
-        """Give rows (k,) the weights (k,), positive; rows that repeat must agree."""
+        """Give rows (k,) the positive weights (k,); copies of a row must have the same weight."""
         places, values = rows, weights.double()
         for level in self._levels:
             level.view(-1)[places] = values
@@ -176,7 +175,7 @@ class Priorities(Stateful):
         self._top[places] = values
 
     def draw(self, k: int, generator: torch.Generator) -> Tensor:
-        """Draw k rows (k,) int64, each anew in proportion to its weight."""
+        """Draw k rows (k,) int64 with replacement, in proportion to their weights."""
         ends = self._top.cumsum(0)
         shape = k, 1 + len(self._levels)
         uniform = torch.rand(shape, dtype=torch.float64, device=ends.device, generator=generator)

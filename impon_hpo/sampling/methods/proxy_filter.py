@@ -1,17 +1,17 @@
-"""`proxy-filter`: the half of each draw that a tiny network found hardest at the same stage.
+"""`proxy-filter`: the half of each draw that was hardest for a tiny network at the same stage.
 
 Source: Jordan, airbench96_faster (2024).
-Rule: a tiny proxy network is trained once on the same data; of `batch_size` / `keep` rows taken
-from shuffled epochs, those with the highest proxy loss at the same share of the run are trained on.
+Rule: a tiny proxy network is trained once on the same data. Of `batch_size` / `keep` rows, taken
+from shuffled epochs, the batch is those with the highest proxy loss at the same share of the run.
 Cost a step: none; the proxy's training is charged to the study once, as its reference.
 State: 4 bytes a row and epoch of the proxy. Weights: none.
 Helps: long runs on clean data near their final accuracy (21 % of the time at 96 % on CIFAR-10).
-Hurts: short runs, where the hardest rows are those that cannot be learnt yet.
+Hurts: short runs, in which the hardest rows are those that cannot be learnt yet.
 
 Departures from the source:
 1. The proxy's losses come from its own run (the reference's trajectory), not from the same
-   augmented batches; so they serve every later trial of a study, whatever its batches.
-2. Ties and stages between two epochs of the proxy are interpolated linearly.
+   augmented batches. So they serve every later trial of a study, with any batches.
+2. Losses between two epochs of the proxy are interpolated linearly.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from impon_hpo.sampling.rows import Rows
 
 
 class ProxyFilter(BatchSampler):
-    """Train on the rows of each draw that the reference found hardest at this stage of its run.
+    """Train on the rows of each draw with the highest losses at this stage of the reference's run.
 
     Args:
         rows: The training rows, with a reference that has a trajectory.
@@ -57,10 +57,12 @@ class ProxyFilter(BatchSampler):
         check_share("keep", keep)
         trajectory = self._reference.trajectory
         if trajectory is None:
-            raise ConfigError("proxy-filter needs a reference with a trajectory (losses by epoch).")
+            raise ConfigError(
+                "proxy-filter needs a reference with a trajectory (losses after each epoch)."
+            )
         self._trajectory: Tensor = trajectory
         self.n_drawn = min(len(rows), math.ceil(self.batch_size / keep - 1e-9))
-        _ = self.progress  # refuses to go on without total_steps
+        _ = self.progress  # raises if there is no total_steps
         self._stream = Stream(len(rows), self.generator)
 
     def start_epoch(self, epoch: int) -> None:

@@ -2,13 +2,13 @@
 
 Source: Mindermann et al. (2022), "Prioritized training on points that are learnable, worth
 learning, and not yet learnt".
-Rule: score = loss of the row under the model that is trained - its loss under a reference that was
-trained on held-out data (the irreducible loss); of a bank of `batch_size` / `ratio` rows taken from
-shuffled epochs, the batch with the highest scores is trained on.
+Rule: score = loss of the row under the trained model - its loss under a reference that was trained
+on held-out data (the irreducible loss). Of a bank of `batch_size` / `ratio` rows, taken from
+shuffled epochs, the rows with the highest scores are the batch.
 Cost a step: a forward pass over the bank (10 batches by default), and the reference once.
 State: 4 bytes a row. Weights: none.
-Helps: fewer steps to an accuracy, above all with noisy labels. Hurts: at equal cost the forward
-passes eat the gain unless scoring is much cheaper than training.
+Helps: reaches an accuracy in fewer steps, above all with noisy labels. Hurts: at equal cost the
+forward passes use up the gain, unless scoring is much cheaper than training.
 
 Departures from the source:
 1. Rows are scored in evaluation mode and without augmentation; the authors score in training mode.
@@ -29,7 +29,7 @@ from impon_hpo.sampling.rows import Rows
 
 
 class RhoLoss(BatchSampler):
-    """Train on the rows whose loss exceeds that of a reference most.
+    """Train on the rows whose loss exceeds the reference's loss most.
 
     Args:
         rows: The training rows, with a reference.
@@ -45,7 +45,7 @@ class RhoLoss(BatchSampler):
         forward="B / ratio",
         state="4 bytes",
         weights="none",
-        use="reducible loss, seen by a forward pass: the ceiling of what a prediction can do",
+        use="reducible loss, seen by a forward pass: the best that a prediction could do",
     )
     beside_training = True
     needs_forward = True
@@ -56,7 +56,7 @@ class RhoLoss(BatchSampler):
         super().__init__(rows, **common)
         check_share("ratio", ratio)
         self.bank_size = min(len(rows), math.ceil(self.batch_size / ratio - 1e-9))
-        _ = self._reference  # refuses to go on without one
+        _ = self._reference  # raises if there is none
         self._stream = Stream(len(rows), self.generator)
 
     def start_epoch(self, epoch: int) -> None:
@@ -67,7 +67,7 @@ class RhoLoss(BatchSampler):
         assert forward is not None
         bank = self._stream.take(self.bank_size)
         losses, _ = forward(bank)
-        # Without this, rows whose loss is no number would always come first.
+        # Else rows whose loss is nan would always come first.
         losses = torch.where(torch.isfinite(losses), losses, -torch.inf)
         scores = losses - self._reference.loss[bank]
         picked = torch.topk(self._seen(scores), self.batch_size).indices

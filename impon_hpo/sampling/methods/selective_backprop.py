@@ -2,25 +2,25 @@
 
 Source: Jiang et al. (2019), "Accelerating deep learning by focusing on the biggest losers", and
 their code, angelajiang/SelectiveBackprop.
-Rule: a bank of rows, next in shuffled epochs, is scored by a forward pass; its losses enter a
-history of the last `history_size` losses; a row of loss l is kept with probability
-(share of the history < l)^`beta`, decided anew for each row. The batch: the kept rows in order of
+Rule: a bank, the next rows of shuffled epochs, is scored by a forward pass. Its losses enter
+a history of the last `history_size` losses. A row of loss l is kept with probability
+(share of the history < l)^`beta`, independent of the others. The batch is the kept rows in order of
 arrival. The first epoch is uniform, without scoring, and fills the history.
 Cost a step: a forward pass over the bank, by default ⌈B · (`beta` + 1)⌉ rows, of which about one in
 `beta` + 1 is kept: half at the default of 1, a quarter at 3, the default of the authors' command
 line (`--prob_pow`). State: `history_size` floats, none a row. Weights: none, so the
 training loss is biased towards rows with a high loss.
-Helps: late in long runs, when most rows are learnt. Hurts: wrong labels have the highest losses; at
-equal cost the scoring has to be earned back, a third of training's for each row scored.
+Helps: late in long runs, when most rows are learnt. Hurts: wrong labels have the highest losses;
+scoring costs a third of training for each row and has to pay for itself.
 
 Departures from the source:
-1. A batch every step: kept rows beyond a batch are let go instead of waiting for the next step, and
-   where fewer are kept those nearest to it follow (largest probability - random number).
-2. The first epoch is the run's, however many steps it has; the source's is the first n rows. A
-   sampler that is never told an epoch stays in the first. The history then holds losses of
+1. There is a batch at every step. Kept rows beyond a batch are dropped instead of waiting for the
+   next step. If fewer are kept, the closest rows follow (largest probability - random number).
+2. The first epoch is that of the run, of any number of steps; the source's is the first n rows.
+   Without `start_epoch` the sampler stays in the first epoch. Its history then has losses of
    training (augmented, in training mode), not of a forward pass in evaluation mode.
-3. Losses that are not finite do not enter the history; their rows count as of the lowest rank.
-4. Scores of earlier epochs are never used again (the authors' `stale` variant).
+3. Losses that are not finite do not enter the history; their rows have the lowest rank.
+4. Scores of earlier epochs are never reused (the authors' `stale` variant).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ from impon_hpo.sampling.rows import Rows
 
 
 class SelectiveBackprop(BatchSampler):
-    """Train on scored rows that are kept by chance, the likelier the higher their loss ranks.
+    """Train on scored rows that are kept at random, with higher losses more likely.
 
     Args:
         rows: The training rows.
         beta: Power of the percentile, at least 0 (0: every row is kept).
-        history_size: Losses that the percentile is taken of, at least 1.
+        history_size: Number of losses for the percentile, at least 1.
         bank_size: Rows scored a step, from a batch to all training rows; by default
             ⌈`batch_size` · (`beta` + 1)⌉, of which a batch is kept on average.
         common: As for every `BatchSampler`.
@@ -59,7 +59,7 @@ class SelectiveBackprop(BatchSampler):
         forward="B · (beta + 1); 0 in the first epoch",
         state="none",
         weights="none",
-        use="rows kept by the rank of their loss, seen by a forward pass",
+        use="rows kept at random by the rank of their loss, seen by a forward pass",
     )
     beside_training = True
     needs_forward = True
@@ -118,6 +118,6 @@ class SelectiveBackprop(BatchSampler):
             self._history.add(losses)
 
     def diagnostics(self) -> dict[str, float]:
-        """Add `share_accepted`: kept by chance of the rows scored this epoch, nan if none was."""
+        """Add `share_accepted`: the share of rows scored in this epoch that were kept, or nan."""
         share = float(self._n_accepted) / self._n_scored if self._n_scored else math.nan
         return super().diagnostics() | {"share_accepted": share}

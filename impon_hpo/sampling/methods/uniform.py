@@ -1,9 +1,10 @@
 """`uniform`: shuffled epochs, the control that every other batch sampler has to beat.
 
-Rule: at the start of an epoch all rows are shuffled; batches are taken in that order. An epoch of
-fewer steps than n / B trains on a fresh random share of the rows; one of more steps shuffles again.
+Rule: at the start of an epoch all rows are shuffled, and batches are taken in that order. An epoch
+of fewer than n / B steps trains on a fresh random share of the rows; a longer one shuffles again.
 Cost a step: none beyond training. State: the order, 8 bytes a row. Weights: none.
-Helps: always there, hard to beat. Hurts: spends as much on rows long learnt as on any other.
+Helps: needs nothing and is hard to beat. Hurts: trains as often on rows learnt long ago as on
+others.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from impon_hpo.sampling.rows import Rows
 
 
 class Uniform(BatchSampler):
-    """Draw every row equally often: batches of a shuffled epoch, without replacement.
+    """Train on every row equally often: batches of a shuffled epoch, without replacement.
 
     Args:
         rows: The training rows.

@@ -1,13 +1,13 @@
-"""`uniform-fraction`: a fresh random fraction of the rows each epoch; the control of methods that
+"""`uniform-fraction`: a fresh random fraction of the rows each epoch; the control for methods that
 train on fewer rows.
 
 Source: RS2, Okanovic et al. (2024), "Repeated random sampling for minimizing the time-to-accuracy
 of learning"; "unif-SGD" of Arazo et al. (2021).
-Rule: at the start of an epoch `fraction` · n rows are drawn without replacement; only they are
-trained on during the epoch, shuffled, and shuffled again where the epoch has more steps.
-Cost a step: none beyond training. State: the pool, 8 bytes a row of it. Weights: none.
-Helps: with `epoch_fraction` equal to `fraction` it trains on each of its rows once: what any method
-that trains on a fraction has to beat. Hurts: an epoch of more steps repeats the same rows.
+Rule: at the start of an epoch a pool of `fraction` · n rows is drawn without replacement. The epoch
+trains on the pool only, in random order, and shuffles it again whenever it is used up.
+Cost a step: none beyond training. State: the pool, 8 bytes for each of its rows. Weights: none.
+Helps: with `epoch_fraction` equal to `fraction`, each row of the pool is trained on once. Every
+method that trains on a fraction has to beat that. Hurts: a longer epoch repeats the same rows.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from impon_hpo.sampling.rows import Rows
 
 
 class UniformFraction(BatchSampler):
-    """Train on a random fraction of the rows, another one each epoch.
+    """Train on a random fraction of the rows, a new one each epoch.
 
     Args:
         rows: The training rows.
-        fraction: Share of the rows, above 0, at most 1; at least a batch of rows.
+        fraction: Share of the rows, above 0, at most 1, and at least one batch.
         common: As for every `BatchSampler`.
 
     Raises:

@@ -1,28 +1,30 @@
-"""`upper-bound`: rows in proportion to a bound of their gradient norm, once that is worth its cost.
+"""`upper-bound`: rows in proportion to a bound of their gradient norm, once it is worth its cost.
 
 Source: Katharopoulos & Fleuret (2018), "Not all samples are created equal: deep learning with
 importance sampling", and their code, idiap/importance-sampling.
 Rule: `presample` = B rows are drawn uniformly and scored by a forward pass, G = ‖p - y‖₂ with p the
-softmax of the logits and y the one-hot label; g = G / Σ G; the batch of b rows is drawn from them
-with replacement in proportion to g. This is done only while τ > `tau_th`, with
-1/τ = √(1 - Σ (g - 1/B)² / Σ g²), which is τ = √(B Σ g²): how many times larger a uniform batch of
+softmax of the logits and y the one-hot label. With g = G / Σ G, the batch of b rows is drawn from
+them with replacement in proportion to g. This is done only while τ > `tau_th`, with
+1/τ = √(1 - Σ (g - 1/B)² / Σ g²), that is τ = √(B Σ g²): how many times larger a uniform batch of
 the same variance would be. Else batches are uniform. τ is a moving average, τ ← `tau_momentum` τ +
-(1 - `tau_momentum`) τ', of the presample's τ' while scores are in use, else of the batch's, which
-the training step gives for free. By default `tau_th` = (B + 3 b) / (3 b): 2 at B = 3 b.
+(1 - `tau_momentum`) τ'. τ' is that of the presample while scores are in use, else that of the
+batch, which the training step gives for free. The default of `tau_th` is (B + 3 b) / (3 b), which
+is 2 at B = 3 b.
 Cost a step: a forward pass over `presample` rows, by default 3 b, while scores are in use, else
 none. State: τ; the order of the uniform batches, 8 bytes a row.
 Weights: 1 / (B g) while scores are in use, so the gradient is unbiased; else none.
 Helps: late in long runs; until then it costs nothing. Hurts: short runs may end before it begins,
-since early on all gradients are alike (`tau` close to 1, `importance_on` = 0).
+since early on all gradients are similar (`tau` near 1, `importance_on` = 0).
 
 Departures from the source:
-1. Whether scores are used is decided once an epoch, at its start, since asking at every step would
-   make the host wait for the GPU at every step. Without `start_epoch` batches stay uniform.
-2. τ begins at 1, the least it can be, not at 0.
+1. Whether scores are used is decided once an epoch, at its start, since the host would have to wait
+   for the GPU to decide it at every step. Without `start_epoch` batches stay uniform.
+2. τ begins at 1, its least value, not at 0.
 3. Uniform batches are those of shuffled epochs; the source draws them with replacement.
-4. While scores are not in use τ' comes from logits of training: augmented, in training mode.
-5. The label is taken as it is, where training smooths labels, too.
-Rows with a score that is not finite are not drawn as long as others are, nor do they count for τ.
+4. While scores are not in use, τ' comes from logits of training: augmented, in training mode.
+5. The label is used as it is, even if training smooths labels.
+Rows with a score that is not finite are not drawn if any other score is finite, and do not count
+for τ.
 """
 
 from __future__ import annotations
@@ -44,11 +46,11 @@ class UpperBound(BatchSampler):
 
     Args:
         rows: The training rows.
-        presample: Rows scored a step (B in the paper), at least a batch, drawn with replacement;
-            by default three batches.
-        tau_th: Scores are used in epochs at whose start τ is above it, positive; below 1 always.
-            By default (presample + 3 · batch_size) / (3 · batch_size).
-        tau_momentum: What the moving average of τ keeps at each step, 0 … 1.
+        presample: Rows scored at each step (B in the paper), at least a batch, drawn with
+            replacement; default three batches.
+        tau_th: Scores are used in an epoch if τ is above this at its start; positive; below 1 they
+            are always used. Default (presample + 3 · batch_size) / (3 · batch_size).
+        tau_momentum: Share of the moving average of τ that is kept at each step, 0 … 1.
         common: As for every `BatchSampler`.
 
     Raises:
@@ -122,7 +124,7 @@ class UpperBound(BatchSampler):
         self._tau = torch.where(finite.any(), moved, self._tau)
 
     def diagnostics(self) -> dict[str, float]:
-        """Add `tau` as it is now, and `importance_on`: 1 if this epoch's batches use scores."""
+        """Add `tau`, as it is now, and `importance_on`: 1 if this epoch's batches use scores."""
         return super().diagnostics() | {
             "tau": float(self._tau),
             "importance_on": float(self.importance_on),
@@ -132,8 +134,8 @@ class UpperBound(BatchSampler):
 def logit_gradient_norm(logits: Tensor, labels: Tensor) -> Tensor:
     """Return ‖softmax(logits) - onehot(labels)‖₂ of each row.
 
-    It is 0 where all probability is on the label and at most √2. At the label, 1 - p is summed from
-    the other classes, so that rows learnt almost perfectly keep their differences.
+    It is 0 if all probability is on the label, and at most √2. For the label, 1 - p is summed from
+    the other classes, so that rows learnt almost perfectly still differ.
 
     Args:
         logits: (k, n_classes) of any float type.
@@ -150,8 +152,8 @@ def logit_gradient_norm(logits: Tensor, labels: Tensor) -> Tensor:
 def variance_ratio(scores: Tensor) -> Tensor:
     """Return τ (float64, one value) of non-negative scores (m,): √(m Σ g²) with g = scores / Σ.
 
-    It is 1 where all scores are equal (0 included), and √m where one has it all. Scores that are
-    not finite do not count.
+    It is 1 if all scores are equal (also if all are 0), and √m if only one is above 0. Scores that
+    are not finite do not count.
     """
     finite = torch.isfinite(scores)
     scores = torch.where(finite, scores, 0.0).double()

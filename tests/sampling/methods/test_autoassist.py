@@ -173,14 +173,14 @@ def test_default_bank_is_two_batches_or_all_rows() -> None:
 
 def test_initial_weights_are_small_and_of_the_seed() -> None:
     rows = Rows(torch.zeros(4, 4000), torch.arange(4) % 2, 2)
-    found = [
+    result = [
         AutoAssist(rows, batch_size=2, model=deep_model(), seed=seed).state_dict()["w"]
         for seed in (1, 1, 2)
     ]
-    assert float(found[0].std()) == pytest.approx(0.001, rel=0.1)
-    assert float(found[0].mean()) == pytest.approx(0, abs=1e-4)
-    assert torch.equal(found[0], found[1])
-    assert not torch.equal(found[0], found[2])
+    assert float(result[0].std()) == pytest.approx(0.001, rel=0.1)
+    assert float(result[0].mean()) == pytest.approx(0, abs=1e-4)
+    assert torch.equal(result[0], result[1])
+    assert not torch.equal(result[0], result[2])
 
 
 def test_assistant_learns_which_class_is_hard() -> None:

@@ -43,14 +43,14 @@ def curriculum(rows: Rows | None = None, *, blind: bool = False, **given: Any) -
 
 def drawn_at(n_steps: int, n_seeds: int = 100, **given: Any) -> list[Counter[int]]:
     """Count the rows drawn at each step over many seeds."""
-    found: list[Counter[int]] = [Counter() for _ in range(n_steps)]
+    result: list[Counter[int]] = [Counter() for _ in range(n_steps)]
     for seed in range(n_seeds):
         sampler = curriculum(seed=seed, **given)
-        for counts in found:
+        for counts in result:
             batch = sampler.draw().rows.tolist()
             assert len(set(batch)) == len(batch)
             counts.update(batch)
-    return found
+    return result
 
 
 def minus(inputs: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ def test_difficulty_can_be_a_function_of_the_prepared_inputs(
     plain = flat_rows(torch.arange(float(N))[:, None])
     assert set(drawn_at(1, rows=plain, difficulty=difficulty)[0]) == {16, 17, 18, 19}
     prepared = replace(plain, prepare=lambda inputs: (inputs - 12).abs())
-    found = drawn_at(1, rows=prepared, difficulty=difficulty)[0]
-    assert set(found) == {0, 1, 2, 3}  # the farthest from 12: 12, 11, 10, 9
+    result = drawn_at(1, rows=prepared, difficulty=difficulty)[0]
+    assert set(result) == {0, 1, 2, 3}  # the farthest from 12: 12, 11, 10, 9
 
 
 def test_many_rows_are_read_in_parts() -> None:
@@ -155,7 +155,7 @@ def test_reference_is_wanted_unless_there_is_a_function() -> None:
 def test_function_needs_no_reference_but_its_absence_is_told() -> None:
     rows = flat_rows(torch.zeros(N, 1))
     assert len(curriculum(rows, difficulty=minus).draw().rows) == 2
-    with pytest.raises(ConfigError, match="give Rows a reference, or a function"):
+    with pytest.raises(ConfigError, match="Give Rows a reference, or a function"):
         curriculum(rows)
 
 
@@ -169,9 +169,9 @@ def with_nan(inputs: Tensor) -> Tensor:
         (lambda inputs: inputs, r"return a tensor \(rows,\)"),
         (lambda inputs: inputs.sum(), r"return a tensor \(rows,\)"),
         (lambda inputs: inputs[:, 0].tolist(), r"return a tensor \(rows,\)"),
-        (lambda inputs: inputs[1:, 0], r"one finite number a row \(20\).*\(19,\)"),
-        (with_nan, r"one finite number a row \(20\)"),
-        (lambda inputs: inputs[:, 0] / 0, r"one finite number a row \(20\)"),
+        (lambda inputs: inputs[1:, 0], r"one finite number for each of the 20 rows.*\(19,\)"),
+        (with_nan, r"one finite number for each of the 20 rows"),
+        (lambda inputs: inputs[:, 0] / 0, r"one finite number for each of the 20 rows"),
         (7, "'reference' or a function, but got 7"),
         (f"{__name__}:N", "'reference' or a function"),
         (f"{__name__}:mins", "Did you mean 'minus'"),

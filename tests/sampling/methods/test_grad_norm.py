@@ -67,8 +67,8 @@ def test_norms_are_those_of_autograd(bias: bool) -> None:
     last = nn.Linear(6, 4, bias=bias)
     model = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), last)
     picked = torch.tensor([7, 0, 3, 3, 11])
-    found = sampler_of(rows, model).gradient_norms(picked, forward_of(rows, model))
-    for row, norm in zip(picked.tolist(), found.tolist(), strict=True):
+    result = sampler_of(rows, model).gradient_norms(picked, forward_of(rows, model))
+    for row, norm in zip(picked.tolist(), result.tolist(), strict=True):
         one = torch.tensor([row])
         loss = cross_entropy(model(rows.read(one)), rows.labels[one])
         gradients = torch.autograd.grad(loss, list(last.parameters()))
@@ -184,7 +184,7 @@ def test_layer_called_by_name_is_seen() -> None:
 
 def test_model_without_a_linear_layer_is_refused() -> None:
     model = nn.Sequential(nn.Conv1d(1, 2, 1), nn.Flatten())
-    with pytest.raises(ConfigError, match=r"last nn\.Linear of the model, but the model has none"):
+    with pytest.raises(ConfigError, match=r"as its last layer, but the model has no nn\.Linear"):
         sampler_of(flat_rows(torch.zeros(4, 1)), model)
 
 

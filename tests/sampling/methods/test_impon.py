@@ -90,16 +90,16 @@ def test_last_of_the_context_is_the_norm_of_the_trainable_weights() -> None:
         trained = [p.detach() for p in model.parameters() if p.requires_grad]
         return math.sqrt(sum(float(p.double().square().sum()) for p in trained))
 
-    found = []
+    result = []
     for factor in (1.0, 3.0, 0.1):
         with torch.no_grad():
             first.weight.mul_(factor)
         context = field(sampler.draw().context)
         assert context.shape == (8, 3)
         assert context[:, -1].tolist() == pytest.approx([norm()] * 8, rel=1e-5)
-        found.append(norm())
-    assert len(set(found)) == 3
-    assert max(found) < 100
+        result.append(norm())
+    assert len(set(result)) == 3
+    assert max(result) < 100
 
 
 def test_norm_alone_cannot_rank() -> None:
@@ -129,16 +129,16 @@ def test_estimator_is_new_in_each_epoch_but_the_first(init: str) -> None:
     set_weights(sampler, [1.0, 2.0, 3.0], 4.0)
     sampler.start_epoch(1)
     assert weights(sampler) == [1.0, 2.0, 3.0]
-    found = []
+    result = []
     for epoch in (2, 3):
         sampler.observe(sampler.draw(), torch.full((8,), 5.0))
         learnt = weights(sampler)
         sampler.start_epoch(epoch)
-        found.append(weights(sampler))
-        assert max(map(abs, found[-1])) <= 1 / math.sqrt(3)
-        assert learnt != found[-1]
-    assert (found == [[0.0] * 3] * 2) is (init == "zeros")
-    assert init == "zeros" or (found[0] != found[1] and at_first not in found)
+        result.append(weights(sampler))
+        assert max(map(abs, result[-1])) <= 1 / math.sqrt(3)
+        assert learnt != result[-1]
+    assert (result == [[0.0] * 3] * 2) is (init == "zeros")
+    assert init == "zeros" or (result[0] != result[1] and at_first not in result)
 
 
 def test_diagnostics_are_of_the_predictions_at_the_draw_and_of_this_epoch() -> None:
@@ -166,12 +166,12 @@ def test_diagnostics_are_of_the_predictions_at_the_draw_and_of_this_epoch() -> N
 
 
 def test_losses_of_half_and_double_precision_are_learnt_from() -> None:
-    found = []
+    result = []
     for dtype in (torch.float32, torch.float64, torch.float16):
         sampler = impon(estimator_lr=0.1)
         sampler.observe(sampler.draw(), torch.full((8,), 2.5, dtype=dtype))
-        found.append(weights(sampler))
-    assert found[0] == found[1] == found[2] != weights(impon())
+        result.append(weights(sampler))
+    assert result[0] == result[1] == result[2] != weights(impon())
 
 
 def test_foreign_draw_is_refused() -> None:

@@ -143,10 +143,10 @@ def test_rows_are_picked_by_the_rank_of_their_prediction(sign: int, expected: li
     # T / N = ln 2: each rank is twice as likely as the one below, by however much it differs.
     given: dict[str, Any] = {"temperature": sign * 3 * math.log(2), "batch_size": 1, "bank_size": 3}
     sampler = memory([1.0, 0.99, 50.0], by_reference=True, **given)
-    found = Counter(int(sampler.draw().rows) for _ in range(2000))
+    result = Counter(int(sampler.draw().rows) for _ in range(2000))
     # 2 degrees of freedom: 0.1 % lie above 13.8.
     wanted = [2000 * p for p in expected]
-    assert sum((found[row] - n) ** 2 / n for row, n in enumerate(wanted)) < 13.8
+    assert sum((result[row] - n) ** 2 / n for row, n in enumerate(wanted)) < 13.8
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_target_is_the_loss_above_the_reference_or_the_loss(
 
 def test_temperature_runs_linearly() -> None:
     sampler = memory(SPREAD, temperature=2.0, temperature_end=-2.0, total_steps=4)
-    found = []
+    result = []
     for _ in range(6):
-        found.append(sampler.temperature)
+        result.append(sampler.temperature)
         sampler.draw()
-    assert found == pytest.approx([2, 1, 0, -1, -2, -2])
+    assert result == pytest.approx([2, 1, 0, -1, -2, -2])
     assert memory(SPREAD, temperature=-1.5).temperature == -1.5
     assert memory(SPREAD, temperature=math.inf, temperature_end=math.inf).temperature == math.inf
 
@@ -182,13 +182,13 @@ def test_temperature_runs_linearly() -> None:
 def test_banks_are_drawn_from_the_easiest_rows_at_first() -> None:
     loss = [float((row - 5) % 20) for row in range(20)]  # row 5 is the easiest
     given: dict[str, Any] = {"easiest": 0.2, "pacing": 0.2, "bank_size": 3, "explore": 0.5}
-    found: list[set[int]] = [set(), set(), set()]
+    result: list[set[int]] = [set(), set(), set()]
     for seed in range(100):
         sampler = memory(loss, seed=seed, **given)
-        for seen in found:
+        for seen in result:
             seen.update(sampler.draw().rows.tolist())
-    assert [sorted(seen) for seen in found[:2]] == [[5, 6, 7, 8], [*range(5, 17)]]
-    assert found[2] == set(range(20))
+    assert [sorted(seen) for seen in result[:2]] == [[5, 6, 7, 8], [*range(5, 17)]]
+    assert result[2] == set(range(20))
     blind = [memory(loss, seed=at, blind=True, **given).draw().rows.tolist() for at in range(100)]
     assert {row for batch in blind for row in batch} == set(range(20))
 
@@ -227,10 +227,14 @@ def test_reference_is_always_wanted() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "complaint"),
     [
-        ("temperature", math.nan, "must be finite, or both the same infinity, but got nan and nan"),
-        ("temperature_end", math.nan, r"got 3\.0 and nan"),
-        ("temperature_end", math.inf, r"got 3\.0 and inf"),
-        ("temperature_end", -math.inf, r"got 3\.0 and -inf"),
+        (
+            "temperature",
+            math.nan,
+            "must be finite, or the same infinity, but got temperature=nan",
+        ),
+        ("temperature_end", math.nan, r"got temperature=3\.0 and temperature_end=nan"),
+        ("temperature_end", math.inf, r"got temperature=3\.0 and temperature_end=inf"),
+        ("temperature_end", -math.inf, r"got temperature=3\.0 and temperature_end=-inf"),
         ("explore", -0.1, r"explore must be between 0 and 1, but got explore=-0\.1"),
         ("explore", 1.1, r"explore=1\.1"),
         ("explore", math.nan, "explore=nan"),
@@ -252,7 +256,7 @@ def test_option_out_of_its_range_is_refused(option: str, value: Any, complaint: 
 
 @pytest.mark.parametrize("pair", [(math.inf, -math.inf), (math.inf, 0.0), (-math.inf, 1.0)])
 def test_infinity_with_another_end_is_refused(pair: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match=f"got {pair[0]} and {pair[1]}"):
+    with pytest.raises(ConfigError, match=f"={pair[0]} and temperature_end={pair[1]}"):
         memory(SPREAD, temperature=pair[0], temperature_end=pair[1])
 
 

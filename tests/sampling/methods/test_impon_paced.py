@@ -64,14 +64,14 @@ def tell(sampler: ImponPaced, losses: dict[int, float]) -> None:
 def test_easiest_rows_are_open_as_worked_by_hand(
     given: dict[str, Any], expected: list[int]
 ) -> None:
-    found: list[Counter[int]] = [Counter() for _ in expected]
+    result: list[Counter[int]] = [Counter() for _ in expected]
     for seed in range(100):
         sampler = paced(seed=seed, **given)
-        for counts in found:
+        for counts in result:
             batch = sampler.draw().rows.tolist()
             assert len(set(batch)) == 2
             counts.update(batch)
-    for counts, n_open in zip(found, expected, strict=True):
+    for counts, n_open in zip(result, expected, strict=True):
         assert set(counts) == set(EASIEST[:n_open])
 
 

@@ -44,12 +44,12 @@ def frequencies(one: LossRank, n_draws: int = 3000) -> Tensor:
 def test_first_rank_is_s_e_times_as_likely_as_the_last() -> None:
     one = sampler(s_e0=50.0, s_end=50.0)
     know(one, torch.arange(N).float())  # row 19 has the highest loss
-    found = frequencies(one).flip(0)
+    result = frequencies(one).flip(0)
     ranks = torch.arange(N, dtype=torch.float64)
     expected = 50.0 ** (-ranks / N)
     expected /= expected.sum()
     assert float(expected[0] / expected[-1]) == pytest.approx(50 ** (19 / 20))
-    torch.testing.assert_close(found, expected.float(), atol=0.012, rtol=0.0)
+    torch.testing.assert_close(result, expected.float(), atol=0.012, rtol=0.0)
 
 
 def test_pressure_of_one_is_uniform() -> None:
@@ -79,10 +79,10 @@ def test_rows_never_seen_rank_first() -> None:
 
 
 def test_losses_of_all_rows_are_recomputed_when_asked() -> None:
-    asked: list[Tensor] = []
+    scored: list[Tensor] = []
 
     def forward(rows: Tensor) -> tuple[Tensor, Tensor]:
-        asked.append(rows)
+        scored.append(rows)
         return -rows.float(), torch.zeros(len(rows), 2)
 
     one = sampler(recompute=2, warmup_epochs=1, s_e0=1e6, s_end=1e6)
@@ -91,7 +91,7 @@ def test_losses_of_all_rows_are_recomputed_when_asked() -> None:
         one.start_epoch(epoch)
         for _ in range(3):
             one.draw(forward)
-        assert sum(map(len, asked)) == (0 if epoch < 3 else N), epoch
+        assert sum(map(len, scored)) == (0 if epoch < 3 else N), epoch
     assert one.state_dict()["hardest_first"].tolist() == list(range(N))
 
 

@@ -102,13 +102,13 @@ def test_weights_are_those_worked_by_hand(k: float) -> None:
         draw = sampler.draw()
         scores, weights = field(draw.scores).tolist(), field(draw.weights).tolist()
         low, high = sorted(scores)
-        found = dict(zip(scores, weights, strict=True))
+        result = dict(zip(scores, weights, strict=True))
         expected = {
             1.0: (2 / low, 2 / high),
             0.5: HALF[low, high],
             0.0: (4 / (low + high), 4 / (low + high)),
         }[k]
-        assert (found[low], found[high]) == pytest.approx(expected, rel=1e-5)
+        assert (result[low], result[high]) == pytest.approx(expected, rel=1e-5)
         seen.add((low, high))
     assert seen == set(HALF)
 

@@ -90,12 +90,12 @@ def test_picks_are_independent_of_the_scores(name: str) -> None:
     seeing = visits(sampler, 20)
     assert seeing[TOP].tolist() == [20] * BATCH
     assert int(seeing.sum()) == 20 * BATCH
-    found = visits(blinded, 500)
+    result = visits(blinded, 500)
     # Each of 40 rows in a tenth of 500 batches: 50 ± 6.7, and 4 rows together 200 ± 13.
-    assert float(found[TOP].sum()) == pytest.approx(200, abs=52)
-    assert float(found[BOTTOM].sum()) == pytest.approx(200, abs=52)
+    assert float(result[TOP].sum()) == pytest.approx(200, abs=52)
+    assert float(result[BOTTOM].sum()) == pytest.approx(200, abs=52)
     # About 39 degrees of freedom: 0.1 % lie above 72.
-    assert float((found - 50).square().sum() / 50) < 72
+    assert float((result - 50).square().sum() / 50) < 72
 
 
 @pytest.mark.parametrize(("ratio", "n_sent"), [(0.1, 80), (0.5, 16)])

@@ -100,9 +100,9 @@ def test_every_row_of_many_can_be_drawn() -> None:
 def test_priority_is_a_power_of_the_loss() -> None:
     one = sampler(alpha=0.5, eps=0.01)
     observe(one, [0, 1, 2], [3.99, 0.24, 0.0])
-    found = priorities_of(one)
+    result = priorities_of(one)
     torch.testing.assert_close(
-        found[:4], torch.tensor([2.0, 0.5, 0.1, 1.0], dtype=torch.float64), rtol=1e-6, atol=0.0
+        result[:4], torch.tensor([2.0, 0.5, 0.1, 1.0], dtype=torch.float64), rtol=1e-6, atol=0.0
     )
 
 
@@ -110,8 +110,8 @@ def test_rows_never_seen_follow_the_highest_priority_at_the_next_epoch() -> None
     one = sampler(alpha=0.5, eps=1e-9)
     observe(one, [0, 1, 2], [16.0, 1.0, 1.0])
     one.start_epoch(2)
-    found = priorities_of(one)
-    assert found.tolist() == pytest.approx([4, 1, 1, 4, 4, 4])
+    result = priorities_of(one)
+    assert result.tolist() == pytest.approx([4, 1, 1, 4, 4, 4])
 
 
 def test_weights_undo_the_bias_up_to_the_largest_of_the_batch() -> None:
@@ -147,8 +147,8 @@ def test_alpha_of_nothing_is_uniform_with_weights_of_one() -> None:
 def test_row_that_repeats_keeps_the_highest_of_its_losses() -> None:
     one = sampler(alpha=1.0, eps=1e-9)
     observe(one, [2, 2, 2], [1.0, 7.0, math.nan])
-    found = priorities_of(one)
-    assert found.tolist() == pytest.approx([1, 1, 7, 1, 1, 1])
+    result = priorities_of(one)
+    assert result.tolist() == pytest.approx([1, 1, 7, 1, 1, 1])
 
 
 def test_losses_that_are_not_finite_change_nothing() -> None:

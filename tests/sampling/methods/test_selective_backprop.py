@@ -51,8 +51,8 @@ def scoring(n_rows: int, batch_size: int, **given: Any) -> SelectiveBackprop:
 
 
 def percentile(history: RecentLosses, *losses: float) -> list[float]:
-    found: list[float] = history.percentile(torch.tensor(losses)).tolist()
-    return found
+    result: list[float] = history.percentile(torch.tensor(losses)).tolist()
+    return result
 
 
 def test_percentiles_are_those_worked_by_hand() -> None:

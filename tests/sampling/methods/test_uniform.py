@@ -48,9 +48,9 @@ def test_longer_epoch_shuffles_again(n_rows: int) -> None:
 
 def test_epochs_differ_and_are_in_no_order() -> None:
     course = Course("uniform", n_rows=48, batch_size=8)
-    found = [flat(batches(course, epoch, 6)) for epoch in range(1, 6)]
-    assert all(one not in found[:at] for at, one in enumerate(found))
-    assert all(one != sorted(one) for one in found)
+    result = [flat(batches(course, epoch, 6)) for epoch in range(1, 6)]
+    assert all(one not in result[:at] for at, one in enumerate(result))
+    assert all(one != sorted(one) for one in result)
 
 
 def test_epoch_begins_anew_where_the_last_one_stopped_early() -> None:

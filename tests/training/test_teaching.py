@@ -88,7 +88,7 @@ def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(references_module, "crossfit", stop)
+        patch.setattr(crossfit_module, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))

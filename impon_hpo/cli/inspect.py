@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import print_json, print_line, print_rows, print_table, talk
+from impon_hpo.errors import NothingYetError
 
 
 def print_summary(facts: dict[str, Any]) -> None:
@@ -27,21 +29,36 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
-    """What is in the storage: trials by state, best, cost; and on the disk."""
+    """What is in the storage: trials by state, best, cost; the comparison; and on the disk."""
     from impon_hpo.reporting.disk_use import disk_line, disk_use
     from impon_hpo.reporting.summary import summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_studies
+    from impon_hpo.storage.trials import read_comparison, read_studies
 
     study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
-    arms = [summarise(record) for record in read_studies(opened, study_file.name)]
+    trainings, n_wanted = read_comparison(opened, study_file.name)
+    comparison = {
+        "runs_wanted": n_wanted,
+        "runs_recorded": sum(record.n_finished for record in trainings),
+        "runs_under_way": sum(record.count("RUNNING") for record in trainings),
+    }
+    arms = []
+    with suppress(NothingYetError) if trainings else nullcontext():
+        arms = [summarise(record) for record in read_studies(opened, study_file.name)]
     if format is Format.json:
-        disk = disk_use(study_file.runs)
-        print_json([facts | {"bytes_on_disk": disk} for facts in arms])
+        more: dict[str, Any] = {"bytes_on_disk": disk_use(study_file.runs)}
+        more["comparison"] = comparison if trainings else None
+        none = [{"study": study_file.name, "arm": None}]
+        print_json([facts | more for facts in arms or none])
         return
     for facts in arms:
         print_summary(facts)
+    if trainings:
+        print_line(
+            f"{study_file.name}, comparison: {comparison['runs_recorded']} of {n_wanted} runs are "
+            f"recorded, {comparison['runs_under_way']} under way"
+        )
     print_line(disk_line(study_file.runs))
 
 

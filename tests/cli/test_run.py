@@ -116,7 +116,7 @@ def test_both_arms_live_in_one_storage_and_one_pair_of_tables(
 
 def test_a_dry_run_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tune", write_study(), "--dry-run", "--format", "json") == 0
-    assert json.loads(said(capsys)[0])["epochs at most"] == 9
+    assert json.loads(said(capsys)[0])["epochs_at_most"] == 9
     assert not Path("runs").exists()
 
 

@@ -1,4 +1,4 @@
-"""Tests of the picture of what was picked: which rows it shows, and that any data fit into it."""
+"""Tests of the contact sheet: which rows it shows, any data fit, and the classes are a table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from impon_hpo.tuning.picks_picture import (
+from impon_hpo.tuning.contact_sheet import (
+    HEAD,
+    LINE,
     SHOWN,
     TILE,
     Picks,
+    class_rows,
+    contact_sheet,
     picked_least,
     picked_most,
-    picks_picture,
 )
 
 
@@ -51,19 +54,40 @@ def test_those_never_picked_come_from_all_over_the_data() -> None:
 @pytest.mark.parametrize("size", [1, 8, 300])
 def test_images_of_any_shape_are_drawn(channels: int, size: int) -> None:
     visits = np.array([5, 0, 2], dtype=np.int32)
-    picture = picks_picture("any", picks_of(visits, size=size, channels=channels)).convert("RGB")
+    picture = contact_sheet("any", picks_of(visits, size=size, channels=channels)).convert("RGB")
     first = picture.getpixel((14 + TILE // 2, 58 + TILE // 2))  # in the middle of the first image
     assert first == (200, 200, 200)
 
 
-def test_many_classes_and_epochs_stay_on_one_page() -> None:
-    visits = np.arange(5000, dtype=np.int32) % 7
-    picks = picks_of(visits, n_classes=1000)
-    epochs = [picks.class_picks[0]] * 200
-    long = Picks(picks.visits, picks.labels, picks.class_names, epochs, picks.read)
-    assert picks_picture("many", long).height < 1200
+def test_every_group_has_its_lines_of_images_and_its_captions() -> None:
+    picks = picks_of(np.arange(5000, dtype=np.int32) % 7, n_classes=1000)
+    sheet = contact_sheet("many", picks)
+    assert sheet.height == HEAD + 2 * (20 + 2 * LINE + 8)
+    pixels = np.asarray(sheet.convert("L"))
+    caption = pixels[HEAD + 20 + TILE : HEAD + 20 + LINE, 14 : 14 + TILE]
+    assert (caption < 100).any()
+
+
+def test_a_long_name_ends_before_the_next_image() -> None:
+    picks = picks_of(np.ones(3, dtype=np.int32))
+    long = Picks(picks.visits, picks.labels, ["é" * 40] * 4, picks.class_picks, picks.read)
+    short = Picks(picks.visits, picks.labels, [""] * 4, picks.class_picks, picks.read)
+    drawn, empty = (np.asarray(contact_sheet("", each).convert("L")) for each in (long, short))
+    columns = np.flatnonzero((drawn != empty).any(axis=0))
+    gaps = set(range(14 + TILE + 7, 14 + TILE + 10))
+    assert len(columns)
+    assert not gaps & set(columns.tolist())
 
 
 def test_run_that_has_picked_everything_or_nothing_is_drawn() -> None:
     for visits in (np.ones(3, dtype=np.int32), np.zeros(3, dtype=np.int32)):
-        assert picks_picture("some", picks_of(visits)).height > TILE
+        assert contact_sheet("some", picks_of(visits)).height > TILE
+
+
+def test_classes_are_a_table_with_a_column_for_each_epoch() -> None:
+    picks = picks_of(np.array([5, 0, 2, 1, 1], dtype=np.int32), n_classes=2)
+    twice = Picks(picks.visits, picks.labels, picks.class_names, [[8, 1], [4, 5]], picks.read)
+    assert class_rows(twice) == [
+        {"class": "class 0", "rows": 3, "epoch_1": 8, "epoch_2": 4},
+        {"class": "class 1", "rows": 2, "epoch_1": 1, "epoch_2": 5},
+    ]

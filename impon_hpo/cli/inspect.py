@@ -83,7 +83,7 @@ def doctor(
     storage: Storage = None,
     format: Formatted = Format.table,
 ) -> None:
-    """Say what this machine has, what is wrong and how to mend it; exit code 1 if anything is."""
+    """Say what this machine has, what is wrong and how to fix it; exit code 1 if anything is."""
     import dataclasses
 
     from impon_hpo.doctor import examine

@@ -204,7 +204,7 @@ def arms_table(summary: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def policies_table(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Return a row for each policy: what uniform sampling alone does under it, to the end and
-    stopped at what the first policy's study costs (there more configurations may fit); empty with
+    stopped at what the first policy's study costs (where more configurations may fit); empty with
     one policy."""
     if len(summary["policies"]) < 2:
         return []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -91,3 +94,17 @@ def test_classes_are_a_table_with_a_column_for_each_epoch() -> None:
         {"class": "class 0", "rows": 3, "epoch_1": 8, "epoch_2": 4},
         {"class": "class 1", "rows": 2, "epoch_1": 1, "epoch_2": 5},
     ]
+
+
+def test_sheet_is_drawn_without_loading_matplotlib() -> None:
+    code = """
+import sys
+import numpy as np
+from impon_hpo.tuning.contact_sheet import Picks, contact_sheet
+visits, labels = np.ones(1, np.int32), np.zeros(1, np.int64)
+images = np.zeros((1, 8, 8, 3), np.uint8)
+contact_sheet("a title", Picks(visits, labels, ["a"], [[1]], lambda rows: images))
+print("matplotlib" in sys.modules, "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

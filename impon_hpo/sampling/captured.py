@@ -1,5 +1,5 @@
-"""A captured function: a GPU replays its work as one CUDA graph, so that the host launches once a
-call and not once an operation."""
+"""A captured function: a GPU replays its work as one CUDA graph, so that the host launches once per
+call and not once per operation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 Function = Callable[..., "tuple[Tensor, ...] | Iterator[tuple[Tensor, ...]] | None"]
-"""Tensors or None in, tensors or nothing out; what else it changes, it changes in place. One that
-yields its result has more to do after that."""
+"""It takes tensors or None and returns tensors or nothing. What else it changes, it changes in
+place. One that yields its result has more to do after that."""
 
 Inputs = Sequence[Tensor | None]
 
@@ -26,26 +26,26 @@ WARM_UP = 3
 
 
 class Graph(Protocol):
-    """The work of a function on tensors that stay where they are."""
+    """The recorded work of a function on tensors that keep their memory."""
 
     def __init__(
         self, function: Function, inputs: Inputs, generators: Sequence[Any], stream: Any
     ) -> None: ...
 
     def replay(self, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
-        """Do the work on what the inputs hold now, and return copies of what came of it; call
-        `halfway` when there is a result."""
+        """Do the work on what the inputs hold now and return copies of the results; call `halfway`
+        as soon as there are results."""
         ...
 
 
 class CudaGraph:
-    """A CUDA graph; it is recorded without being run.
+    """A CUDA graph; recording does not run it.
 
     Args:
-        function: What it does.
+        function: The work.
         inputs: Tensors on the GPU that it reads, or None.
-        generators: The random generators that it draws from, beside torch's own.
-        stream: That on which it is recorded, of the GPU in question.
+        generators: The random generators that it uses besides torch's own.
+        stream: The stream of that GPU on which it is recorded.
     """
 
     def __init__(
@@ -66,8 +66,8 @@ class CudaGraph:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        # The second one goes on with the memory of the first. Other threads, such as the one that
-        # renews a lease, may go on meanwhile.
+        # The second graph shares the memory of the first. Thread-local, because other threads, such
+        # as the one that renews a lease, may use the GPU meanwhile.
         pool = self._graphs[0].pool() if self._graphs else None
         with torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"):
             yield
@@ -85,16 +85,16 @@ class CudaGraph:
 
 @cache
 def _side_stream(index: int, lane: str) -> torch.cuda.Stream:
-    """Return the stream of the warm-ups and captures of a lane.
+    """Return the stream for the warm-ups and captures of a lane.
 
-    Libraries keep a workspace for each stream, and a graph uses that of the stream it was recorded
-    on: so one stream for all that runs in turn, and others for what runs beside it.
+    Libraries keep a workspace for each stream, and a graph uses that of the stream on which it was
+    recorded. So functions that run in turn share a stream, and those that overlap do not.
     """
     return torch.cuda.Stream(index)
 
 
 def call(function: Function, inputs: Inputs, halfway: Callable[[], None]) -> tuple[Tensor, ...]:
-    """Call a function to its end and return its result; call `halfway` when that is there."""
+    """Call a function to its end and return its result; call `halfway` once there is a result."""
     outputs, rest = _begin(function, inputs)
     halfway()
     if rest is not None:
@@ -105,7 +105,7 @@ def call(function: Function, inputs: Inputs, halfway: Callable[[], None]) -> tup
 def _begin(
     function: Function, inputs: Inputs
 ) -> tuple[tuple[Tensor, ...], Iterator[tuple[Tensor, ...]] | None]:
-    """Call a function until its result is there; return that, and what it has left to do."""
+    """Call a function until it has a result; return that, and what it has left to do."""
     result = function(*inputs)
     if result is None or isinstance(result, tuple):
         return result or (), None
@@ -118,13 +118,13 @@ def _end(rest: Iterator[tuple[Tensor, ...]]) -> None:
 
 
 def graph_on(device: torch.device) -> type[Graph] | None:
-    """Return what captures on a device: CUDA graphs on a GPU, nothing elsewhere."""
+    """Return the kind of graph for a device: CUDA graphs on a GPU, none elsewhere."""
     return CudaGraph if device.type == "cuda" else None
 
 
 @dataclass
 class _Kind:
-    """What has come of the calls whose inputs have the same shapes, dtypes and gaps."""
+    """The calls whose inputs have the same shapes and dtypes and are None in the same places."""
 
     calls: int = 0
     inputs: list[Tensor | None] = field(default_factory=list)
@@ -132,23 +132,23 @@ class _Kind:
 
 
 class Captured:
-    """Calls a function, on a GPU from the fourth call on as a CUDA graph.
+    """Calls a function; on a GPU, from the fourth call on, as a CUDA graph.
 
-    The function must do the same with tensors of the same shapes at every call: what differs from
-    call to call goes in as a tensor, what it changes it changes in place. Its first calls are made
-    as they are, and are the warm-up; calls with inputs of other shapes, or None for other ones,
-    have a graph of their own. A function that yields its result instead of returning it is two
-    graphs, and what uses the result may begin between them. A function that waits for the GPU
-    cannot be captured; it is found out by its last call before the capture.
+    The function must do the same work at every call with tensors of the same shapes. What differs
+    between calls goes in as a tensor; what it changes, it changes in place. The first calls run as
+    they are, as a warm-up. Inputs of other shapes, or None in other places, have a graph of their
+    own. A function that yields its result instead of returning it becomes two graphs, and what uses
+    the result may begin between them. A function that waits for the GPU cannot be captured; the
+    last call of the warm-up detects that.
 
     Args:
         function: What is called. A bound method is not kept alive by this object.
         device: Where its tensors are.
-        generators: The random generators that it draws from, beside torch's own.
-        lane: Functions that may run at the same time have different ones.
-        capture: False: the function is called at every call, on a GPU, too.
-        refused: Called with the reason where it cannot be captured; it is then called as it is. It
-            may raise. Default: nothing is said.
+        generators: The random generators that it uses besides torch's own.
+        lane: Functions that may run at the same time need different ones.
+        capture: If False, the function runs as it is at every call, on a GPU too.
+        refused: Called with the reason if the function cannot be captured and therefore runs as it
+            is at every call. It may raise. Default: do nothing.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class Captured:
         capture: bool = True,
         refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        # A method's object would otherwise live, with the graph's memory, until cycles are sought.
+        # Else a cycle would keep the method's object and the graph's memory alive for long.
         self._function: Callable[[], Function | None] = (
             WeakMethod(function) if ismethod(function) else lambda: function
         )
@@ -175,10 +175,10 @@ class Captured:
         self._graph_type = graph_on(device) if capture else None
         self._kinds: dict[tuple[Any, ...], _Kind] = {}
         self.result_there = torch.cuda.Event() if device.type == "cuda" else None
-        """On a GPU: reached when the result of the last call is there."""
+        """On a GPU: reached once the result of the last call is ready; else None."""
 
     def __call__(self, *inputs: Tensor | None) -> tuple[Tensor, ...]:
-        """Return what the function returns of these inputs; the tensors are the caller's."""
+        """Return the results for these inputs, in tensors that belong to the caller."""
         function = self._function()
         assert function is not None
         if self._graph_type is None:
@@ -226,7 +226,7 @@ class Captured:
         return outputs
 
     def _watched(self, function: Function, inputs: Inputs) -> tuple[str, tuple[Tensor, ...]]:
-        """Call, and return for what the host waited, or ""."""
+        """Call, and return what made the host wait, or "", and the result."""
         if self._device.type != "cuda":
             return "", call(function, inputs, self._halfway)
         before = torch.cuda.get_sync_debug_mode()

@@ -1,4 +1,4 @@
-"""Features: what of a row goes into its context vector."""
+"""The context vector: features of a row, and the norm of the deep weights."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.utils import get_total_norm
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
@@ -17,16 +18,19 @@ Features = Callable[[Tensor], Tensor]
 """rows (k,) int64 -> (k, d) float32."""
 
 CHUNK = 4096
-"""Rows prepared at once where all rows are gone through."""
+"""Rows prepared at a time in a pass over all rows."""
+
+SMALL = 2**16
+"""Below this number of elements, copying a tensor costs less than launching one more kernel."""
 
 
 def pixel_features(rows: Rows) -> Features:
-    """Flattened normalised pixels: the paper's plain reading."""
+    """Flattened normalised pixels, the plain reading of the paper."""
 
     def pixels(picked: Tensor) -> Tensor:
         read = rows.read(picked)
         if read.dim() == 4 and read.is_contiguous(memory_format=torch.channels_last):
-            read = read.permute(0, 2, 3, 1)  # in the order of memory nothing is copied
+            read = read.permute(0, 2, 3, 1)  # the order of memory, so that nothing is copied
         return read.flatten(1)
 
     return pixels
@@ -81,8 +85,8 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     """Return a function from rows (k,) to features (k, d) float32, and d.
 
     Args:
-        features: "pixels", "pooled", "pca", "module:function", or a function itself; a function
-            gets the prepared inputs (k, ...) float32 of k rows and returns (k, d).
+        features: "pixels", "pooled", "pca", "module:function" or a function. A function takes the
+            prepared inputs (k, ...) float32 of k rows and returns (k, d).
         rows: The training rows.
 
     Raises:
@@ -93,7 +97,7 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     else:
         read = _own_features(features, rows)
 
-    # Two rows: what forgets the rows' dimension cannot hide behind a single one.
+    # Two rows, since a function that drops the dimension of rows may get away with one.
     sample = read(torch.zeros(2, dtype=torch.int64, device=rows.device))
     if sample.dim() != 2 or sample.shape[0] != 2:
         raise ConfigError(
@@ -118,3 +122,45 @@ def _own_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> Fea
         return result.to(torch.float32)
 
     return read
+
+
+class WeightNorm:
+    """Computes ‖w‖_F over the trainable parameters of a model, without waiting for a device.
+
+    The parameters are listed once, since walking through a model takes as long as the norm. The
+    norm follows what an optimiser or `load_state_dict` writes into them later.
+
+    Args:
+        model: The model. Without trainable parameters the norm is 0.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        parameters = [p.detach() for p in model.parameters() if p.requires_grad]
+        flats = [(flat_view(tensor), tensor) for tensor in parameters]
+        trainable = [tensor if flat is None else flat for flat, tensor in flats]
+        small = [t for t in trainable if t.dim() == 1 and t.numel() < SMALL]
+        self._small = [t for t in small if t.device == small[0].device]
+        small_ids = {id(tensor) for tensor in self._small}
+        self._rest = [tensor for tensor in trainable if id(tensor) not in small_ids]
+
+    def is_of_the_same(self, other: WeightNorm) -> bool:
+        """Return whether both norms read the same memory."""
+        mine, theirs = ([t.data_ptr() for t in [*n._small, *n._rest]] for n in (self, other))
+        return mine == theirs
+
+    @torch.no_grad()
+    def __call__(self) -> Tensor:
+        """Return the norm (), of the parameters' dtype and on their device."""
+        if not self._small:
+            return get_total_norm(self._rest)
+        norm = torch.linalg.vector_norm(torch.cat(self._small))
+        return torch.hypot(norm, get_total_norm(self._rest).to(norm)) if self._rest else norm
+
+
+def flat_view(tensor: Tensor) -> Tensor | None:
+    """Return the elements (numel,) in the order of memory, without a copy, or None if the memory of
+    the tensor has gaps or overlaps."""
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda dim: -strides[dim])
+    in_order = tensor.permute(order)
+    return in_order.reshape(-1) if in_order.is_contiguous() else None

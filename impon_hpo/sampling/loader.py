@@ -1,4 +1,4 @@
-"""Batches for a `torch.utils.data.DataLoader`: any batch sampler as its `batch_sampler=`."""
+"""Batches for a `torch.utils.data.DataLoader`: any batch sampler as its `batch_sampler`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,43 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Draw, Forward
 
 
-class ImponBatchSampler(Sampler[list[int]]):
+class LoaderBatchSampler(Sampler[list[int]]):
     """Let a batch sampler decide the batches of a `DataLoader`, and learn from their losses.
 
-    Give it as `batch_sampler=`, wrap the data set in `WithRows` so that the rows arrive with the
-    batch, ask `draw(rows)` for the weights and call `observe(rows, losses)` after the step, batch
-    by batch in the order of their arrival. Each iteration over the loader is one epoch.
+    Give it as `batch_sampler=`. Wrap the data set in `IndexedDataset`, so that the rows arrive with
+    the batch. Ask `draw(rows)` for the weights, and call `observe(rows, losses)` after the step,
+    batch by batch in the order of their arrival. Each iteration over the loader is one epoch.
 
-    Staleness: a loader with workers asks for `num_workers · prefetch_factor` batches ahead, so each
-    batch is chosen without the losses of up to that many batches before it; without workers, none.
-    A host reads each batch's rows, so a GPU is waited for once a step.
+    A loader with workers fetches `num_workers · prefetch_factor` batches ahead. So each batch is
+    chosen before the losses of up to that many batches before it are known. Without workers all
+    losses are known. The host reads the rows of each batch, so it waits for a GPU once a step.
 
     Args:
         sampler: The batch sampler; its rows are the positions in the data set.
-        n_steps: Batches an epoch; default ⌊n / batch size⌋.
-        forward: Gives losses and logits of rows, for samplers that score by a forward pass.
+        n_steps: Batches in an epoch; default ⌊n / batch size⌋.
+        forward: Returns losses and logits of rows, for samplers that score by a forward pass.
 
     Raises:
-        ConfigError: `n_steps` is below 1, or the sampler needs `forward` and has none.
+        ConfigError: `n_steps` is below 1, or the sampler needs `forward` and it is not given.
+
+    Example:
+        >>> import torch
+        >>> from torch.nn.functional import cross_entropy
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from impon_hpo import IndexedDataset, LoaderBatchSampler, Rows, make_sampler
+        >>> inputs, labels = torch.randn(96, 8), torch.arange(96) % 3
+        >>> model = torch.nn.Linear(8, 3)
+        >>> rows = Rows(inputs, labels, n_classes=3)
+        >>> sampler = make_sampler("prioritized", rows, batch_size=32, model=model)
+        >>> batches = LoaderBatchSampler(sampler)
+        >>> batches
+        LoaderBatchSampler(Prioritized(96 rows, batch_size=32), n_steps=3)
+        >>> data = IndexedDataset(TensorDataset(inputs, labels))
+        >>> for picked, (x, y) in DataLoader(data, batch_sampler=batches):
+        ...     losses = cross_entropy(model(x), y, reduction="none")
+        ...     (batches.draw(picked).weights * losses).mean().backward()
+        ...     # … the step of the optimiser …
+        ...     batches.observe(picked, losses)
     """
 
     def __init__(
@@ -42,17 +61,20 @@ class ImponBatchSampler(Sampler[list[int]]):
             raise ConfigError(f"n_steps must be at least 1, but got n_steps={n_steps}.")
         if sampler.needs_forward and forward is None:
             raise ConfigError(
-                f"{type(sampler).__name__} scores rows by a forward pass: give forward=."
+                f"{type(sampler).__name__} scores rows by a forward pass and needs forward=."
             )
         self._forward = forward
         self._epoch = 0
         self._open: deque[Draw] = deque()
 
+    def __repr__(self) -> str:
+        return f"LoaderBatchSampler({self.sampler!r}, n_steps={self.n_steps})"
+
     def __len__(self) -> int:
         return self.n_steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Yield the rows of each batch of the next epoch; what was not observed is forgotten."""
+        """Yield the rows of each batch of the next epoch; forget batches that were not observed."""
         self._epoch += 1
         self._open.clear()
         self.sampler.start_epoch(self._epoch)
@@ -62,7 +84,10 @@ class ImponBatchSampler(Sampler[list[int]]):
             yield draw.rows.tolist()
 
     def draw(self, rows: Tensor) -> Draw:
-        """Return the draw that the oldest batch not yet observed came from, with its weights.
+        """Return the draw, with its weights, of the oldest batch that has not been observed.
+
+        Args:
+            rows: (B,) int64, the rows of that batch as they arrived.
 
         Raises:
             ConfigError: `rows` are not those of that batch.
@@ -72,13 +97,13 @@ class ImponBatchSampler(Sampler[list[int]]):
         draw = self._open[0]
         if not bool((rows.to(draw.rows.device) == draw.rows).all()):
             raise ConfigError(
-                "Batches must be observed in the order in which they arrived: expected rows "
+                "Batches must be observed in the order in which they arrived. Expected the rows "
                 f"{draw.rows[:3].tolist()} …, but got {rows[:3].tolist()} …."
             )
         return draw
 
     def observe(self, rows: Tensor, losses: Tensor, logits: Tensor | None = None) -> None:
-        """Learn from the losses (B,) and logits (B, n_classes) of the oldest batch not observed.
+        """Learn from losses (B,) and logits (B, n_classes) of the oldest batch not yet observed.
 
         Raises:
             ConfigError: `rows` are not those of that batch, or lengths differ.
@@ -89,15 +114,26 @@ class ImponBatchSampler(Sampler[list[int]]):
         self._open.popleft()
 
 
-class WithRows(Dataset[tuple[int, Any]]):
-    """A map-style data set whose items come as (row, item).
+class IndexedDataset(Dataset[tuple[int, Any]]):
+    """A map-style data set that returns each item together with its row: (row, item).
 
     Args:
         dataset: Any data set with `__getitem__` and `__len__`.
+
+    Example:
+        >>> from impon_hpo import IndexedDataset
+        >>> data = IndexedDataset(["a", "b", "c"])
+        >>> data
+        IndexedDataset(list of 3 items)
+        >>> data[1]
+        (1, 'b')
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
+
+    def __repr__(self) -> str:
+        return f"IndexedDataset({type(self.dataset).__name__} of {len(self)} items)"
 
     def __len__(self) -> int:
         return len(self.dataset)

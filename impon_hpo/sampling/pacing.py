@@ -1,25 +1,25 @@
-"""Pacing: which share of the rows, easiest first, is open at a point of the run."""
+"""Pacing: the share of the rows, easiest first, that is open at each point of the run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.checks import check_choice, check_share
+from impon_hpo.sampling.checks import check_share
 
 Shape = Literal["linear", "root", "step"]
 
 
 @dataclass(frozen=True)
 class Pacing:
-    """A share that widens from `start` to 1 while the run goes from its beginning to `end`.
+    """A share of the rows that widens from `start` to 1 until the progress reaches `end`.
 
     Source: Hacohen & Weinshall (2019), "On the power of curriculum learning"; Platanios et al.
-    (2019) for the root. With u = progress / end: linear: start + (1 - start) u; root: the square
-    root of start² + (1 - start²) u; step: start until the end.
+    (2019) for "root". With u = progress / end, the share is start + (1 - start) u for "linear", the
+    square root of start² + (1 - start²) u for "root", and start for "step".
 
     Args:
         start: Share open at the beginning, above 0, at most 1.
@@ -37,7 +37,6 @@ class Pacing:
     def __post_init__(self) -> None:
         check_share("start", self.start)
         check_share("end", self.end)
-        check_choice("shape", self.shape, get_args(Shape))
 
     def share(self, progress: float) -> float:
         """Return the share of rows open at `progress` (0 … 1)."""
@@ -54,8 +53,8 @@ class Pacing:
 def easiest_first(difficulty: Tensor, labels: Tensor | None = None) -> Tensor:
     """Return all rows (n,) int64 in the order of their difficulty (n,), the easiest first.
 
-    With labels (n,) int64, each row's place is its share of its own class, so that every beginning
-    of the order has the classes in proportion; else easy classes come before hard ones.
+    With labels (n,) int64, rows are ordered by their rank within their class, so that every
+    beginning of the order has the classes in proportion. Without, easy classes come first.
     """
     order = difficulty.argsort(stable=True)
     if labels is None:

@@ -1,4 +1,4 @@
-"""The rows of a training set, as a batch sampler may read them."""
+"""The rows of a training set, as a batch sampler reads them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.checks import describe
 from impon_hpo.sampling.reference import Reference
 
 
@@ -17,20 +18,31 @@ def as_float(inputs: Tensor) -> Tensor:
     return inputs.to(torch.float32)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rows:
-    """Inputs and labels of the n training rows; row i is `inputs[i]`, `labels[i]`.
+    """Inputs and labels of the n training rows; row i is `inputs[i]` and `labels[i]`.
 
     Args:
         inputs: (n, ...) of any dtype, on the device where batches are drawn.
-        labels: (n,) int64 class indices in 0 … n_classes - 1, on the same device.
+        labels: (n,) int64 class indices from 0 to n_classes - 1, on the same device.
         n_classes: Number of classes.
-        prepare: Turns `inputs[rows]` into what the deep model would see, float32 of shape
-            (k, ...): for images (k, C, H, W), normalised and not augmented.
-        reference: What earlier training learnt about each row, where there is something.
+        prepare: Turns `inputs[rows]` into what the deep model sees, float32 of shape (k, ...). For
+            images that is (k, C, H, W), normalised and not augmented. Default: float32, unscaled.
+        reference: What earlier training learnt about each row, or None.
 
     Raises:
-        ConfigError: The lengths differ, there is no row, or the labels are not int64.
+        ConfigError: The lengths differ, there is no row, the labels are not int64, or the reference
+            is of other data.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import Rows
+        >>> images = torch.randint(256, (100, 1, 8, 8), dtype=torch.uint8)
+        >>> rows = Rows(images, torch.arange(100) % 3, 3, prepare=lambda x: x.float() / 255)
+        >>> rows
+        Rows(inputs=uint8 (100, 1, 8, 8), labels=int64 (100,), n_classes=3, device=cpu)
+        >>> rows.read(torch.tensor([0, 7])).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     inputs: Tensor
@@ -52,10 +64,17 @@ class Rows:
             self.n_classes,
         ):
             raise ConfigError(
-                f"The reference is of {len(self.reference)} rows and "
+                f"The reference has {len(self.reference)} rows and "
                 f"{self.reference.probabilities.shape[1]} classes, but the data have "
                 f"{len(self.labels)} rows and {self.n_classes} classes."
             )
+
+    def __repr__(self) -> str:
+        reference = "" if self.reference is None else f", reference={self.reference!r}"
+        return (
+            f"Rows(inputs={describe(self.inputs)}, labels={describe(self.labels)}, "
+            f"n_classes={self.n_classes}, device={self.device}{reference})"
+        )
 
     def __len__(self) -> int:
         return len(self.labels)

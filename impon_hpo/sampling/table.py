@@ -1,33 +1,45 @@
-"""The table of batch samplers: from a name and options to a batch sampler."""
+"""The table of batch samplers: `SAMPLERS`, by name, and `make_sampler`.
+
+Example:
+    >>> from impon_hpo import SAMPLERS
+    >>> sorted(SAMPLERS)[:4]
+    ['autoassist', 'c-sgd', 'class-loss', 'curriculum']
+    >>> SAMPLERS["uniform"].__name__
+    'Uniform'
+    >>> SAMPLERS["rho-loss"].card.source
+    'Mindermann et al. 2022'
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
+from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
-from impon_hpo.sampling.autoassist import AutoAssist
-from impon_hpo.sampling.base import BatchSampler, Common
-from impon_hpo.sampling.class_loss import ClassLoss
-from impon_hpo.sampling.curriculum import Curriculum
-from impon_hpo.sampling.fraction import UniformFraction
-from impon_hpo.sampling.grad_norm import GradNorm
-from impon_hpo.sampling.impon import Impon, ImponLow
-from impon_hpo.sampling.impon_memory import ImponMemory
-from impon_hpo.sampling.impon_paced import ImponPaced
-from impon_hpo.sampling.infobatch import InfoBatch
-from impon_hpo.sampling.loss_rank import LossRank
-from impon_hpo.sampling.lstm_loss import LstmLoss
-from impon_hpo.sampling.options import check_known, check_sampler, options_of
-from impon_hpo.sampling.p_sgd import CSgd, PSgd
-from impon_hpo.sampling.placebo import Placebo
-from impon_hpo.sampling.prioritized import Prioritized
-from impon_hpo.sampling.proxy_filter import ProxyFilter
-from impon_hpo.sampling.rho_loss import RhoLoss
+from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.checks import Common, check_known, options_of
+from impon_hpo.sampling.methods.autoassist import AutoAssist
+from impon_hpo.sampling.methods.class_loss import ClassLoss
+from impon_hpo.sampling.methods.curriculum import Curriculum
+from impon_hpo.sampling.methods.grad_norm import GradNorm
+from impon_hpo.sampling.methods.impon import Impon, ImponLow
+from impon_hpo.sampling.methods.impon_memory import ImponMemory
+from impon_hpo.sampling.methods.impon_paced import ImponPaced
+from impon_hpo.sampling.methods.infobatch import InfoBatch
+from impon_hpo.sampling.methods.loss_rank import LossRank
+from impon_hpo.sampling.methods.lstm_loss import LstmLoss
+from impon_hpo.sampling.methods.p_sgd import CSgd, PSgd
+from impon_hpo.sampling.methods.placebo import Placebo
+from impon_hpo.sampling.methods.prioritized import Prioritized
+from impon_hpo.sampling.methods.proxy_filter import ProxyFilter
+from impon_hpo.sampling.methods.rho_loss import RhoLoss
+from impon_hpo.sampling.methods.selective_backprop import SelectiveBackprop
+from impon_hpo.sampling.methods.uniform import Uniform
+from impon_hpo.sampling.methods.uniform_fraction import UniformFraction
+from impon_hpo.sampling.methods.upper_bound import UpperBound
 from impon_hpo.sampling.rows import Rows
-from impon_hpo.sampling.selective_backprop import SelectiveBackprop
-from impon_hpo.sampling.uniform import Uniform
-from impon_hpo.sampling.upper_bound import UpperBound
 
 SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform": Uniform,
@@ -52,20 +64,25 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "impon-paced": ImponPaced,
     "impon-memory": ImponMemory,
 }
-Placebo.known = SAMPLERS
 
 
 def sampler_class(name: str) -> type[BatchSampler]:
-    """Return the class that a name of the table, or "module:Class", stands for.
+    """Return the class for a name of the table or for "module:Class".
 
     Raises:
-        ConfigError: The name is unknown, or the class is no `BatchSampler`.
+        ConfigError: The name is unknown, or the class is not a `BatchSampler`.
     """
-    return check_sampler(name, find(SAMPLERS, name, "batch sampler"))
+    sampler: Any = find(SAMPLERS, name, "batch sampler")
+    if not (inspect.isclass(sampler) and issubclass(sampler, BatchSampler)):
+        raise ConfigError(f"'{name}' must be a subclass of BatchSampler, but is {sampler!r}.")
+    return sampler
+
+
+Placebo.class_of = sampler_class
 
 
 def option_types(name: str) -> dict[str, Any]:
-    """Return the options that a batch sampler takes beside those of all, with their types."""
+    """Return the options that a batch sampler takes besides those of all, with their types."""
     return options_of(sampler_class(name))
 
 
@@ -75,13 +92,31 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def make_sampler(
-    name: str, rows: Rows, options: Mapping[str, Any], **common: Unpack[Common]
+    name: str, rows: Rows, options: Mapping[str, Any] | None = None, **common: Unpack[Common]
 ) -> BatchSampler:
-    """Make the batch sampler `name` with its `options`; `common` is what all samplers take.
+    """Make a batch sampler from its name.
+
+    Args:
+        name: A name in `SAMPLERS`, or "module:Class" for a class of your own.
+        rows: The training rows.
+        options: Options of that sampler, by name; default: none, so each has its default.
+        common: What all samplers take: `batch_size`, `model`, and if needed `seed` and
+            `total_steps`. `BatchSampler` explains each.
 
     Raises:
         ConfigError: The name or an option is unknown, or an option is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import Rows, make_sampler
+        >>> rows = Rows(torch.rand(100, 8), torch.arange(100) % 3, n_classes=3)
+        >>> model = torch.nn.Linear(8, 3)
+        >>> make_sampler("uniform", rows, batch_size=4, model=model)
+        Uniform(100 rows, batch_size=4)
+        >>> make_sampler("impon", rows, options={"bank_size": 50}, batch_size=4, model=model)
+        Impon(100 rows, batch_size=4, bank_size=50)
     """
+    options = options or {}
     check_options(name, options)
     constructor: Callable[..., BatchSampler] = sampler_class(name)
     return constructor(rows, **common, **options)

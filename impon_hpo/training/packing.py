@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.memory_order import flat_view
+from impon_hpo.sampling.features import flat_view
 
 JOINED, REST = "joined", "rest"
 PLACE = "impon_hpo:tensor"

@@ -8,9 +8,9 @@ from pathlib import Path
 import optuna
 import pytest
 import typer
-from impon_hpo.cli.looks import samplers, watch
 from optuna.trial import TrialState, create_trial
 
+from impon_hpo.cli.inspect import samplers, watch
 from impon_hpo.cli.options import Format
 from impon_hpo.errors import NothingYetError
 from impon_hpo.sampling.table import SAMPLERS

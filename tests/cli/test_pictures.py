@@ -6,9 +6,9 @@ from pathlib import Path
 
 import optuna
 import pytest
-from impon_hpo.cli.pictures import pictures
 from optuna.trial import TrialState, create_trial
 
+from impon_hpo.cli.judge import pictures
 from impon_hpo.errors import ConfigError, NothingYetError
 from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY
 from tests.reporting.records import IDENTITY_OF_IT

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from impon_hpo.comparing.record_study import gather
 
 from impon_hpo.comparing.arms import arms_of
+from impon_hpo.comparing.evidence import read_committed
 from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.tuning.study_file import read_study_file
@@ -19,7 +19,7 @@ def page(study: str) -> str:
 @pytest.mark.parametrize("study", ["pays", "quickstart"])
 def test_committed_table_gives_the_printed_verdict(study: str) -> None:
     study_file = read_study_file(str(STUDIES / study))
-    whole = gather(study_file, STUDIES / study)
+    whole = read_committed(study_file, STUDIES / study)
     # The claim and what it is held against; all the rest takes a minute more.
     claim = study_file.protocol.claim
     fraction = claim.partition("@")[2]
@@ -41,6 +41,6 @@ def test_committed_table_gives_the_printed_verdict(study: str) -> None:
 @pytest.mark.parametrize("study", ["pays", "quickstart"])
 def test_protocol_was_fixed_before_the_recording(study: str) -> None:
     study_file = read_study_file(str(STUDIES / study))
-    about = gather(study_file, STUDIES / study).about
+    about = read_committed(study_file, STUDIES / study).about
     assert about["digest"] == about["fixed_digest"]
     assert about["digest"] in page(study)

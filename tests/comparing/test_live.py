@@ -7,20 +7,20 @@ from typing import Any
 
 import optuna
 import pytest
-from impon_hpo.comparing.record_study import record
 
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.outcomes import curves_of_arm
-from impon_hpo.comparing.recording import configurations
 from impon_hpo.comparing.replay import STUDY_NAME, replay
 from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.storage.trials import COST, EPOCHS
+from impon_hpo.comparing.trainings import configurations
+from impon_hpo.storage.trials import COST, epochs_of
 from impon_hpo.training.teaching import References
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
-from tests.comparing.comparisons import compared_study, quiet
+from tests.comparing.comparisons import compared_study
+from tests.comparing.tiny import record
 
 PRUNERS: list[dict[str, Any]] = [
     {"name": "SuccessiveHalvingPruner", "reduction_factor": 2},
@@ -45,7 +45,7 @@ def live(
     for params in configurations(study_file, study_file.protocol.n_configurations):
         study.enqueue_trial(params)
     folder = Path(f"live-{arm.name}-{pruner['name']}".replace("/", "_"))
-    objective = Objective(config, study_file.space, references=References(folder, say=quiet))
+    objective = Objective(config, study_file.space, references=References(folder))
     study.optimize(objective, n_trials=study_file.protocol.n_configurations)
     return study.trials
 
@@ -56,8 +56,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyFile, Recor
         patch.chdir(tmp_path_factory.mktemp("recorded"))
         study_file = compared_study(LEARNING, "compare.policies=[{}, {weights='ema'}]")
         only = [*TRAINED, "uniform (cosine, ema)"]
-        found = record(study_file, only=only, n_workers=1, command="test", say=quiet)
-        return study_file, found
+        return study_file, record(study_file, *only)
 
 
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda pruner: pruner["name"])
@@ -82,7 +81,7 @@ def check(name: str, pruner: dict[str, Any], study_file: StudyFile, found: Recor
     replayed = replay(curves, list(range(n)), make_pruner(pruner, epochs=arm.config.epochs))
     trials = live(study_file, arm, pruner, block=1)
     assert [replayed.stopped[number] for number in range(n)] == [
-        len(trial.user_attrs[EPOCHS]) for trial in trials
+        len(epochs_of(trial.user_attrs)) for trial in trials
     ]
     for number, trial in enumerate(trials):
         reported = list(trial.intermediate_values.values())

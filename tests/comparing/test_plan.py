@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,15 +36,21 @@ def test_half_is_met_where_the_condition_says_so(b: float, s: float, v: float) -
         assert (cost_ratio_of_an_epoch(b, s, v) < 0.5) == (spare > 0)
 
 
+def planned(*settings: str, text: str = COMPARED) -> dict[str, Any]:
+    return plan_comparison(compared_study(*settings, text=text), None, calibrate=False)
+
+
 def test_ratio_of_the_claim_counts_what_its_sampler_scores() -> None:
     share = "run.validation_size=24"  # a tenth of 240 rows
-    plain = plan_comparison(compared_study(share, "compare.claim=memory@1/2"), calibrate=False)
+    plain = plan_comparison(
+        compared_study(share, "compare.claim=memory@1/2"), None, calibrate=False
+    )
     # 7 batches of 32 out of 240 rows; a half of them, 4.
     assert plain["cost ratio of an epoch of the claim"] == pytest.approx(
         (3 * 0.5 + 0.1) / 3.1, abs=1e-4
     )
     settings = (share, "compare.claim=rho@1/2", "compare.placebo=memory")
-    scored = plan_comparison(compared_study(*settings, text=SCORING), calibrate=False)
+    scored = planned(*settings, text=SCORING)
     assert scored["cost ratio of an epoch of the claim"] == pytest.approx(
         (3 * 0.5 + 0.5 * 4 + 0.1) / 3.1, abs=1e-4
     )
@@ -52,17 +60,17 @@ def test_ratio_that_cannot_be_met_is_told_before_anything_is_spent() -> None:
     small = "run.validation_size=24"
     five = "compare.blocks=5"
     met = plan_comparison(
-        compared_study(small, five, 'compare.epoch_fractions=["1/3"]'), calibrate=False
+        compared_study(small, five, 'compare.epoch_fractions=["1/3"]'), None, calibrate=False
     )
     assert met["warnings"] == []
     missed = plan_comparison(
-        compared_study(small, five, 'compare.epoch_fractions=["2/3"]'), calibrate=False
+        compared_study(small, five, 'compare.epoch_fractions=["2/3"]'), None, calibrate=False
     )
     assert ["arithmetically impossible" in line for line in missed["warnings"]] == [True]
-    few = plan_comparison(compared_study(small), calibrate=False)
+    few = planned(small)
     assert any("With 2 blocks nothing" in line for line in few["warnings"])
 
 
 def test_plan_without_data_says_what_it_needs_them_for() -> None:
     with pytest.raises(DataError, match="A plan counts the rows, so it needs the data"):
-        plan_comparison(compared_study("dataset=folder", "data_dir=nowhere"))
+        plan_comparison(compared_study("dataset=folder", "data_dir=nowhere"), None)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import figures
-import impon_hpo.cli
 from figures import PAPER_RATES, arms_table, summarise
+from impon_hpo.cli import app
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
-from tests.comparing.test_grid import GRID
+from tests.comparing.comparisons import GRID
 from tests.conftest import STUDIES
 from tests.studies import small_study
 
@@ -111,9 +111,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["figures.py", *arguments, *SETTINGS])
     with pytest.raises(SystemExit) as caught:
         if arguments and not arguments[0].startswith("-"):
-            impon_hpo.cli.main()
+            app.main()
         else:
-            impon_hpo.cli.main(figures.app)
+            app.main(figures.app)
     return int(caught.value.code or 0)
 
 

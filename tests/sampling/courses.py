@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from impon_hpo.sampling.base import Draw
-from impon_hpo.sampling.impon import Impon
+from impon_hpo.sampling.methods.impon import Impon
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import make_sampler
@@ -187,14 +187,14 @@ def assert_well_formed(draw: Draw, course: Course) -> None:
     if draw.context is not None:
         assert draw.context.dim() == 2
         assert draw.context.shape[0] == n_picked
-    for found in (draw.weights, draw.scores, draw.context):
-        if found is not None:
-            assert found.dtype == torch.float32
-            assert found.isfinite().all()
-    for found in (draw.rows, draw.weights, draw.scores, draw.context):
-        if found is not None:
-            assert found.device.type == device.type
-            assert not found.requires_grad
+    for result in (draw.weights, draw.scores, draw.context):
+        if result is not None:
+            assert result.dtype == torch.float32
+            assert result.isfinite().all()
+    for result in (draw.rows, draw.weights, draw.scores, draw.context):
+        if result is not None:
+            assert result.device.type == device.type
+            assert not result.requires_grad
 
 
 def points(n_rows: int, n_columns: int = 2) -> Rows:

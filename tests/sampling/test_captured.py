@@ -51,8 +51,8 @@ def test_captured_calls_are_those_of_the_function(device: str) -> None:
     for step in range(4 * WARM_UP):
         given = torch.arange(3.0, device=device) * step
         weights = given + 1 if step % 2 else None
-        expected, found = plain.add(given, weights), add(given, weights)
-        kept += [(one.clone(), two) for one, two in zip(expected, found, strict=True)]
+        expected, result = plain.add(given, weights), add(given, weights)
+        kept += [(one.clone(), two) for one, two in zip(expected, result, strict=True)]
     # Later calls have not written over what earlier ones returned.
     for one, two in kept:
         assert torch.equal(one, two)
@@ -71,8 +71,8 @@ def test_a_python_number_that_changes_would_be_seen_by_the_tape() -> None:
     adder = Adder()
     with on_tape():
         count = Captured(adder.count, CPU)
-        found = [count(torch.zeros(1))[0].item() for _ in range(6)]
-    assert found == [1, 2, 3, 4, 4, 4]
+        result = [count(torch.zeros(1))[0].item() for _ in range(6)]
+    assert result == [1, 2, 3, 4, 4, 4]
 
 
 def test_function_that_yields_has_its_result_before_it_ends() -> None:
@@ -82,8 +82,8 @@ def test_function_that_yields_has_its_result_before_it_ends() -> None:
         yield (given + 1,)
         happened.append("rest")
 
-    found = call(work, [torch.zeros(1)], lambda: happened.append("halfway"))
-    assert found[0].item() == 1
+    result = call(work, [torch.zeros(1)], lambda: happened.append("halfway"))
+    assert result[0].item() == 1
     assert happened == ["halfway", "rest"]
     assert Captured(work, CPU)(torch.zeros(1))[0].item() == 1
     assert happened == ["halfway", "rest", "rest"]
@@ -102,7 +102,7 @@ def test_each_kind_of_input_has_a_graph_of_its_own() -> None:
 
 
 def test_what_cannot_be_captured_is_called_and_the_reason_told() -> None:
-    adder, said = Adder(), list[str]()
+    adder, reasons = Adder(), list[str]()
 
     class Refusing:
         def __init__(self, *given: object) -> None:
@@ -110,12 +110,12 @@ def test_what_cannot_be_captured_is_called_and_the_reason_told() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("impon_hpo.sampling.captured.graph_on", lambda device: Refusing)
-        add = Captured(adder.add, CPU, refused=said.append)
+        add = Captured(adder.add, CPU, refused=reasons.append)
     for _ in range(7):
         add(torch.ones(3))
     assert adder.calls == 7
     assert torch.equal(adder.total, torch.full((3,), 7.0))
-    assert said == ["RuntimeError: operation not permitted"]
+    assert reasons == ["RuntimeError: operation not permitted"]
 
 
 def test_a_method_that_is_captured_keeps_no_object_alive() -> None:
@@ -138,9 +138,9 @@ def test_captured_samplers_draw_what_they_draw_otherwise(name: str) -> None:
     expected = plain.epochs(2, 8)
     with on_tape():
         taped = Course(name)
-        found = taped.epochs(2, 8)
-    assert rows_of(found) == rows_of(expected)
-    for one, other in zip(found, expected, strict=True):
+        result = taped.epochs(2, 8)
+    assert rows_of(result) == rows_of(expected)
+    for one, other in zip(result, expected, strict=True):
         assert_same(vars(one), vars(other))
     assert_same(taped.sampler.state_dict(), plain.sampler.state_dict())
 
@@ -166,10 +166,10 @@ class Waiting(nn.Module):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_function_that_waits_for_the_gpu_is_found_out() -> None:
-    said = list[str]()
-    call = Captured(Waiting(), torch.device("cuda"), refused=said.append)
+    reasons = list[str]()
+    call = Captured(Waiting(), torch.device("cuda"), refused=reasons.append)
     for step in range(6):
-        (found,) = call(torch.full((2,), step - 2.0, device="cuda"))
-        assert found.tolist() == [(step - 2.0) * (2 if step > 2 else 1)] * 2
-    assert len(said) == 1
-    assert "synchronizing" in said[0]
+        (result,) = call(torch.full((2,), step - 2.0, device="cuda"))
+        assert result.tolist() == [(step - 2.0) * (2 if step > 2 else 1)] * 2
+    assert len(reasons) == 1
+    assert "synchronizing" in reasons[0]

@@ -82,10 +82,10 @@ def test_same_seed_draws_the_same(
 
 @every
 def test_other_seeds_and_epochs_draw_other_rows(name: str) -> None:
-    found = [rows_of(Course(name, seed=seed).epoch(1, 6)) for seed in range(4)]
+    result = [rows_of(Course(name, seed=seed).epoch(1, 6)) for seed in range(4)]
     course = Course(name, seed=9)
-    found += [rows_of(course.epoch(epoch, 6)) for epoch in (1, 2, 3)]
-    assert all(one not in found[:at] for at, one in enumerate(found))
+    result += [rows_of(course.epoch(epoch, 6)) for epoch in (1, 2, 3)]
+    assert all(one not in result[:at] for at, one in enumerate(result))
 
 
 @every
@@ -130,13 +130,13 @@ def test_loaded_sampler_goes_on_as_the_saved_one(
 
 @every
 def test_saving_changes_nothing_and_the_state_stays_as_saved(name: str) -> None:
-    asked, left_alone = Course(name), Course(name)
-    asked.epoch(1, 3)
+    course, left_alone = Course(name), Course(name)
+    course.epoch(1, 3)
     left_alone.epoch(1, 3)
-    state = asked.sampler.state_dict()
+    state = course.sampler.state_dict()
     kept = through_a_file(state)
-    asked.sampler.diagnostics()
-    following = rows_of([asked.step() for _ in range(3)] + asked.epoch(2, 4))
+    course.sampler.diagnostics()
+    following = rows_of([course.step() for _ in range(3)] + course.epoch(2, 4))
     assert following == rows_of([left_alone.step() for _ in range(3)] + left_alone.epoch(2, 4))
     assert_same(state, kept)
     # Nor does what is loaded lead back into the state.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.stream import Stream
+from impon_hpo.sampling.draws import Stream
 from impon_hpo.sampling.table import SAMPLERS, option_types
 from tests.sampling.courses import Course
 from tests.sampling.fake_gpu import GPU, FakeDevice
@@ -52,8 +52,8 @@ def test_draw_and_observe(name: str, given: dict[str, Any], n_rows: int) -> None
     for draw in draws:
         assert draw.rows.device == device
         assert draw.rows.shape == (8,)
-        for found in (draw.weights, draw.scores, draw.context):
-            assert found is None or found.device == device
+        for result in (draw.weights, draw.scores, draw.context):
+            assert result is None or result.device == device
 
 
 BROKEN: dict[str, Callable[[Tensor, Tensor], object]] = {

@@ -1,7 +1,9 @@
-"""Features: each kind against its definition, functions of one's own, and what is refused."""
+"""The context vector: features of rows by name or by a function, and the norm of the weights."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,10 +11,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
-from torch import Tensor
+from torch import Tensor, nn
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.features import make_features, pca_features, pooled_features
+from impon_hpo.sampling.features import (
+    SMALL,
+    WeightNorm,
+    make_features,
+    pca_features,
+    pooled_features,
+)
 from impon_hpo.sampling.rows import Rows
 from tests.sampling.courses import flat_rows, image_rows
 
@@ -57,10 +65,10 @@ def test_pixels_are_the_prepared_inputs_laid_flat() -> None:
 def test_pooled_averages_the_cells_of_a_grid() -> None:
     picture = np.arange(16).reshape(1, 4, 4)
     both = np.concatenate([picture, 10 * picture])
-    found = pooled_features(planes(both, 2 * both), side=2)(torch.tensor([1, 0]))
+    result = pooled_features(planes(both, 2 * both), side=2)(torch.tensor([1, 0]))
     cells = [2.5, 4.5, 10.5, 12.5]
-    assert found[1].tolist() == cells + [10 * cell for cell in cells]
-    assert found[0].tolist() == [2 * cell for cell in cells] + [20 * cell for cell in cells]
+    assert result[1].tolist() == cells + [10 * cell for cell in cells]
+    assert result[0].tolist() == [2 * cell for cell in cells] + [20 * cell for cell in cells]
 
 
 def test_pooled_has_sixteen_cells_a_channel() -> None:
@@ -90,9 +98,9 @@ def decaying(n_rows: int, n_columns: int, seed: int = 0) -> Tensor:
     return points.matmul(turn) + 3
 
 
-def like_up_to_sign(found: Tensor, expected: NDArray[Any]) -> bool:
-    signs = torch.sign((found * torch.tensor(expected)).sum(0))
-    return np.allclose((found * signs).numpy(), expected, atol=2e-3)
+def like_up_to_sign(result: Tensor, expected: NDArray[Any]) -> bool:
+    signs = torch.sign((result * torch.tensor(expected)).sum(0))
+    return np.allclose((result * signs).numpy(), expected, atol=2e-3)
 
 
 @pytest.mark.parametrize("n_columns", [6, 40])
@@ -100,11 +108,11 @@ def test_pca_is_that_of_sklearn_up_to_sign(n_columns: int) -> None:
     values = decaying(500, n_columns)
     read, n_features = make_features("pca", flat_rows(values))
     assert n_features == min(32, n_columns)
-    found = read(torch.arange(500))[:, :6]
-    assert found.dtype == torch.float32
+    result = read(torch.arange(500))[:, :6]
+    assert result.dtype == torch.float32
     expected = PCA(n_components=6, svd_solver="full").fit_transform(values.double().numpy())
-    assert like_up_to_sign(found, expected)
-    assert not like_up_to_sign(found.flip(1), expected)
+    assert like_up_to_sign(result, expected)
+    assert not like_up_to_sign(result.flip(1), expected)
 
 
 def test_pca_of_fewer_rows_than_components_has_as_many_as_rows() -> None:
@@ -144,9 +152,9 @@ def test_function_of_the_user_gets_the_prepared_inputs(given: Any) -> None:
     rows = image_rows(12)
     read, n_features = make_features(given, rows)
     assert n_features == 2
-    found = read(SOME)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, row_means(rows.read(SOME)).float())
+    result = read(SOME)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, row_means(rows.read(SOME)).float())
 
 
 @pytest.mark.parametrize("as_name", [True, False])
@@ -185,3 +193,47 @@ def test_unknown_name_lists_the_known_ones(name: str, suggested: str | None) -> 
 def test_rows_dimension_must_be_kept() -> None:
     with pytest.raises(ConfigError, match=r"returned \(1, 4\) for two rows"):
         make_features(lambda inputs: inputs.mean(0, keepdim=True), flat_rows(torch.rand(5, 4)))
+
+
+def expected(model: nn.Module) -> float:
+    squares = [p.detach().double().square().sum() for p in model.parameters() if p.requires_grad]
+    return math.sqrt(sum(map(float, squares)))
+
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "small ones": lambda: nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5)),
+    "a large one": lambda: nn.Linear(SMALL // 64, 64, bias=False),
+    "both": lambda: nn.Sequential(nn.Linear(SMALL // 64, 64), nn.Linear(64, 3)),
+    "of two types": lambda: nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3).double()),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_norm_is_that_of_all_parameters(name: str, memory: torch.memory_format) -> None:
+    model = MODELS[name]()
+    model.to(memory_format=memory)
+    assert float(WeightNorm(model)()) == pytest.approx(expected(model), rel=1e-5)
+
+
+def test_what_is_not_trained_does_not_count() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    assert float(WeightNorm(model)()) == pytest.approx(expected(model), rel=1e-6)
+    assert float(WeightNorm(model.requires_grad_(False))()) == 0
+
+
+@pytest.mark.parametrize("gaps", [False, True], ids=["dense", "with gaps in memory"])
+def test_later_changes_are_seen(gaps: bool) -> None:
+    model = nn.Linear(6, 4)
+    if gaps:
+        model.weight = nn.Parameter(torch.randn(4, 12)[:, ::2])
+    norm = WeightNorm(model)
+    before = float(norm())
+    with torch.no_grad():
+        model.weight.mul_(3)
+    assert float(norm()) == pytest.approx(expected(model), rel=1e-6)
+    model.load_state_dict({name: 2 * value for name, value in model.state_dict().items()})
+    assert float(norm()) == pytest.approx(expected(model), rel=1e-6)
+    assert float(norm()) > before
+    assert not norm().requires_grad

@@ -65,13 +65,13 @@ def test_share_widens_and_the_root_is_ahead(
     start: float, end: float, points: tuple[float, float]
 ) -> None:
     earlier, later = sorted(points)
-    found: dict[Shape, float] = {}
+    result: dict[Shape, float] = {}
     shapes: tuple[Shape, ...] = ("linear", "root", "step")
     for shape in shapes:
         pacing = Pacing(start, end, shape)
-        found[shape] = pacing.share(earlier)
-        assert start - 1e-9 <= found[shape] <= pacing.share(later) + 1e-9 <= 1 + 2e-9
-    assert found["step"] - 1e-9 <= found["linear"] <= found["root"] + 1e-9
+        result[shape] = pacing.share(earlier)
+        assert start - 1e-9 <= result[shape] <= pacing.share(later) + 1e-9 <= 1 + 2e-9
+    assert result["step"] - 1e-9 <= result["linear"] <= result["root"] + 1e-9
 
 
 def test_linear_is_the_default() -> None:
@@ -87,7 +87,6 @@ def test_linear_is_the_default() -> None:
         ({"end": 0.0}, r"end must be above 0 and at most 1, but got end=0\.0\."),
         ({"end": -0.5}, r"end=-0\.5"),
         ({"end": 2}, "end=2"),
-        ({"shape": "square"}, "shape must be one of 'linear', 'root', 'step'.*'square'"),
     ],
 )
 def test_pacing_out_of_its_range_is_refused(options: dict[str, Any], complaint: str) -> None:

@@ -71,3 +71,15 @@ def test_reference_of_other_data_is_refused() -> None:
         dataclasses.replace(rows, reference=fewer.reference)
     with pytest.raises(ConfigError, match=r"6 rows and 2 classes.* 6 rows and 3 classes"):
         dataclasses.replace(rows, reference=image_rows(6, n_classes=2).reference)
+
+
+def test_short_texts_show_shapes_and_no_values() -> None:
+    rows = dataclasses.replace(image_rows(6), reference=None)
+    shown = "inputs=uint8 (6, 4, 4, 1), labels=int64 (6,), n_classes=3, device=cpu"
+    assert repr(rows) == f"Rows({shown})"
+    reference = image_rows(6).reference
+    shown_reference = (
+        "Reference(loss=float32 (6,), probabilities=float32 (6, 3), trajectory=float32 (4, 6))"
+    )
+    assert repr(reference) == shown_reference
+    assert repr(image_rows(6)) == f"Rows({shown}, reference={shown_reference})"

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.impon import Impon, ImponLow
+from impon_hpo.sampling.base import BatchSampler, Draw, Forward
+from impon_hpo.sampling.checks import Common
+from impon_hpo.sampling.methods.impon import Impon, ImponLow
+from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import (
     SAMPLERS,
@@ -22,8 +24,7 @@ from impon_hpo.sampling.table import (
     option_types,
     sampler_class,
 )
-from impon_hpo.sampling.uniform import Uniform
-from tests.sampling.courses import image_rows
+from tests.sampling.courses import Course, image_rows
 
 every = pytest.mark.parametrize("name", SAMPLERS)
 
@@ -53,6 +54,26 @@ OWN = f"{__name__}:FirstRows"
 
 def made(name: str, **options: Any) -> BatchSampler:
     return make_sampler(name, image_rows(250), options, batch_size=4, model=nn.Linear(1, 1), seed=3)
+
+
+@every
+def test_short_text_of_a_sampler_has_its_options_and_no_values_of_tensors(name: str) -> None:
+    course = Course(name, batch_size=8)
+    assert repr(course.sampler) == f"{sampler_class(name).__name__}(240 rows, batch_size=8)"
+    assert "tensor" not in repr(course.step())
+
+
+def test_short_text_has_the_options_that_were_given() -> None:
+    assert repr(made("impon", bank_size=50)) == "Impon(250 rows, batch_size=4, bank_size=50)"
+
+
+def test_options_can_be_left_out() -> None:
+    sampler = make_sampler("uniform", image_rows(20), batch_size=4, model=nn.Linear(1, 1))
+    assert isinstance(sampler, Uniform)
+
+
+def test_signature_shows_the_options() -> None:
+    assert {"bank_size", "pick"} < inspect.signature(Impon).parameters.keys()
 
 
 def test_names_stand_for_their_classes() -> None:

@@ -60,5 +60,5 @@ def test_other_operation_passes(name: str) -> None:
     x = torch.linspace(-1, 3, 3)
     expected = PASSES[name](x)
     with nothing_waits():
-        found = PASSES[name](x)
-    assert str(found) == str(expected)
+        result = PASSES[name](x)
+    assert str(result) == str(expected)

@@ -137,13 +137,12 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
 
 
 def test_auto_compiles_once_where_the_epochs_to_come_pay_for_it(
-    tiny_splits: Splits, compilations: list[nn.Module]
+    tiny_splits: Splits, compilations: list[nn.Module], said: list[str]
 ) -> None:
-    said: list[str] = []
     given = config(**(STEPS | {"epochs": 4}))
     expected = results_of(tiny_splits, **(STEPS | {"epochs": 4}))
     with on_tape():
-        run = TrainingRun(given, tiny_splits, ahead=Ahead(96.0, said.append))
+        run = TrainingRun(given, tiny_splits, ahead=Ahead(96.0))
         found = [run.train_epoch()]
         assert run.compiled.mode == "graph"  # epochs of a few milliseconds
         assert said == []
@@ -194,10 +193,11 @@ def test_compiler_that_fails_is_a_mistake_to_ask_for(tiny_splits: Splits) -> Non
 
 
 @pytest.mark.usefixtures("_failing")
-def test_compiler_that_fails_is_done_without_under_auto(tiny_splits: Splits) -> None:
-    said: list[str] = []
+def test_compiler_that_fails_is_done_without_under_auto(
+    tiny_splits: Splits, said: list[str]
+) -> None:
     with on_tape():
-        run = TrainingRun(config(**STEPS), tiny_splits, ahead=Ahead(0, said.append))
+        run = TrainingRun(config(**STEPS), tiny_splits, ahead=Ahead(0))
         found = [run.train_epoch()]
         run.compiled.epoch_done(1e9, 1)
         found.append(run.train_epoch())

@@ -19,13 +19,9 @@ from impon_hpo.training.teaching import KeptReference
 from tests.training.runs import CPU, config
 
 
-def quiet(line: str) -> None:
-    assert line
-
-
 def made(splits: Splits, **options: Any) -> KeptReference:
     usual = {"epochs": 2, "width": 4, "batch_size": 32}
-    return crossfit(config(reference_options=usual | options), splits, say=quiet)
+    return crossfit(config(reference_options=usual | options), splits)
 
 
 def test_no_row_is_judged_by_a_model_that_saw_it(
@@ -64,7 +60,7 @@ def test_it_is_the_same_every_time(tiny_splits: Splits) -> None:
 def test_it_knows_the_digits_better_than_chance() -> None:
     whole = config(subset=None, reference_options={"epochs": 4, "width": 8, "batch_size": 32})
     splits = load_splits(whole, CPU)
-    reference = crossfit(whole, splits, say=quiet).reference
+    reference = crossfit(whole, splits).reference
     right = (reference.probabilities.argmax(1) == splits.train.labels).double().mean()
     assert float(right) > 0.5  # chance is 0.1
     torch.testing.assert_close(
@@ -96,7 +92,7 @@ def test_smaller_images_are_charged_by_what_the_small_model_multiplies(
     linear = config(model="tests.training.runs:linear", reference_options=options)
     small = forward_flops(build_model(config(width=4), tiny_splits, seed=0), (1, 4, 4))
     passes = 3 * (2 * 2 * 5 * 32) + 2 * 320
-    kept = crossfit(linear, tiny_splits, say=quiet)
+    kept = crossfit(linear, tiny_splits)
     assert kept.cost == round(passes * small / (2 * 64 * 10))  # a linear layer of 64 × 10
 
 
@@ -113,7 +109,7 @@ def test_what_the_study_searches_does_not_change_it(tiny_splits: Splits) -> None
         sampler="impon-memory",
         reference_options=options,
     )
-    first, second = made(tiny_splits), crossfit(other, tiny_splits, say=quiet)
+    first, second = made(tiny_splits), crossfit(other, tiny_splits)
     assert torch.equal(first.reference.loss, second.reference.loss)
     assert torch.equal(first.reference.probabilities, second.reference.probabilities)
 
@@ -124,10 +120,9 @@ def test_small_models_that_diverge_leave_plain_numbers(tiny_splits: Splits) -> N
     torch.testing.assert_close(reference.probabilities, torch.full((320, 10), 0.1))
 
 
-def test_every_model_is_told_of(tiny_splits: Splits) -> None:
-    said: list[str] = []
+def test_every_model_is_told_of(tiny_splits: Splits, said: list[str]) -> None:
     options = {"epochs": 1, "width": 2, "folds": 3}
-    crossfit(config(reference_options=options), tiny_splits, say=said.append)
+    crossfit(config(reference_options=options), tiny_splits)
     assert [line.rpartition(" ")[0] for line in said] == [
         f"reference: model {fold}/3, held-out accuracy" for fold in (1, 2, 3)
     ]

@@ -12,8 +12,8 @@ import torch
 
 from impon_hpo.errors import ConfigError, NonFiniteLossError
 from impon_hpo.sampling.base import Draw, Forward
+from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.sampling.table import SAMPLERS
-from impon_hpo.sampling.uniform import Uniform
 from impon_hpo.training.config import training_config
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from impon_hpo.sampling.base import Draw, Forward
-from impon_hpo.sampling.uniform import Uniform
+from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.training import run as run_module
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Split, Splits

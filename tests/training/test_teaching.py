@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
-from impon_hpo.training import references as references_module
+from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
@@ -32,12 +32,8 @@ from tests.training.runs import CPU, config
 CROSSFIT = {"reference": "crossfit", "reference_options": {"epochs": 1, "width": 2}}
 
 
-def quiet(line: str) -> None:
-    assert line
-
-
 def folder() -> References:
-    return References(Path("references"), say=quiet)
+    return References(Path("references"))
 
 
 def test_crossfit_is_made_once_and_then_found(
@@ -45,7 +41,7 @@ def test_crossfit_is_made_once_and_then_found(
 ) -> None:
     first = folder().find(config(**CROSSFIT), tiny_splits)
     assert first is not None
-    monkeypatch.setattr(references_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(crossfit_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
     again = folder().find(config(**CROSSFIT, lr=0.3, seed=5), tiny_splits)
     assert again is not None
     assert torch.equal(again.reference.loss, first.reference.loss)
@@ -92,17 +88,16 @@ def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(references_module, "crossfit", stop)
+        patch.setattr(crossfit_module, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))
     assert folder().find(config(**CROSSFIT), tiny_splits) is not None
 
 
-def test_train_says_which_reference_it_used() -> None:
-    said: list[str] = []
+def test_train_says_which_reference_it_used(said: list[str]) -> None:
     given = config(**CROSSFIT, sampler="impon-memory")
-    first = train(given, Path("runs/train"), name="memory", say=said.append)
+    first = train(given, Path("runs/train"), name="memory")
     settings = crossfit_settings(given).model_dump()
     (path,) = Path("runs/references").glob("*.pt")
     cost = KeptReference.load(path, load_splits(given, CPU)).cost
@@ -111,19 +106,18 @@ def test_train_says_which_reference_it_used() -> None:
     assert sum(line.startswith("reference: model") for line in said) == 2
     kept = json.loads((Path(first["checkpoint"]).parent / "result.json").read_text())
     assert kept["reference"] == first["reference"]
-    plain = train(config(), Path("runs/train"), name="uniform", say=said.append)
+    plain = train(config(), Path("runs/train"), name="uniform")
     assert plain["reference"] is None
 
 
-def test_train_learns_for_the_next_run() -> None:
-    said: list[str] = []
+def test_train_learns_for_the_next_run(said: list[str]) -> None:
     enough = {"sampler": "rho-loss", "epochs": 4, "epoch_fraction": 1.0}
-    first = train(config(**enough), Path("runs/train"), name="rho", say=said.append)
+    first = train(config(**enough), Path("runs/train"), name="rho")
     assert first["reference"] is None
     assert first["settings"]["sampler"] == "uniform"
     assert "this run is trained with 'uniform'" in said[0]
     assert first["val_accuracy"] >= 0.19  # else it would teach nobody
-    second = train(config(**enough, lr=0.02), Path("runs/train"), name="rho", say=said.append)
+    second = train(config(**enough, lr=0.02), Path("runs/train"), name="rho")
     assert second["reference"] == {"maker": "prequential", "cost": 0, "settings": {}}
     assert second["settings"]["sampler"] == "rho-loss"
 
@@ -177,7 +171,7 @@ def test_run_without_a_reference_is_uniform_unless_its_sampler_says_how() -> Non
 
 
 def test_who_wants_a_reference() -> None:
-    own = {"difficulty": f"{__name__}:quiet"}
+    own = {"difficulty": f"{__name__}:folder"}
     assert wants_reference(config(sampler="impon-memory"))
     assert wants_reference(config(sampler="curriculum"))
     assert not wants_reference(config(sampler="curriculum", sampler_options=own))
@@ -193,13 +187,14 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
 
 def test_two_processes_at_once_make_it_once(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "import logging, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
         "from impon_hpo.training.teaching import References\n"
         "from impon_hpo.training.splits import load_splits\n"
         "from tests.training.runs import config\n"
-        "from tests.training.test_references import CROSSFIT\n"
+        "from tests.training.test_teaching import CROSSFIT\n"
         "given = config(**CROSSFIT); splits = load_splits(given, torch.device('cpu'))\n"
-        "References(Path(sys.argv[1]), say=print).find(given, splits)\n"
+        "References(Path(sys.argv[1])).find(given, splits)\n"
     )
     root = Path(__file__).parents[2]
     started = [

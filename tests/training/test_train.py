@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_result_on_disk_is_the_one_returned(folder: Path) -> None:
-    outcome = train(config(), folder, name="uniform", say=quiet)
+    outcome = train(config(), folder, name="uniform")
     (home,) = folder.iterdir()
     assert home.name.startswith("uniform-")
     assert json.loads((home / "result.json").read_text()) == outcome
@@ -64,7 +65,7 @@ def test_result_on_disk_is_the_one_returned(folder: Path) -> None:
 
 
 def test_result_holds_all_that_came_of_the_run(folder: Path) -> None:
-    outcome = train(config(), folder, name="my arm", say=quiet)
+    outcome = train(config(), folder, name="my arm")
     epochs = outcome["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     assert outcome["arm"] == "my arm"
@@ -76,7 +77,7 @@ def test_result_holds_all_that_came_of_the_run(folder: Path) -> None:
 
 
 def test_test_accuracy_is_that_of_the_last_model_on_the_test_split(folder: Path) -> None:
-    outcome = train(config(epoch_fraction=1.0), folder, name="uniform", say=quiet)
+    outcome = train(config(epoch_fraction=1.0), folder, name="uniform")
     given = config(epoch_fraction=1.0)
     state = Checkpoint(Path(outcome["checkpoint"])).load(given, CPU)
     assert state is not None
@@ -104,13 +105,12 @@ def test_test_split_is_read_once_after_the_last_epoch(
         return real(run, split)
 
     monkeypatch.setattr(TrainingRun, "evaluate", noting)
-    train(config(), folder, name="uniform", say=quiet)
+    train(config(), folder, name="uniform")
     assert calls == [(0, 162), (1, 162), (2, 162), (3, 180)]
 
 
-def test_each_epoch_is_said_in_a_line(folder: Path) -> None:
-    said: list[str] = []
-    outcome = train(config(), folder, name="uniform", say=said.append)
+def test_each_epoch_is_said_in_a_line(folder: Path, said: list[str]) -> None:
+    outcome = train(config(), folder, name="uniform")
     assert len(said) == 3
     for at, (line, epoch) in enumerate(zip(said, outcome["epochs"], strict=True), start=1):
         assert line.startswith(f"epoch {at}/3 ")
@@ -118,16 +118,16 @@ def test_each_epoch_is_said_in_a_line(folder: Path) -> None:
 
 
 def test_second_call_returns_the_same_without_training_again(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
-    first = train(config(), folder, name="uniform", say=quiet)
+    first = train(config(), folder, name="uniform")
 
     def fail(run: TrainingRun) -> None:
         pytest.fail("an epoch was trained again")
 
     monkeypatch.setattr(TrainingRun, "train_epoch", fail)
-    said: list[str] = []
-    assert train(config(), folder, name="uniform", say=said.append) == first
+    said.clear()
+    assert train(config(), folder, name="uniform") == first
     assert said == [f"continuing from {first['checkpoint']}"]
 
 
@@ -135,16 +135,16 @@ def test_second_call_returns_the_same_without_training_again(
     "other", [{"lr": 0.06}, {"seed": 1}, {"sampler": "impon"}, {"label_smoothing": 0.1}]
 )
 def test_other_settings_get_another_folder(other: dict[str, Any], folder: Path) -> None:
-    first = train(config(epochs=1), folder, name="uniform", say=quiet)
-    second = train(config(epochs=1, **other), folder, name="uniform", say=quiet)
+    first = train(config(epochs=1), folder, name="uniform")
+    second = train(config(epochs=1, **other), folder, name="uniform")
     assert first["checkpoint"] != second["checkpoint"]
     assert len(list(folder.iterdir())) == 2
-    assert train(config(epochs=1), folder, name="uniform", say=quiet) == first
+    assert train(config(epochs=1), folder, name="uniform") == first
 
 
 def test_other_name_gets_another_folder(folder: Path) -> None:
-    first = train(config(epochs=1), folder, name="one", say=quiet)
-    second = train(config(epochs=1), folder, name="two", say=quiet)
+    first = train(config(epochs=1), folder, name="one")
+    second = train(config(epochs=1), folder, name="two")
     assert first["checkpoint"] != second["checkpoint"]
     assert first["test_loss"] == second["test_loss"]
 
@@ -152,20 +152,24 @@ def test_other_name_gets_another_folder(folder: Path) -> None:
 @pytest.mark.parametrize("sampler", ["uniform", "impon"])
 @pytest.mark.parametrize("after", [1, 2, 3])
 def test_interrupted_run_continues_to_the_identical_result(
-    after: int, sampler: str, folder: Path, tmp_path: Path
+    after: int, sampler: str, folder: Path, tmp_path: Path, said: list[str]
 ) -> None:
     given = config(sampler=sampler)
-    expected = train(given, tmp_path / "whole", name="arm", say=quiet)
+    expected = train(given, tmp_path / "whole", name="arm")
 
-    def interrupt(line: str) -> None:
-        if line.startswith(f"epoch {after}/"):
-            raise KeyboardInterrupt
+    class Interrupt(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage().startswith(f"epoch {after}/"):
+                raise KeyboardInterrupt
 
+    log, handler = logging.getLogger("impon_hpo"), Interrupt()
+    log.addHandler(handler)
     with pytest.raises(KeyboardInterrupt):
-        train(given, folder, name="arm", say=interrupt)
+        train(given, folder, name="arm")
+    log.removeHandler(handler)
     assert list(folder.rglob("result.json")) == []
-    said: list[str] = []
-    outcome = train(given, folder, name="arm", say=said.append)
+    said.clear()
+    outcome = train(given, folder, name="arm")
     assert without_seconds(outcome) == without_seconds(expected)
     assert said[0].startswith("continuing from ")
     assert len(said) == 1 + 3 - after
@@ -174,28 +178,28 @@ def test_interrupted_run_continues_to_the_identical_result(
 def test_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        train(config(epochs=1), tmp_path / "file", name="uniform", say=quiet)
+        train(config(epochs=1), tmp_path / "file", name="uniform")
 
 
 def test_result_that_cannot_be_written_is_an_error(folder: Path) -> None:
-    outcome = train(config(epochs=1), folder, name="uniform", say=quiet)
+    outcome = train(config(epochs=1), folder, name="uniform")
     result = Path(outcome["checkpoint"]).parent / "result.json"
     result.unlink()
     result.mkdir()
     with pytest.raises(CheckpointError, match=r"result\.json' cannot be written"):
-        train(config(epochs=1), folder, name="uniform", say=quiet)
+        train(config(epochs=1), folder, name="uniform")
 
 
 def test_broken_checkpoint_is_an_error_and_stays(folder: Path) -> None:
-    outcome = train(config(epochs=1), folder, name="uniform", say=quiet)
+    outcome = train(config(epochs=1), folder, name="uniform")
     path = Path(outcome["checkpoint"])
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="Delete it to train from the start"):
-        train(config(epochs=1), folder, name="uniform", say=quiet)
+        train(config(epochs=1), folder, name="uniform")
     assert path.stat().st_size == 1000
 
 
 def test_device_that_is_not_there_is_refused_before_anything_is_written(folder: Path) -> None:
     with pytest.raises(ConfigError, match="cuda:64"):
-        train(config(device="cuda:64"), folder, name="uniform", say=quiet)
+        train(config(device="cuda:64"), folder, name="uniform")
     assert not folder.exists()

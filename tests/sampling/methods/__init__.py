@@ -1,0 +1,1 @@
+"""Tests of the batch samplers, one file a method."""

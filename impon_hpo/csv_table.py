@@ -1,4 +1,4 @@
-"""A CSV file: rows of named values, a column for each name that any of them has."""
+"""Files written whole or not at all, and CSV: a column for each name that any row has."""
 
 from __future__ import annotations
 
@@ -23,18 +23,30 @@ def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows whole or not at all.
+    """Write rows as a CSV file, whole or not at all.
 
     Raises:
         StorageError: The file cannot be written.
     """
+    write_file(path, csv_text(rows))
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; text as UTF-8. Its folder is created where it is missing.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", newline="", encoding="utf-8", dir=path.parent, suffix=".tmp", delete=False
-        ) as file:
-            file.write(csv_text(rows))
-        Path(file.name).chmod(0o644)  # a temporary file is readable by its owner only
-        Path(file.name).replace(path)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            file.write(data)
+        try:
+            Path(file.name).chmod(0o644)  # a temporary file is readable by its owner only
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink()
+            raise
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error}") from error

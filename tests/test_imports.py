@@ -24,7 +24,6 @@ MAY_IMPORT = {
     "training": {"errors", "lookup", "environment", "console", "sampling"},
     "tuning": {
         "csv_table",
-        "live_table",
         "errors",
         "lookup",
         "environment",
@@ -46,15 +45,14 @@ MAY_IMPORT = {
     },
     "reporting": {
         "csv_table",
-        "live_table",
         "errors",
         "lookup",
         "environment",
         "console",
         "storage",
+        "comparing",
     },
     "csv_table": {"errors"},
-    "live_table": {"storage"},
     "errors": set(),
     "lookup": {"errors"},
     "environment": {"errors"},
@@ -68,7 +66,6 @@ MUST_NOT_IMPORT = {
     "reporting": {"torch", "torchvision"},
     "storage": {"torch", "torchvision"},
     "csv_table": {"torch", "torchvision", "optuna"},
-    "live_table": {"torch", "torchvision"},
 }
 
 

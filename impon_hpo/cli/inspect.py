@@ -21,7 +21,7 @@ from impon_hpo.errors import NothingYetError
 
 def print_summary(facts: dict[str, Any]) -> None:
     """Print what came of one arm, and the commands that follow from it."""
-    from impon_hpo.reporting.summary import summary_commands, summary_rows
+    from impon_hpo.reporting.status import summary_commands, summary_rows
 
     print_rows(f"{facts['study']}, arm {facts['arm']}", summary_rows(facts))
     for command in summary_commands(facts):
@@ -30,8 +30,7 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
     """What is in the storage: trials by state, best, cost; the comparison; and on the disk."""
-    from impon_hpo.reporting.disk_use import disk_line, disk_use
-    from impon_hpo.reporting.summary import summarise
+    from impon_hpo.reporting.status import disk_line, disk_use, summarise
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_comparison, read_studies
 
@@ -76,10 +75,10 @@ def watch(
 
     Arms that nobody has begun are not waited for.
     """
-    from impon_hpo.reporting.summary import summarise
-    from impon_hpo.reporting.watch import watch as watch_study
+    from impon_hpo.reporting.status import summarise
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
+    from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
@@ -101,7 +100,7 @@ def doctor(
     storage: Storage = None,
     format: Formatted = Format.table,
 ) -> None:
-    """Say what this machine has, what is wrong and how to mend it; exit code 1 if anything is."""
+    """Say what this machine has, what is wrong and how to fix it; exit code 1 if anything is."""
     import dataclasses
 
     from impon_hpo.doctor import examine
@@ -110,7 +109,7 @@ def doctor(
     if format is Format.json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        print_rows("impon-hpo doctor", [(finding.what, finding.said) for finding in findings])
+        print_rows("impon-hpo doctor", [(finding.name, finding.text) for finding in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

@@ -35,6 +35,9 @@ WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent
 IMAGES = "which_images.png"
 """The file of a trial that shows which images it picked most and never."""
 
+CLASS_PICKS = "class_picks.csv"
+"""The file of a trial that says how often it picked each class in each epoch."""
+
 EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
 """The fields of an epoch that differ from machine to machine."""
 

@@ -271,13 +271,13 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     _storage_with_one_trial()
     said(capsys)
     assert run("doctor", "--format", "json") == 0
-    findings = {entry["what"]: entry for entry in json.loads(said(capsys)[0])}
+    findings = {entry["name"]: entry for entry in json.loads(said(capsys)[0])}
     assert findings["torch"]["ok"]
-    assert "opens" in findings["storage sqlite:///runs/small/study.db"]["found"]
+    assert "opens" in findings["storage sqlite:///runs/small/study.db"]["state"]
     assert "digits" in findings
 
 
-def test_doctor_says_what_is_wrong_and_how_to_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_what_is_wrong_and_how_to_fix_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "--storage", "nonsense://x", "--data-dir", "nowhere") == 1
     out, _ = said(capsys)
     assert re.search(r"storage nonsense://x: WRONG: .*cannot be opened", out)

@@ -13,7 +13,7 @@ import torch
 from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import CheckpointError
-from impon_hpo.reporting.summary import summarise, summary_rows
+from impon_hpo.reporting.status import summarise, summary_rows
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import COST, IDENTITY, USED, epochs_of, read_study
 from impon_hpo.training.config import TrainingConfig

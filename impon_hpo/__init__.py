@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from impon_hpo.sampling.impon import Impon, ImponLow
     from impon_hpo.sampling.impon_memory import ImponMemory
     from impon_hpo.sampling.impon_paced import ImponPaced
-    from impon_hpo.sampling.loader import ImponBatchSampler, WithRows
+    from impon_hpo.sampling.loader import IndexedDataset, LoaderBatchSampler
     from impon_hpo.sampling.reference import Reference
     from impon_hpo.sampling.rows import Rows
     from impon_hpo.sampling.table import SAMPLERS, make_sampler
@@ -33,18 +34,18 @@ _HOMES = {
     "EpochResult": "training.epoch_result",
     "ImageData": "training.image_data",
     "Impon": "sampling.impon",
-    "ImponBatchSampler": "sampling.loader",
     "ImponHpoError": "errors",
     "ImponLow": "sampling.impon",
     "ImponMemory": "sampling.impon_memory",
     "ImponPaced": "sampling.impon_paced",
+    "IndexedDataset": "sampling.loader",
+    "LoaderBatchSampler": "sampling.loader",
     "Objective": "tuning.objective",
     "Reference": "sampling.reference",
     "Rows": "sampling.rows",
     "Splits": "training.splits",
     "TrainingConfig": "training.config",
     "Uniform": "sampling.uniform",
-    "WithRows": "sampling.loader",
     "load_splits": "training.splits",
     "make_sampler": "sampling.table",
     "train_epochs": "training.epochs",
@@ -58,25 +59,37 @@ __all__ = [
     "EpochResult",
     "ImageData",
     "Impon",
-    "ImponBatchSampler",
     "ImponHpoError",
     "ImponLow",
     "ImponMemory",
     "ImponPaced",
+    "IndexedDataset",
+    "LoaderBatchSampler",
     "Objective",
     "Reference",
     "Rows",
     "Splits",
     "TrainingConfig",
     "Uniform",
-    "WithRows",
     "load_splits",
     "make_sampler",
     "train_epochs",
 ]
 
 
+# Old names, to be removed in 1.0.
+_RENAMED = {"ImponBatchSampler": "LoaderBatchSampler", "WithRows": "IndexedDataset"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        warnings.warn(
+            f"impon_hpo.{name} is now impon_hpo.{_RENAMED[name]}. Use the new name: the old one "
+            "goes in version 1.0.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module 'impon_hpo' has no attribute '{name}'")
     return getattr(importlib.import_module(f"impon_hpo.{_HOMES[name]}"), name)

@@ -27,15 +27,14 @@ Departures from the source:
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_positive
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between, check_positive
 from impon_hpo.sampling.estimator import finite_rows
 from impon_hpo.sampling.features import make_features
 from impon_hpo.sampling.fit import EstimatorFit
@@ -68,6 +67,7 @@ class AutoAssist(BatchSampler):
         use="skips rows that a linear assistant holds for trivial",
     )
     beside_training = True
+    _state = ("_fit", "_stream", "_w", "_u", "_sums")
 
     def __init__(
         self,
@@ -153,20 +153,3 @@ class AutoAssist(BatchSampler):
         # What is predicted is a probability, so only its order can be held against the losses.
         fit = {"rank_correlation": self._fit.measures()["rank_correlation"]}
         return super().diagnostics() | fit
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "fit": self._fit.state_dict(),
-            "stream": self._stream.state_dict(),
-            "w": self._w.clone(),
-            "u": self._u.clone(),
-            "sums": self._sums.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._fit.load_state_dict(state["fit"])
-        self._stream.load_state_dict(state["stream"])
-        self._w.copy_(state["w"])
-        self._u.copy_(state["u"])
-        self._sums.copy_(state["sums"])

@@ -6,19 +6,39 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NotRequired, TypedDict, Unpack
+from typing import Any, ClassVar, Self, Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.checks import Common, check_literals
 from impon_hpo.sampling.choice import random_order
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.state import Stateful
 
 Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
 """rows (k,) -> (losses (k,), logits (k, n_classes)), without gradients; its cost is charged."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A batch sampler in one line; the docstring of its file says the rest.
+
+    Args:
+        source: Authors and year, or "control".
+        forward: Extra forward passes a step, in rows, "0" where there are none.
+        state: What is kept for each row, "none" where nothing is.
+        weights: Whether the rows' losses are weighted, and how.
+        use: What it is for, in a few words.
+    """
+
+    source: str
+    forward: str
+    state: str
+    weights: str
+    use: str
 
 
 @dataclass(frozen=True)
@@ -38,16 +58,7 @@ class Draw:
     context: Tensor | None = None
 
 
-class Common(TypedDict):
-    """What every batch sampler is made with beside the rows; `BatchSampler` says what each is."""
-
-    batch_size: int
-    model: nn.Module
-    seed: NotRequired[int]
-    total_steps: NotRequired[int | None]
-
-
-class BatchSampler(ABC):
+class BatchSampler(Stateful, ABC):
     """Decides the next batch: call `start_epoch`, then `draw` and `observe` at every step.
 
     Everything stays on the device of `rows`: no step waits for a GPU. All randomness comes from
@@ -77,6 +88,7 @@ class BatchSampler(ABC):
     """Whether it looks into the model while `forward` runs, which a replayed graph would hide."""
     needs_reference: ClassVar[bool] = False
     """Whether `rows` must have a reference."""
+    _state: ClassVar[tuple[str, ...]] = ("generator", "_visits", "_epoch_visits", "steps")
 
     def __init_subclass__(cls, **given: Any) -> None:
         super().__init_subclass__(**given)
@@ -87,6 +99,11 @@ class BatchSampler(ABC):
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
         """Return whether a sampler made with these options makes use of a reference."""
         return cls.needs_reference
+
+    def __new__(cls, *args: Any, **arguments: Any) -> Self:
+        # Here, so that no sampler has to check the options whose types say what they may be.
+        check_literals(cls, arguments)
+        return super().__new__(cls)
 
     def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
         batch_size = common["batch_size"]
@@ -108,18 +125,17 @@ class BatchSampler(ABC):
         self.model = common["model"]
         self._wait_for_weights: Callable[[], None] = lambda: None
         self.generator = torch.Generator(device=rows.device).manual_seed(common.get("seed", 0))
-        # Visits up to the epoch that runs, those of it that a loaded state brought, and its rows.
+        # Visits before the epoch that runs, those within it, and its rows that are not counted yet.
         self._visits = torch.zeros(len(rows), dtype=torch.int32, device=rows.device)
-        self._loaded_visits = torch.zeros_like(self._visits)
-        self._epoch_rows: list[Tensor] = []
+        self._epoch_visits = torch.zeros_like(self._visits)
+        self._uncounted: list[Tensor] = []
 
     def start_epoch(self, epoch: int) -> None:
         """Begin epoch `epoch` (from 1): forget the diagnostics of the last one."""
         if epoch < 1:
             raise ConfigError(f"Epochs count from 1, but got epoch={epoch}.")
         self._visits = self.visits()
-        self._loaded_visits = torch.zeros_like(self._visits)
-        self._epoch_rows = []
+        self._epoch_visits = torch.zeros_like(self._visits)
 
     @torch.no_grad()
     def draw(self, forward: Forward | None = None) -> Draw:
@@ -134,7 +150,7 @@ class BatchSampler(ABC):
             )
         draw = self._draw(forward)
         self.steps += 1
-        self._epoch_rows.append(draw.rows)
+        self._uncounted.append(draw.rows)
         return draw
 
     @torch.no_grad()
@@ -201,17 +217,17 @@ class BatchSampler(ABC):
     @abstractmethod
     def _draw(self, forward: Forward | None) -> Draw: ...
 
-    def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:  # noqa: B027
+    def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         """Learn from a batch whose shapes are already checked; by default, nothing."""
 
     def visits(self) -> Tensor:
         """Return (n,) int32: how often each row has been picked so far."""
-        return self._visits + self._epoch_visits()
+        return self._visits + self._counted()
 
     def class_picks(self) -> Tensor:
         """Return (n_classes,) int64: how often each class is picked in the epoch that runs."""
         picks = torch.zeros(self.rows.n_classes, dtype=torch.int64, device=self.rows.device)
-        return picks.scatter_add_(0, self.rows.labels, self._epoch_visits().long())
+        return picks.scatter_add_(0, self.rows.labels, self._counted().long())
 
     def diagnostics(self) -> dict[str, float]:
         """Describe the picks of the epoch that runs; waits for the device, so once an epoch.
@@ -230,33 +246,29 @@ class BatchSampler(ABC):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that a checkpoint must keep, as tensors and plain values."""
-        return {
-            "generator": self.generator.get_state(),
-            "visits": self._visits.clone(),
-            "epoch_visits": self._epoch_visits(),
-            "steps": self.steps,
-        }
+        self._counted()
+        return {"sampler": type(self).__name__} | super().state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a sampler that was made with the same arguments.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._uncounted = []
 
-        Raises:
-            ConfigError: The state is of a data set with another number of rows.
-        """
-        if state["visits"].shape != self._visits.shape:
+    def _check_state(self, state: Any, place: str) -> None:
+        kind = state.get("sampler") if isinstance(state, Mapping) else None
+        if kind is not None and kind != type(self).__name__:
+            raise ConfigError(f"The state is of the batch sampler {kind}, but this is {place}.")
+        visits = state.get("visits") if isinstance(state, Mapping) else None
+        if isinstance(visits, Tensor) and len(visits) != len(self.rows):
             raise ConfigError(
-                f"The state is of {len(state['visits'])} rows, but there are {len(self.rows)}."
+                f"The state is of {len(visits)} rows, but there are {len(self.rows)}."
             )
-        self.generator.set_state(state["generator"].cpu())
-        self._visits = state["visits"].to(self.rows.device, copy=True)
-        self._loaded_visits = state["epoch_visits"].to(self.rows.device)
-        self.steps = state["steps"]
-        self._epoch_rows = []
+        super()._check_state(state, place)
 
-    def _epoch_visits(self) -> Tensor:
-        visits = self._loaded_visits.clone()
-        if self._epoch_rows:
-            rows = torch.cat(self._epoch_rows)
-            visits.scatter_add_(0, rows, torch.ones_like(rows, dtype=visits.dtype))
-        return visits
+    def _counted(self) -> Tensor:
+        """Return (n,) int32: how often each row has been picked in the epoch that runs."""
+        if self._uncounted:
+            rows = torch.cat(self._uncounted)
+            ones = torch.ones_like(rows, dtype=torch.int32)
+            self._epoch_visits.scatter_add_(0, rows, ones)
+            self._uncounted = []
+        return self._epoch_visits

@@ -1,17 +1,62 @@
-"""Checks of a batch sampler's options: what must hold, and what was given."""
+"""The arguments of batch samplers: which there are, and the checks of what is given for them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints
+
+from torch import nn
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import suggestion
 
 
-def check_choice(name: str, value: str, known: Collection[str]) -> None:
-    """Raise `ConfigError` unless `value` is one of `known`."""
-    if value not in known:
-        listed = ", ".join(f"'{one}'" for one in known)
-        raise ConfigError(f"{name} must be one of {listed}, but got {name}='{value}'.")
+class Common(TypedDict):
+    """What every batch sampler takes beside the rows; `BatchSampler` says what each is."""
+
+    batch_size: int
+    model: nn.Module
+    seed: NotRequired[int]
+    total_steps: NotRequired[int | None]
+
+
+def options_of(sampler: Any) -> dict[str, Any]:
+    """Return the options that a batch sampler takes beside those of all, with their types."""
+    common = {"self", "rows", *Common.__annotations__}
+    try:
+        types = get_type_hints(sampler.__init__)
+    except NameError:  # a sampler of the user's that imports its types for a type checker only
+        types = {}
+    parameters = inspect.signature(sampler.__init__).parameters
+    return {
+        name: types.get(name, Any)
+        for name, parameter in parameters.items()
+        if name not in common
+        and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+
+def check_known(name: str, sampler: type, options: Iterable[str]) -> None:
+    """Raise `ConfigError` if batch sampler `name` does not have one of the options."""
+    known = options_of(sampler)
+    for option in options:
+        if option not in known:
+            listed = f"Its options: {', '.join(known)}." if known else "It has no options."
+            raise ConfigError(
+                f"Batch sampler '{name}' has no option '{option}'."
+                f"{suggestion(option, known)} {listed}"
+            )
+
+
+def check_literals(sampler: type, options: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` unless each option whose type is a `Literal` has one of its values."""
+    types = options_of(sampler)
+    for name, value in options.items():
+        kind = types.get(name)
+        if get_origin(kind) is Literal and value not in get_args(kind):
+            listed = ", ".join(repr(choice) for choice in get_args(kind))
+            raise ConfigError(f"{name} must be one of {listed}, but got {name}={value!r}.")
 
 
 def check_positive(name: str, value: float) -> None:

@@ -24,16 +24,15 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_choice
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between
 from impon_hpo.sampling.choice import choose_distinct
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.rows import Rows
@@ -62,6 +61,7 @@ class ClassLoss(BatchSampler):
         use="the control of loss estimators: what the class alone tells",
     )
     beside_training = True
+    _state = ("_fit", "_moments")
 
     def __init__(
         self,
@@ -77,7 +77,6 @@ class ClassLoss(BatchSampler):
         if not 0 <= alpha < 1:
             raise ConfigError(f"alpha must be at least 0 and below 1, but got alpha={alpha}.")
         check_between("smoothing", smoothing, 0, 100)
-        check_choice("pick", pick, ("proportional", "top"))
         self.bank_size = self._bank_size(bank_size, default=bank_size)
         self.alpha = alpha
         self.smoothing = smoothing
@@ -134,14 +133,3 @@ class ClassLoss(BatchSampler):
 
     def diagnostics(self) -> dict[str, float]:
         return super().diagnostics() | self._fit.measures()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "fit": self._fit.state_dict(),
-            "moments": self._moments.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._fit.load_state_dict(state["fit"])
-        self._moments.copy_(state["moments"])

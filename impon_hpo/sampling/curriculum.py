@@ -25,8 +25,8 @@ from torch import Tensor
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import load_object
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.features import CHUNK
 from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
@@ -57,6 +57,7 @@ class Curriculum(BatchSampler):
         use="easy rows first, by a difficulty that is given",
     )
     beside_training = True
+    _state = ("_stream", "_easiest_first")
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -95,17 +96,6 @@ class Curriculum(BatchSampler):
         if self.blind and self.steps == 0:
             self._easiest_first = self._seen(self._easiest_first)
         return self._easiest_first
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "stream": self._stream.state_dict(),
-            "easiest_first": self._easiest_first,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])
-        self._easiest_first = state["easiest_first"].to(self.rows.device)
 
 
 def _difficulty(difficulty: str | Callable[[Tensor], Tensor], rows: Rows) -> Tensor:

@@ -8,10 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from impon_hpo.sampling.state import Stateful
+
 Init = Literal["uniform", "zeros"]
 
 
-class LinearEstimator:
+class LinearEstimator(Stateful):
     """Predict a row's loss from its context vector; learn by SGD on the squared error.
 
     Source: Ganapathiraman, Calderon Rodriguez, Joshi (2022): prediction ŷ = a · c + β; one step on
@@ -26,6 +28,8 @@ class LinearEstimator:
             say; the choice matters, since 1e-6 hardly moves away from where it began.
         generator: Draws the initial weights; its device is where the estimator lives.
     """
+
+    _state = ("weight", "bias")
 
     def __init__(
         self, n_features: int, *, lr: float, init: Init, generator: torch.Generator
@@ -77,13 +81,6 @@ class LinearEstimator:
         change = error * (-2 * self.lr / finite.sum().clamp_min(1))
         self.weight.addmv_(context.T, change)
         self.bias += change.sum()
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"weight": self.weight.clone(), "bias": self.bias.clone()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.weight.copy_(state["weight"])
-        self.bias.copy_(state["bias"])
 
 
 def is_finite(values: Tensor) -> Tensor:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from impon_hpo.sampling.state import Stateful
 
-class EstimatorFit:
+
+class EstimatorFit(Stateful):
     """Collects predicted and observed losses of an epoch's batches; computes only when asked."""
+
+    _state = ("_predicted", "_observed")
 
     def __init__(self) -> None:
         self._predicted: list[Tensor] = []
@@ -21,14 +25,6 @@ class EstimatorFit:
     def clear(self) -> None:
         self._predicted.clear()
         self._observed.clear()
-
-    def state_dict(self) -> dict[str, list[Tensor]]:
-        """Return what a checkpoint in the middle of an epoch must keep."""
-        return {"predicted": list(self._predicted), "observed": list(self._observed)}
-
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        self._predicted = list(state["predicted"])
-        self._observed = list(state["observed"])
 
     def measures(self) -> dict[str, float]:
         """Return `rank_correlation` (Spearman's, mean over batches) and `r_squared` (whole epoch).

@@ -13,16 +13,14 @@ that trains on a fraction has to beat. Hurts: an epoch of more steps repeats the
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
-
-import torch
+from typing import Unpack
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_share
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_share
 from impon_hpo.sampling.choice import random_order
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.stream import Stream
 
 
 class UniformFraction(BatchSampler):
@@ -45,6 +43,7 @@ class UniformFraction(BatchSampler):
         use="tells importance from merely using fewer rows",
     )
     beside_training = True
+    _state = ("_pool",)
 
     def __init__(self, rows: Rows, *, fraction: float = 1 / 3, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
@@ -55,30 +54,15 @@ class UniformFraction(BatchSampler):
                 f"fraction={fraction} of {len(rows)} rows is {self.n_pool}, fewer than a batch "
                 f"({self.batch_size})."
             )
-        self._pool = torch.empty(0, dtype=torch.int64)
-        self._position = 0
-        self._redraw()
+        self._pool = Stream(len(rows), self.generator)
+        self._pool.begin(self._pool.order[: self.n_pool])
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        self._redraw()
+        self._pool.shuffle()
+        self._pool.begin(self._pool.order[: self.n_pool])
 
     def _draw(self, forward: Forward | None) -> Draw:
-        if self._position + self.batch_size > self.n_pool:
-            self._pool = self._pool[random_order(self.n_pool, self.generator)]
-            self._position = 0
-        rows = self._pool[self._position : self._position + self.batch_size]
-        self._position += self.batch_size
-        return Draw(rows)
-
-    def _redraw(self) -> None:
-        self._pool = random_order(len(self.rows), self.generator)[: self.n_pool]
-        self._position = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"pool": self._pool, "position": self._position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._pool = state["pool"].to(self.rows.device)
-        self._position = state["position"]
+        if not self._pool.has(self.batch_size):
+            self._pool.begin(self._pool.order[random_order(self.n_pool, self.generator)])
+        return Draw(self._pool.take(self.batch_size))

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.logit_gradient import logit_gradient_norm
 from impon_hpo.sampling.resample import resample
 from impon_hpo.sampling.rows import Rows

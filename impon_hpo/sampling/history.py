@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from impon_hpo.sampling.estimator import is_finite
+from impon_hpo.sampling.state import Stateful
 
 
-class LossHistory:
+class LossHistory(Stateful):
     """The last finite loss of each row and the step at which it was seen; 8 bytes a row.
 
     Args:
@@ -17,13 +18,15 @@ class LossHistory:
         repeats: Whether a row can stand several times in a batch.
 
     Attributes:
-        last: (n,) float32, nan for rows never seen.
+        last: (n,) float32, 0 for rows never seen.
         seen_at: (n,) int32 step of `last`, -1 for rows never seen.
     """
 
+    _state = ("last", "seen_at")
+
     def __init__(self, n_rows: int, device: torch.device, *, repeats: bool = False) -> None:
         self.repeats = repeats
-        self.last = torch.full((n_rows,), float("nan"), device=device)
+        self.last = torch.zeros(n_rows, device=device)
         self.seen_at = torch.full((n_rows,), -1, dtype=torch.int32, device=device)
 
     def update(self, rows: Tensor, losses: Tensor, step: int | Tensor) -> None:
@@ -46,12 +49,3 @@ class LossHistory:
     def filled(self, unseen: float | Tensor) -> Tensor:
         """Return the last losses (n,) float32 with `unseen` for rows never seen."""
         return torch.where(self.seen_at < 0, unseen, self.last)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        # Never-seen rows are told apart by `seen_at`, so that a state holds finite numbers only.
-        return {"last": self.filled(0.0), "seen_at": self.seen_at.clone()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.seen_at.copy_(state["seen_at"])
-        self.last.copy_(state["last"])
-        self.last[self.seen_at < 0] = float("nan")

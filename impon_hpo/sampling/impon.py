@@ -25,17 +25,16 @@ Departures from the paper, each where it is silent:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
 from impon_hpo.sampling.captured import Captured
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_choice, check_positive, check_share
+from impon_hpo.sampling.checks import Common, check_positive, check_share
 from impon_hpo.sampling.choice import choose_distinct
 from impon_hpo.sampling.estimator import Init, LinearEstimator
 from impon_hpo.sampling.features import make_features
@@ -79,6 +78,7 @@ class Impon(BatchSampler):
     )
     beside_training = True
     _highest: ClassVar[bool] = True
+    _state = ("_fit", "estimator")
 
     def __init__(
         self,
@@ -97,11 +97,6 @@ class Impon(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        check_choice("bank_schedule", bank_schedule, ("constant", "growing", "shrinking"))
-        check_choice("estimator", estimator, ("sgd", "rls"))
-        check_choice("estimator_init", estimator_init, ("uniform", "zeros"))
-        check_choice("reset", reset, ("epoch", "never", "decay"))
-        check_choice("pick", pick, ("top", "proportional"))
         check_positive("estimator_lr", estimator_lr)
         check_share("forgetting", forgetting)
         check_positive("ridge", ridge)
@@ -186,17 +181,6 @@ class Impon(BatchSampler):
 
     def diagnostics(self) -> dict[str, float]:
         return super().diagnostics() | self._fit.measures()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "fit": self._fit.state_dict(),
-            "estimator": self.estimator.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._fit.load_state_dict(state["fit"])
-        self.estimator.load_state_dict(state["estimator"])
 
 
 class ImponLow(Impon):

@@ -31,10 +31,9 @@ from torch.nn.functional import one_hot
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
 from impon_hpo.sampling.captured import Captured
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
+from impon_hpo.sampling.checks import Common, check_between, check_positive, check_share
 from impon_hpo.sampling.choice import gumbel
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.history import LossHistory
@@ -76,6 +75,7 @@ class ImponMemory(BatchSampler):
         use="the reducible loss, predicted from what earlier trials learnt",
     )
     beside_training = True
+    _state = ("_fit", "_stream", "_history", "estimator", "_plain")
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -99,8 +99,6 @@ class ImponMemory(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        check_choice("target", target, ("reducible", "loss"))
-        check_choice("without_reference", without_reference, ("uniform", "impon"))
         check_between("explore", explore, 0, 1)
         check_share("forgetting", forgetting)
         check_positive("ridge", ridge)
@@ -258,23 +256,3 @@ class ImponMemory(BatchSampler):
         if self._plain is not None:
             return self._plain.diagnostics()
         return super().diagnostics() | self._fit.measures()
-
-    def state_dict(self) -> dict[str, Any]:
-        own = {
-            "fit": self._fit.state_dict(),
-            "stream": self._stream.state_dict(),
-            "history": self._history.state_dict(),
-            "estimator": self.estimator.state_dict(),
-        }
-        if self._plain is not None:
-            own["plain"] = self._plain.state_dict()
-        return super().state_dict() | own
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._fit.load_state_dict(state["fit"])
-        self._stream.load_state_dict(state["stream"])
-        self._history.load_state_dict(state["history"])
-        self.estimator.load_state_dict(state["estimator"])
-        if self._plain is not None:
-            self._plain.load_state_dict(state["plain"])

@@ -14,15 +14,14 @@ too long; a reference of other data.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_choice
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
@@ -57,6 +56,7 @@ class ImponPaced(BatchSampler):
     )
     beside_training = True
     needs_reference = True
+    _state = ("_stream", "_history")
 
     def __init__(
         self,
@@ -71,7 +71,6 @@ class ImponPaced(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        check_choice("then", then, ("uniform", "reducible"))
         self.pacing = Pacing(easiest, pacing, shape)
         self.then = then
         self.bank_size = self._bank_size(bank_size, default=2 * self.batch_size)
@@ -102,14 +101,3 @@ class ImponPaced(BatchSampler):
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         self._history.update(draw.rows, losses, self.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "stream": self._stream.state_dict(),
-            "history": self._history.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])
-        self._history.load_state_dict(state["history"])

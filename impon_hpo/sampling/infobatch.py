@@ -19,18 +19,18 @@ Departures from the source:
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between
 from impon_hpo.sampling.choice import random_order
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.stream import Stream
 
 
 class InfoBatch(BatchSampler):
@@ -54,6 +54,7 @@ class InfoBatch(BatchSampler):
         use="fewer rows that are learnt well, without bias",
     )
     beside_training = True
+    _state = ("_history", "_weights", "_kept", "_pruned")
 
     def __init__(
         self, rows: Rows, *, r: float = 0.5, delta: float = 0.125, **common: Unpack[Common]
@@ -66,23 +67,20 @@ class InfoBatch(BatchSampler):
         self.r, self.delta = r, delta
         self._history = LossHistory(len(rows), rows.device)
         self._weights = torch.ones(len(rows), device=rows.device)
-        self._kept = torch.empty(0, dtype=torch.int64)
-        self._position = 0
+        self._kept = Stream(len(rows), self.generator)
         self._pruned = False
-        self._prune()
+        self._leave_out()
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        self._prune()
+        self._kept.shuffle()
+        self._leave_out()
 
-    def _prune(self) -> None:
-        """Choose the rows of the next passes; waits for the device, so once an epoch."""
-        n = len(self.rows)
-        order = random_order(n, self.generator)
-        drawn = torch.rand(n, device=self.rows.device, generator=self.generator)
-        self._position = 0
+    def _leave_out(self) -> None:
+        """Leave rows out of a fresh order of all; waits for the device, so once an epoch."""
+        order = self._kept.order
+        drawn = torch.rand(len(order), device=self.rows.device, generator=self.generator)
         self._weights.fill_(1.0)
-        self._kept = order
         self._pruned = False
         if self.progress >= 1 - self.delta:
             return
@@ -94,36 +92,19 @@ class InfoBatch(BatchSampler):
         kept = order[~left_out[order]]
         if len(kept) < self.batch_size:  # a batch is the least that a pass can have
             return
-        self._kept = kept
+        self._kept.begin(kept)
         self._pruned = True
         self._weights = torch.where(learnt, 1 / (1 - self.r), 1.0)
 
     def _draw(self, forward: Forward | None) -> Draw:
         if self._pruned and self.progress >= 1 - self.delta:  # be it within an epoch
-            self._prune()
-        if self._position + self.batch_size > len(self._kept):
-            self._kept = self._kept[random_order(len(self._kept), self.generator)]
-            self._position = 0
-        self._position += self.batch_size
-        rows = self._kept[self._position - self.batch_size : self._position]
+            self._kept.shuffle()
+            self._leave_out()
+        if not self._kept.has(self.batch_size):
+            order = self._kept.order
+            self._kept.begin(order[random_order(len(order), self.generator)])
+        rows = self._kept.take(self.batch_size)
         return Draw(rows, weights=self._weights[rows])
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         self._history.update(draw.rows, losses, self.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "history": self._history.state_dict(),
-            "weights": self._weights.clone(),
-            "kept": self._kept,
-            "position": self._position,
-            "pruned": self._pruned,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._history.load_state_dict(state["history"])
-        self._weights = state["weights"].to(self.rows.device)
-        self._kept = state["kept"].to(self.rows.device)
-        self._position = state["position"]
-        self._pruned = state["pruned"]

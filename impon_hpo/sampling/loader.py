@@ -13,12 +13,12 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Draw, Forward
 
 
-class ImponBatchSampler(Sampler[list[int]]):
+class LoaderBatchSampler(Sampler[list[int]]):
     """Let a batch sampler decide the batches of a `DataLoader`, and learn from their losses.
 
-    Give it as `batch_sampler=`, wrap the data set in `WithRows` so that the rows arrive with the
-    batch, ask `draw(rows)` for the weights and call `observe(rows, losses)` after the step, batch
-    by batch in the order of their arrival. Each iteration over the loader is one epoch.
+    Give it as `batch_sampler=`. Wrap the data set in `IndexedDataset`, so that the rows arrive with
+    the batch. Ask `draw(rows)` for the weights, and call `observe(rows, losses)` after the step,
+    batch by batch in the order of their arrival. Each iteration over the loader is one epoch.
 
     Staleness: a loader with workers asks for `num_workers · prefetch_factor` batches ahead, so each
     batch is chosen without the losses of up to that many batches before it; without workers, none.
@@ -89,7 +89,7 @@ class ImponBatchSampler(Sampler[list[int]]):
         self._open.popleft()
 
 
-class WithRows(Dataset[tuple[int, Any]]):
+class IndexedDataset(Dataset[tuple[int, Any]]):
     """A map-style data set whose items come as (row, item).
 
     Args:

@@ -18,14 +18,14 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.choice import random_order
 from impon_hpo.sampling.features import CHUNK
 from impon_hpo.sampling.history import LossHistory
@@ -58,6 +58,7 @@ class LossRank(BatchSampler):
     )
     beside_training = True
     repeats_rows = True
+    _state = ("_stream", "_history", "_hardest_first", "pressure", "_warm", "_to_recompute")
 
     def __init__(
         self,
@@ -134,22 +135,3 @@ class LossRank(BatchSampler):
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         self._history.update(draw.rows, losses, self.steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "stream": self._stream.state_dict(),
-            "history": self._history.state_dict(),
-            "hardest_first": self._hardest_first,
-            "pressure": self.pressure,
-            "warm": self._warm,
-            "to_recompute": self._to_recompute,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])
-        self._history.load_state_dict(state["history"])
-        self._hardest_first = state["hardest_first"].to(self.rows.device)
-        self.pressure = state["pressure"]
-        self._warm = state["warm"]
-        self._to_recompute = state["to_recompute"]

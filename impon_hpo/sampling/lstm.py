@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
+
+from impon_hpo.sampling.state import Stateful
 
 
 class Network(nn.Module):
@@ -39,13 +40,15 @@ class Network(nn.Module):
         return self.dense(torch.cat([state, self.classes(labels)], dim=1))[:, 0]  # type: ignore[no-any-return]
 
 
-class LossEstimator:
+class LossEstimator(Stateful):
     """The network and its Adam (Kingma & Ba 2015), which never waits for the device.
 
     Args:
         network: Predicts losses.
         lr: Learning rate, positive.
     """
+
+    _state = ("network", "_mean", "_square", "_n_updates")
 
     def __init__(self, network: Network, *, lr: float) -> None:
         self.network = network
@@ -88,17 +91,3 @@ class LossEstimator:
         sizes = [weights.numel() for weights in self._weights]
         for weights, values in zip(self._weights, vector.split(sizes), strict=True):
             weights.copy_(values.view_as(weights))
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "weights": self._vector().clone(),
-            "mean": self._mean.clone(),
-            "square": self._square.clone(),
-            "n_updates": self._n_updates,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._set(state["weights"].to(self._mean.device))
-        self._mean.copy_(state["mean"])
-        self._square.copy_(state["square"])
-        self._n_updates = state["n_updates"]

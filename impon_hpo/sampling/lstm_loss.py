@@ -27,16 +27,15 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.bank import draw_bank
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_positive
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between, check_positive
 from impon_hpo.sampling.choice import choose_repeatedly
 from impon_hpo.sampling.fit import EstimatorFit
 from impon_hpo.sampling.lstm import LossEstimator, Network
@@ -74,6 +73,7 @@ class LstmLoss(BatchSampler):
     )
     beside_training = True
     repeats_rows = True
+    _state = ("_fit", "_past", "_count", "_mean", "estimator")
 
     def __init__(
         self,
@@ -165,20 +165,3 @@ class LstmLoss(BatchSampler):
 
     def diagnostics(self) -> dict[str, float]:
         return super().diagnostics() | self._fit.measures()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "fit": self._fit.state_dict(),
-            "past": self._past.clone(),
-            "count": self._count.clone(),
-            "mean": self._mean.clone(),
-            "estimator": self.estimator.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._fit.load_state_dict(state["fit"])
-        self._past.copy_(state["past"])
-        self._count.copy_(state["count"])
-        self._mean.copy_(state["mean"])
-        self.estimator.load_state_dict(state["estimator"])

@@ -20,17 +20,17 @@ Departures from the sources:
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal, Unpack
+from typing import ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_choice, check_share
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_share
 from impon_hpo.sampling.choice import choose_distinct, random_order
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.stream import Stream
 
 
 class PSgd(BatchSampler):
@@ -58,6 +58,7 @@ class PSgd(BatchSampler):
     )
     beside_training = True
     _closeness: ClassVar[bool] = False
+    _state = ("_doubt", "_n_seen", "_constant", "_warm", "_pool")
 
     def __init__(
         self,
@@ -71,8 +72,6 @@ class PSgd(BatchSampler):
     ) -> None:
         super().__init__(rows, **common)
         check_share("budget", budget)
-        check_choice("smoothing", smoothing, ("mean", "constant"))
-        check_choice("unseen", unseen, ("max", "arazo"))
         if warmup_epochs < 0:
             raise ConfigError(
                 f"warmup_epochs must be at least 0, but got warmup_epochs={warmup_epochs}."
@@ -90,14 +89,12 @@ class PSgd(BatchSampler):
         self._n_seen = torch.zeros(len(rows), device=rows.device)
         self._constant = torch.full((), -1.0, device=rows.device)  # below 0: not fixed yet
         self._warm = warmup_epochs > 0
-        self._pool = torch.empty(0, dtype=torch.int64)
-        self._position = 0
-        self._redraw()
+        self._pool = Stream(len(rows), self.generator, first=self._new_pool())
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._warm = epoch <= self.warmup_epochs
-        self._redraw()
+        self._pool.begin(self._new_pool())
 
     def scores(self) -> Tensor:
         """Return the scores (n,) float32 of all rows, before smoothing."""
@@ -111,16 +108,14 @@ class PSgd(BatchSampler):
         return scores
 
     def _draw(self, forward: Forward | None) -> Draw:
-        if self._position + self.batch_size > len(self._pool):
-            self._redraw()
-        self._position += self.batch_size
-        return Draw(self._pool[self._position - self.batch_size : self._position])
+        if not self._pool.has(self.batch_size):
+            self._pool.begin(self._new_pool())
+        return Draw(self._pool.take(self.batch_size))
 
-    def _redraw(self) -> None:
-        self._position = 0
+    def _new_pool(self) -> Tensor:
+        """Return the rows (m,) int64 that are trained on next, in random order."""
         if self._warm:
-            self._pool = random_order(len(self.rows), self.generator)
-            return
+            return random_order(len(self.rows), self.generator)
         scores = self.scores()
         mean = scores.mean()
         if self.smoothing == "constant":
@@ -129,7 +124,7 @@ class PSgd(BatchSampler):
         # Nobody seen yet: all scores are 0, and every row is as likely as the others.
         importance = self._seen((scores + mean).clamp_min(1e-12))
         pool = choose_distinct(importance, self.n_pool, self.generator)
-        self._pool = pool[random_order(self.n_pool, self.generator)]
+        return pool[random_order(self.n_pool, self.generator)]
 
     def _observe(self, draw: Draw, losses: Tensor, logits: Tensor | None) -> None:
         if logits is None:
@@ -142,25 +137,6 @@ class PSgd(BatchSampler):
         # The rows of a batch are different, so these are plain sums.
         self._doubt.index_add_(0, draw.rows, doubt)
         self._n_seen.index_add_(0, draw.rows, finite.float())
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "doubt": self._doubt.clone(),
-            "n_seen": self._n_seen.clone(),
-            "constant": self._constant,
-            "warm": self._warm,
-            "pool": self._pool,
-            "position": self._position,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._doubt.copy_(state["doubt"])
-        self._n_seen.copy_(state["n_seen"])
-        self._constant = state["constant"].to(self.rows.device)
-        self._warm = state["warm"]
-        self._pool = state["pool"].to(self.rows.device)
-        self._position = state["position"]
 
 
 class CSgd(PSgd):

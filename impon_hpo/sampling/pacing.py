@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.checks import check_choice, check_share
+from impon_hpo.sampling.checks import check_share
 
 Shape = Literal["linear", "root", "step"]
 
@@ -37,7 +37,6 @@ class Pacing:
     def __post_init__(self) -> None:
         check_share("start", self.start)
         check_share("end", self.end)
-        check_choice("shape", self.shape, get_args(Shape))
 
     def share(self, progress: float) -> float:
         """Return the share of rows open at `progress` (0 … 1)."""

@@ -16,10 +16,8 @@ from typing import Any, ClassVar, Unpack
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.lookup import find
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.options import check_known, check_sampler
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_known
 from impon_hpo.sampling.rows import Rows
 
 
@@ -43,13 +41,13 @@ class Placebo(BatchSampler):
         weights="the other's",
         use="pays for another sampler's path and permutes its scores",
     )
-    # The table fills this in: it imports this file, so this file cannot import it.
-    known: ClassVar[Mapping[str, type[BatchSampler]]] = {}
+    class_of: ClassVar[Callable[[str], type[BatchSampler]]]
+    """From a name to a batch sampler; set by the table, which imports this file."""
+    _state = ("other",)
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
-        name = options.get("of", "impon")
-        other = check_sampler(name, find(cls.known, name, "batch sampler"))
+        other = Placebo.class_of(options.get("of", "impon"))
         return other.wants_reference(options.get("options") or {})
 
     def __init__(
@@ -61,12 +59,13 @@ class Placebo(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        kind = check_sampler(of, find(self.known, of, "batch sampler"))
-        if issubclass(kind, Placebo):
-            raise ConfigError("A placebo of a placebo is none: give `of` another batch sampler.")
-        check_known(of, kind, options or {})
-        constructor: Callable[..., BatchSampler] = kind
-        self.other = constructor(rows, **common, **(options or {}))
+        other = Placebo.class_of(of)
+        if issubclass(other, Placebo):
+            raise ConfigError(
+                f"A placebo must be of another batch sampler than a placebo, but got of='{of}'."
+            )
+        check_known(of, other, options or {})
+        self.other: BatchSampler = other(rows, **common, **(options or {}))
         self.other.blind = True
         self.repeats_rows = self.other.repeats_rows
         self.needs_forward = self.other.needs_forward
@@ -88,10 +87,3 @@ class Placebo(BatchSampler):
 
     def diagnostics(self) -> dict[str, float]:
         return self.other.diagnostics()
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"other": self.other.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self.other.load_state_dict(state["other"])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from impon_hpo.sampling.state import Stateful
 
-class Priorities:
+
+class Priorities(Stateful):
     """Weights of n rows in blocks, the sums of the blocks in blocks again, and so on.
 
     A draw looks for the place among the sums of the top, and within one block on every level below;
@@ -21,6 +23,8 @@ class Priorities:
         fanout: Weights of a block, at most, from 2 on.
     """
 
+    _state = ("_levels", "_top")
+
     def __init__(
         self, n_rows: int, device: torch.device, *, initial: float = 1.0, fanout: int = 256
     ) -> None:
@@ -29,14 +33,15 @@ class Priorities:
         while fanout**n_levels < n_rows:
             n_levels += 1
         self.block_size = max(1, int(n_rows ** (1 / n_levels)))
-        self._levels: list[Tensor] = []
+        levels: list[Tensor] = []
         length = n_rows
         for _ in range(n_levels - 1):
             n_blocks = -(-length // self.block_size)
             shape = n_blocks, self.block_size
-            self._levels += [torch.zeros(shape, dtype=torch.float64, device=device)]
+            levels += [torch.zeros(shape, dtype=torch.float64, device=device)]
             length = n_blocks
-        self._fill(torch.full((n_rows,), initial, dtype=torch.float64, device=device))
+        self._levels = tuple(levels)
+        self.fill(torch.full((n_rows,), initial, dtype=torch.float64, device=device))
 
     @property
     def total(self) -> Tensor:
@@ -73,13 +78,8 @@ class Priorities:
             places = (places * self.block_size + inside).clamp_max(length - 1)
         return places
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"weights": self._levels[0].view(-1)[: self.n_rows].clone()}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._fill(state["weights"].to(self._levels[0].device))
-
-    def _fill(self, weights: Tensor) -> None:
+    def fill(self, weights: Tensor) -> None:
+        """Give all rows the weights (n,) float64."""
         for level in self._levels:
             level.view(-1)[: len(weights)] = weights
             weights = level.sum(1)

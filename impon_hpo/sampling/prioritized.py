@@ -18,14 +18,13 @@ Departures from the source:
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_positive
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between, check_positive
 from impon_hpo.sampling.priorities import Priorities
 from impon_hpo.sampling.rows import Rows
 
@@ -53,6 +52,7 @@ class Prioritized(BatchSampler):
     )
     beside_training = True
     repeats_rows = True
+    _state = ("_priorities", "_highest", "_unseen")
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Prioritized(BatchSampler):
         # would cost O(n).
         everyone = torch.arange(len(self.rows), device=self.rows.device)
         raised = torch.where(self._unseen, self._highest, self._priorities.of(everyone))
-        self._priorities.load_state_dict({"weights": raised})
+        self._priorities.fill(raised)
 
     def _draw(self, forward: Forward | None) -> Draw:
         rows = self._priorities.draw(self.batch_size, self.generator)
@@ -110,19 +110,6 @@ class Prioritized(BatchSampler):
         self._priorities.set(draw.rows, raised)
         self._unseen[draw.rows] = self._unseen[draw.rows] & ~_any_of_equal(draw.rows, finite)
         self._highest = torch.maximum(self._highest, torch.where(finite, given, 0.0).max())
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "priorities": self._priorities.state_dict(),
-            "highest": self._highest,
-            "unseen": self._unseen.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._priorities.load_state_dict(state["priorities"])
-        self._highest = state["highest"].to(self.rows.device)
-        self._unseen.copy_(state["unseen"])
 
 
 def _highest_of_equal(rows: Tensor, values: Tensor) -> Tensor:

@@ -17,15 +17,14 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_share
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_share
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
 
@@ -51,6 +50,7 @@ class ProxyFilter(BatchSampler):
     )
     beside_training = True
     needs_reference = True
+    _state = ("_stream",)
 
     def __init__(self, rows: Rows, *, keep: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
@@ -77,10 +77,3 @@ class ProxyFilter(BatchSampler):
         )
         picked = torch.topk(self._seen(scores), self.batch_size).indices
         return Draw(drawn[picked], scores=scores[picked])
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"stream": self._stream.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])

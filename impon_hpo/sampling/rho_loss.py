@@ -18,13 +18,12 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_share
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_share
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
 
@@ -51,6 +50,7 @@ class RhoLoss(BatchSampler):
     beside_training = True
     needs_forward = True
     needs_reference = True
+    _state = ("_stream",)
 
     def __init__(self, rows: Rows, *, ratio: float = 0.1, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
@@ -72,10 +72,3 @@ class RhoLoss(BatchSampler):
         scores = losses - self._reference.loss[bank]
         picked = torch.topk(self._seen(scores), self.batch_size).indices
         return Draw(bank[picked], scores=scores[picked])
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"stream": self._stream.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])

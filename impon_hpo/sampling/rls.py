@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from impon_hpo.sampling.estimator import finite_rows
+from impon_hpo.sampling.state import Stateful
 
 
-class RecursiveLeastSquares:
+class RecursiveLeastSquares(Stateful):
     """Predict from context vectors by exponentially weighted ridge regression with an intercept.
 
     Source: Haykin, Adaptive Filter Theory (2002), ch. 10, in information form, a batch at a time.
@@ -23,6 +24,8 @@ class RecursiveLeastSquares:
         ridge: Penalty of a weight's square, positive.
         device: Where it lives.
     """
+
+    _state = ("_sums", "weight")
 
     def __init__(
         self, n_features: int, *, forgetting: float, ridge: float, device: torch.device
@@ -67,15 +70,3 @@ class RecursiveLeastSquares:
         # The checking variants of these functions wait for the device.
         factor, _ = torch.linalg.cholesky_ex(self.moments + self._penalty)
         self.weight.copy_(torch.cholesky_solve(self.products[:, None], factor)[:, 0])
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {
-            "moments": self.moments.clone(),
-            "products": self.products.clone(),
-            "weight": self.weight.clone(),
-        }
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.moments.copy_(state["moments"])
-        self.products.copy_(state["products"])
-        self.weight.copy_(state["weight"])

@@ -26,26 +26,28 @@ Departures from the source:
 from __future__ import annotations
 
 import math
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_positive
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_positive
 from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.state import Stateful
 from impon_hpo.sampling.stream import Stream
 
 
-class RecentLosses:
+class RecentLosses(Stateful):
     """The last `size` finite losses, in a ring; filled without waiting for the device.
 
     Args:
         size: How many are remembered.
         device: Where they are kept.
     """
+
+    _state = ("_losses", "_n_added")
 
     def __init__(self, size: int, device: torch.device) -> None:
         self.size = size
@@ -74,13 +76,6 @@ class RecentLosses:
         share = n_below / self._n_added.clamp(1, self.size).double()
         return torch.where(self._n_added > 0, torch.where(torch.isfinite(losses), share, 0.0), 1.0)
 
-    def state_dict(self) -> dict[str, Tensor]:
-        return {"losses": self._losses[:-1].clone(), "n_added": self._n_added}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._losses[:-1].copy_(state["losses"])
-        self._n_added = state["n_added"].to(self._losses.device)
-
 
 class SelectiveBackprop(BatchSampler):
     """Train on scored rows that are kept by chance, the likelier the higher their loss ranks.
@@ -106,6 +101,7 @@ class SelectiveBackprop(BatchSampler):
     )
     beside_training = True
     needs_forward = True
+    _state = ("_stream", "_history", "_epoch", "_n_accepted", "_n_scored")
 
     def __init__(
         self,
@@ -163,20 +159,3 @@ class SelectiveBackprop(BatchSampler):
         """Add `share_accepted`: kept by chance of the rows scored this epoch, nan if none was."""
         share = float(self._n_accepted) / self._n_scored if self._n_scored else math.nan
         return super().diagnostics() | {"share_accepted": share}
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "stream": self._stream.state_dict(),
-            "history": self._history.state_dict(),
-            "epoch": self._epoch,
-            "n_accepted": self._n_accepted.clone(),
-            "n_scored": self._n_scored,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])
-        self._history.load_state_dict(state["history"])
-        self._epoch = state["epoch"]
-        self._n_accepted = state["n_accepted"].to(self.rows.device, copy=True)
-        self._n_scored = state["n_scored"]

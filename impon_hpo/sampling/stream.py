@@ -2,44 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from impon_hpo.sampling.choice import random_order
+from impon_hpo.sampling.state import Stateful
 
 
-class Stream:
+class Stream(Stateful):
     """Hands out rows without replacement; begins a new order where too few are left.
 
     Args:
         n_rows: Number of rows.
         generator: Shuffles them; on the device where they are wanted.
+        first: (m,) int64, the rows handed out first; by default all of them, shuffled.
     """
 
-    def __init__(self, n_rows: int, generator: torch.Generator) -> None:
+    _state = ("order", "position")
+    _replaced = ("order",)
+
+    def __init__(
+        self, n_rows: int, generator: torch.Generator, *, first: Tensor | None = None
+    ) -> None:
         self.n_rows = n_rows
         self.generator = generator
-        self.order = torch.empty(0, dtype=torch.int64)
-        self.position = 0
-        self.shuffle()
+        self.begin(random_order(n_rows, generator) if first is None else first)
 
     def shuffle(self) -> None:
-        """Begin a new order."""
-        self.order = random_order(self.n_rows, self.generator)
+        """Begin a new order of all rows."""
+        self.begin(random_order(self.n_rows, self.generator))
+
+    def begin(self, order: Tensor) -> None:
+        """Hand out the rows of `order` (m,) int64 next."""
+        self.order = order
         self.position = 0
+
+    def has(self, k: int) -> bool:
+        """Return whether k rows are left."""
+        return self.position + k <= len(self.order)
 
     def take(self, k: int) -> Tensor:
         """Return the next k ≤ n_rows different rows (k,) int64."""
-        if self.position + k > self.n_rows:
+        if not self.has(k):
             self.shuffle()
         self.position += k
         return self.order[self.position - k : self.position]
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"order": self.order, "position": self.position}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.order = state["order"].to(self.order.device)
-        self.position = state["position"]

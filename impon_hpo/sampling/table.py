@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Unpack
 
+from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
 from impon_hpo.sampling.autoassist import AutoAssist
-from impon_hpo.sampling.base import BatchSampler, Common
+from impon_hpo.sampling.base import BatchSampler
+from impon_hpo.sampling.checks import Common, check_known, options_of
 from impon_hpo.sampling.class_loss import ClassLoss
 from impon_hpo.sampling.curriculum import Curriculum
 from impon_hpo.sampling.fraction import UniformFraction
@@ -18,7 +21,6 @@ from impon_hpo.sampling.impon_paced import ImponPaced
 from impon_hpo.sampling.infobatch import InfoBatch
 from impon_hpo.sampling.loss_rank import LossRank
 from impon_hpo.sampling.lstm_loss import LstmLoss
-from impon_hpo.sampling.options import check_known, check_sampler, options_of
 from impon_hpo.sampling.p_sgd import CSgd, PSgd
 from impon_hpo.sampling.placebo import Placebo
 from impon_hpo.sampling.prioritized import Prioritized
@@ -52,7 +54,6 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "impon-paced": ImponPaced,
     "impon-memory": ImponMemory,
 }
-Placebo.known = SAMPLERS
 
 
 def sampler_class(name: str) -> type[BatchSampler]:
@@ -61,7 +62,13 @@ def sampler_class(name: str) -> type[BatchSampler]:
     Raises:
         ConfigError: The name is unknown, or the class is no `BatchSampler`.
     """
-    return check_sampler(name, find(SAMPLERS, name, "batch sampler"))
+    sampler: Any = find(SAMPLERS, name, "batch sampler")
+    if not (inspect.isclass(sampler) and issubclass(sampler, BatchSampler)):
+        raise ConfigError(f"'{name}' must be a subclass of BatchSampler, but is {sampler!r}.")
+    return sampler
+
+
+Placebo.class_of = sampler_class
 
 
 def option_types(name: str) -> dict[str, Any]:
@@ -75,13 +82,20 @@ def check_options(name: str, options: Iterable[str]) -> None:
 
 
 def make_sampler(
-    name: str, rows: Rows, options: Mapping[str, Any], **common: Unpack[Common]
+    name: str, rows: Rows, options: Mapping[str, Any] | None = None, **common: Unpack[Common]
 ) -> BatchSampler:
-    """Make the batch sampler `name` with its `options`; `common` is what all samplers take.
+    """Make a batch sampler from its name.
+
+    Args:
+        name: A name of `SAMPLERS`, or "module:Class" for one of your own.
+        rows: The training rows.
+        options: The options of that sampler by name; those not given have their defaults.
+        common: What all samplers take: `batch_size` and `model`; `seed` and `total_steps`, if any.
 
     Raises:
         ConfigError: The name or an option is unknown, or an option is out of its range.
     """
+    options = options or {}
     check_options(name, options)
     constructor: Callable[..., BatchSampler] = sampler_class(name)
     return constructor(rows, **common, **options)

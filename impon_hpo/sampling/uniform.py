@@ -8,10 +8,10 @@ Helps: always there, hard to beat. Hurts: spends as much on rows long learnt as 
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.stream import Stream
 
@@ -32,6 +32,7 @@ class Uniform(BatchSampler):
         use="the control that every other sampler has to beat",
     )
     beside_training = True
+    _state = ("_stream",)
 
     def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
@@ -43,10 +44,3 @@ class Uniform(BatchSampler):
 
     def _draw(self, forward: Forward | None) -> Draw:
         return Draw(self._stream.take(self.batch_size))
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"stream": self._stream.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])

@@ -27,15 +27,14 @@ Rows with a score that is not finite are not drawn as long as others are, nor do
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
-from impon_hpo.sampling.card import Card
-from impon_hpo.sampling.checks import check_between, check_positive
+from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.checks import Common, check_between, check_positive
 from impon_hpo.sampling.logit_gradient import logit_gradient_norm
 from impon_hpo.sampling.resample import resample
 from impon_hpo.sampling.rows import Rows
@@ -68,6 +67,7 @@ class UpperBound(BatchSampler):
     beside_training = True
     needs_forward = True
     repeats_rows = True
+    _state = ("_stream", "_tau", "importance_on")
 
     def __init__(
         self,
@@ -129,19 +129,6 @@ class UpperBound(BatchSampler):
             "tau": float(self._tau),
             "importance_on": float(self.importance_on),
         }
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {
-            "stream": self._stream.state_dict(),
-            "tau": self._tau,
-            "importance_on": self.importance_on,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._stream.load_state_dict(state["stream"])
-        self._tau = state["tau"].to(self.rows.device)
-        self.importance_on = state["importance_on"]
 
 
 def variance_ratio(scores: Tensor) -> Tensor:

@@ -37,7 +37,10 @@ def sampler_of(
     settings: dict[str, Any] = {"batch_size": 2, "model": deep_model()}
     sampler = AutoAssist(rows, **(settings | given))
     n_features = len(inputs[0])
-    weights = {"w": torch.tensor(w or [0.0] * n_features), "u": torch.tensor(u or [0.0, 0.0])}
+    weights = {"w": torch.zeros(n_features), "u": torch.zeros(2)}
+    for key, given_weights in (("w", w), ("u", u)):
+        if given_weights is not None:
+            weights[key] = torch.tensor(given_weights, dtype=torch.float32)
     sampler.load_state_dict(sampler.state_dict() | weights)
     return sampler
 

@@ -4,27 +4,53 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any, Literal, Unpack
 
 import pytest
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.checks import check_between, check_choice, check_positive, check_share
+from impon_hpo.sampling.checks import (
+    Common,
+    check_between,
+    check_literals,
+    check_positive,
+    check_share,
+    options_of,
+)
+from impon_hpo.sampling.rows import Rows
 
 
 def exactly(message: str) -> str:
     return f"^{re.escape(message)}$"
 
 
+class Picking:
+    def __init__(
+        self,
+        rows: Rows,
+        *,
+        pick: Literal["top", "bottom"] = "top",
+        order: Literal[1, -1] | None = None,
+        size: int = 3,
+        **common: Unpack[Common],
+    ) -> None: ...
+
+
 @pytest.mark.parametrize("value", ["top", "bottom"])
-def test_known_choice_is_fine(value: str) -> None:
-    check_choice("pick", value, ("top", "bottom"))
+def test_value_of_a_literal_is_fine(value: str) -> None:
+    check_literals(Picking, {"pick": value, "size": 7, "batch_size": 2})
 
 
-@pytest.mark.parametrize("value", ["Top", "", "to", "top "])
-def test_unknown_choice_is_refused(value: str) -> None:
-    message = f"pick must be one of 'top', 'bottom', but got pick='{value}'."
+@pytest.mark.parametrize("value", ["Top", "", "to", "top ", None, ["top"]])
+def test_other_value_of_a_literal_is_refused(value: Any) -> None:
+    message = f"pick must be one of 'top', 'bottom', but got pick={value!r}."
     with pytest.raises(ConfigError, match=exactly(message)):
-        check_choice("pick", value, ("top", "bottom"))
+        check_literals(Picking, {"size": 1, "pick": value})
+
+
+def test_options_are_those_beside_what_all_take_with_their_types() -> None:
+    assert list(options_of(Picking)) == ["pick", "order", "size"]
+    assert options_of(Picking)["size"] is int
 
 
 @pytest.mark.parametrize("value", [5e-324, 1, 0.5, 1e308])

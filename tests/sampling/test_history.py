@@ -28,7 +28,7 @@ def assert_last(found: Tensor, expected: list[float]) -> None:
 
 def test_nothing_is_seen_at_first() -> None:
     history = history_of(3)
-    assert_last(history.last, [math.nan] * 3)
+    assert_last(history.last, [0.0] * 3)
     assert history.seen_at.tolist() == [-1, -1, -1]
     assert history.last.dtype == torch.float32
     assert history.seen_at.dtype == torch.int32
@@ -38,7 +38,7 @@ def test_the_last_loss_and_its_step_are_kept() -> None:
     history = history_of(4)
     note(history, {2: 0.5, 0: 3.0}, step=0)
     note(history, {0: 1.25, 3: -2.0}, step=7)
-    assert_last(history.last, [1.25, math.nan, 0.5, -2.0])
+    assert_last(history.last, [1.25, 0.0, 0.5, -2.0])
     assert history.seen_at.tolist() == [7, -1, 0, 7]
 
 
@@ -48,14 +48,14 @@ def test_loss_that_is_not_finite_changes_nothing(bad: float, repeats: bool) -> N
     history = history_of(3, repeats=repeats)
     note(history, {0: 1.0}, step=1)
     note(history, {0: bad, 1: bad, 2: 4.0}, step=2)
-    assert_last(history.last, [1.0, math.nan, 4.0])
+    assert_last(history.last, [1.0, 0.0, 4.0])
     assert history.seen_at.tolist() == [1, -1, 2]
 
 
 def test_loss_too_large_to_be_kept_changes_nothing() -> None:
     history = history_of(1)
     history.update(torch.tensor([0]), torch.tensor([1e300], dtype=torch.float64), 5)
-    assert_last(history.last, [math.nan])
+    assert_last(history.last, [0.0])
     assert history.seen_at.tolist() == [-1]
 
 
@@ -79,7 +79,7 @@ def test_rows_never_seen_can_be_filled(unseen: float | Tensor, expected: list[fl
     filled = history.filled(unseen)
     assert filled.dtype == torch.float32
     assert filled.tolist() == expected
-    assert_last(history.last, [math.nan, 2.0, math.nan])  # which filling leaves as it is
+    assert_last(history.last, [0.0, 2.0, 0.0])  # which filling leaves as it is
 
 
 def test_state_is_finite_and_brings_back_rows_never_seen() -> None:
@@ -89,7 +89,7 @@ def test_state_is_finite_and_brings_back_rows_never_seen() -> None:
     state = saved.state_dict()
     assert_finite(state)
     loaded.load_state_dict(through_a_file(state))
-    assert_last(loaded.last, [math.nan, 2.5, math.nan, 0.0])
+    assert_last(loaded.last, [0.0, 2.5, 0.0, 0.0])
     assert loaded.seen_at.tolist() == [-1, 6, -1, 6]
 
 
@@ -121,7 +121,7 @@ def test_history_is_that_of_a_plain_dictionary(batches: list[list[tuple[int, flo
             finite = [loss for at, loss in batch if at == row and math.isfinite(loss)]
             if finite:
                 last[row], seen_at[row] = max(finite), step
-    assert_last(history.last, [last.get(row, math.nan) for row in range(6)])
+    assert_last(history.last, [last.get(row, 0.0) for row in range(6)])
     assert history.seen_at.tolist() == [seen_at.get(row, -1) for row in range(6)]
 
 

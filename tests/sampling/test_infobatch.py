@@ -30,16 +30,22 @@ def sampler(losses: Tensor | None = None, **given: Any) -> InfoBatch:
     return one
 
 
+def kept_of(one: InfoBatch) -> Tensor:
+    """Return the rows of the next passes."""
+    kept: Tensor = one.state_dict()["kept"]["order"]
+    return kept
+
+
 def one_pass(one: InfoBatch) -> tuple[Tensor, Tensor]:
     """Return rows and weights of the whole batches of one pass."""
-    draws = [one.draw() for _ in range(len(one.state_dict()["kept"]) // one.batch_size)]
+    draws = [one.draw() for _ in range(len(kept_of(one)) // one.batch_size)]
     weights = [draw.weights for draw in draws if draw.weights is not None]
     return torch.cat([draw.rows for draw in draws]), torch.cat(weights)
 
 
 def test_rows_below_the_mean_are_left_out_or_weigh_double() -> None:
     one = sampler()
-    kept = set(one.state_dict()["kept"].tolist())
+    kept = set(kept_of(one).tolist())
     assert set(range(20, N)) <= kept  # what is not learnt always stays
     assert 4 <= len(kept & set(range(20))) <= 16  # about half of what is
     rows, weights = one_pass(one)
@@ -52,8 +58,8 @@ def test_on_average_every_row_weighs_one() -> None:
     total = torch.zeros(N)
     for epoch in range(3, 1003):
         one.start_epoch(epoch)
-        state = one.state_dict()
-        total[state["kept"]] += state["weights"][state["kept"]]
+        kept = kept_of(one)
+        total[kept] += one.state_dict()["weights"][kept]
     torch.testing.assert_close(total / 1000, torch.ones(N), atol=0.25, rtol=0.0)
     assert float((total / 1000).mean()) == pytest.approx(1.0, abs=0.05)
 
@@ -62,7 +68,7 @@ def test_rows_never_seen_stay_and_do_not_count_in_the_mean() -> None:
     losses = torch.full((N,), math.nan)
     losses[:8] = torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0])
     one = sampler(losses, r=0.99)
-    kept = set(one.state_dict()["kept"].tolist())
+    kept = set(kept_of(one).tolist())
     assert set(range(4, N)) <= kept
     assert len(kept & {0, 1, 2, 3}) <= 1
 
@@ -72,7 +78,7 @@ def test_last_share_trains_on_all_rows_with_weight_one() -> None:
     for _ in range(79):
         one.draw()
     one.start_epoch(3)
-    assert len(one.state_dict()["kept"]) < N
+    assert len(kept_of(one)) < N
     one.draw()
     rows, weights = [], []
     for _ in range(10):  # the 81st to the 90th step, within an epoch
@@ -88,12 +94,12 @@ def test_pass_that_is_used_up_is_shuffled_again() -> None:
     one = sampler()
     first, second = one_pass(one)[0], one_pass(one)[0]
     assert not torch.equal(first, second)
-    assert set(second.tolist()) <= set(one.state_dict()["kept"].tolist())
+    assert set(second.tolist()) <= set(kept_of(one).tolist())
 
 
 def test_nothing_is_left_out_when_all_losses_are_alike_or_r_is_nothing() -> None:
-    assert len(sampler(torch.ones(N)).state_dict()["kept"]) == N
-    assert len(sampler(r=0.0).state_dict()["kept"]) == N
+    assert len(kept_of(sampler(torch.ones(N)))) == N
+    assert len(kept_of(sampler(r=0.0))) == N
 
 
 def test_pass_never_falls_below_a_batch() -> None:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.loader import ImponBatchSampler, WithRows
+from impon_hpo.sampling.loader import IndexedDataset, LoaderBatchSampler
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import SAMPLERS, make_sampler
 from tests.sampling.courses import deep_model, image_rows
@@ -24,11 +24,11 @@ MODEL = deep_model().eval()
 ROWS = image_rows(N_ROWS)
 
 
-def batches_of(name: str, **options: Any) -> tuple[ImponBatchSampler, Rows]:
+def batches_of(name: str, **options: Any) -> tuple[LoaderBatchSampler, Rows]:
     sampler = make_sampler(
         name, ROWS, options, batch_size=BATCH, model=MODEL, seed=3, total_steps=45
     )
-    return ImponBatchSampler(sampler, forward=losses_of), ROWS
+    return LoaderBatchSampler(sampler, forward=losses_of), ROWS
 
 
 def losses_of(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,8 +37,8 @@ def losses_of(rows: Tensor) -> tuple[Tensor, Tensor]:
     return cross_entropy(logits, ROWS.labels[rows], reduction="none"), logits
 
 
-def loader_of(batches: ImponBatchSampler, rows: Rows, **options: Any) -> DataLoader[Any]:
-    data = WithRows(TensorDataset(rows.inputs, rows.labels))
+def loader_of(batches: LoaderBatchSampler, rows: Rows, **options: Any) -> DataLoader[Any]:
+    data = IndexedDataset(TensorDataset(rows.inputs, rows.labels))
     return DataLoader(data, batch_sampler=batches, **options)
 
 
@@ -102,12 +102,12 @@ def test_an_epoch_left_in_the_middle_is_forgotten() -> None:
 
 def test_steps_of_an_epoch_can_be_chosen_and_must_be_there() -> None:
     batches, _ = batches_of("uniform")
-    assert len(list(ImponBatchSampler(batches.sampler, n_steps=4))) == 4
+    assert len(list(LoaderBatchSampler(batches.sampler, n_steps=4))) == 4
     with pytest.raises(ConfigError, match="n_steps=0"):
-        ImponBatchSampler(batches.sampler, n_steps=0)
+        LoaderBatchSampler(batches.sampler, n_steps=0)
 
 
 def test_scoring_samplers_need_a_forward_function() -> None:
     batches, _ = batches_of("rho-loss")
     with pytest.raises(ConfigError, match="give forward="):
-        ImponBatchSampler(batches.sampler)
+        LoaderBatchSampler(batches.sampler)

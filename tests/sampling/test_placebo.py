@@ -162,7 +162,7 @@ def test_sampler_of_the_user_can_be_blinded() -> None:
     [
         ("nothing", {}, "Unknown batch sampler 'nothing'.*Known: autoassist, .*upper-bound"),
         ("inpon", {}, "Did you mean 'impon'"),
-        ("placebo", {}, "placebo of a placebo is none"),
+        ("placebo", {}, "of another batch sampler than a placebo.*of='placebo'"),
         ("impon", {"batch_size": 8}, "'impon' has no option 'batch_size'"),
         ("impon", {"bank_sise": 5}, "Did you mean 'bank_size'"),
         ("uniform", {"bank_size": 8}, "It has no options"),

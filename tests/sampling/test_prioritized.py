@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import Draw
@@ -22,6 +23,10 @@ CPU = torch.device("cpu")
 def sampler(n_rows: int = 6, **given_options: Any) -> Prioritized:
     options: dict[str, Any] = {"batch_size": 3, "model": deep_model(), "total_steps": 10}
     return Prioritized(flat_rows(torch.zeros(n_rows, 1)), **(options | given_options))
+
+
+def priorities_of(one: Prioritized) -> Tensor:
+    return one._priorities.of(torch.arange(len(one.rows))).clone()
 
 
 def observe(one: Prioritized, rows: list[int], losses: list[float]) -> None:
@@ -96,7 +101,7 @@ def test_every_row_of_many_can_be_drawn() -> None:
 def test_priority_is_a_power_of_the_loss() -> None:
     one = sampler(alpha=0.5, eps=0.01)
     observe(one, [0, 1, 2], [3.99, 0.24, 0.0])
-    found = one.state_dict()["priorities"]["weights"]
+    found = priorities_of(one)
     torch.testing.assert_close(
         found[:4], torch.tensor([2.0, 0.5, 0.1, 1.0], dtype=torch.float64), rtol=1e-6, atol=0.0
     )
@@ -106,7 +111,7 @@ def test_rows_never_seen_follow_the_highest_priority_at_the_next_epoch() -> None
     one = sampler(alpha=0.5, eps=1e-9)
     observe(one, [0, 1, 2], [16.0, 1.0, 1.0])
     one.start_epoch(2)
-    found = one.state_dict()["priorities"]["weights"]
+    found = priorities_of(one)
     assert found.tolist() == pytest.approx([4, 1, 1, 4, 4, 4])
 
 
@@ -143,15 +148,15 @@ def test_alpha_of_nothing_is_uniform_with_weights_of_one() -> None:
 def test_row_that_repeats_keeps_the_highest_of_its_losses() -> None:
     one = sampler(alpha=1.0, eps=1e-9)
     observe(one, [2, 2, 2], [1.0, 7.0, math.nan])
-    found = one.state_dict()["priorities"]["weights"]
+    found = priorities_of(one)
     assert found.tolist() == pytest.approx([1, 1, 7, 1, 1, 1])
 
 
 def test_losses_that_are_not_finite_change_nothing() -> None:
     one = sampler()
-    before = one.state_dict()["priorities"]["weights"]
+    before = priorities_of(one)
     observe(one, [0, 1, 2], [math.nan, math.inf, -math.inf])
-    assert torch.equal(one.state_dict()["priorities"]["weights"], before)
+    assert torch.equal(priorities_of(one), before)
     assert bool(one.state_dict()["unseen"].all())
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Common, Draw, Forward
+from impon_hpo.sampling.base import BatchSampler, Draw, Forward
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.impon import Impon, ImponLow
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.table import (

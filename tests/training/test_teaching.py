@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 import pytest
@@ -28,6 +27,7 @@ from impon_hpo.training.teaching import (
 )
 from impon_hpo.training.train import train
 from tests.training.runs import CPU, config
+from tests.tuning.forks import Forked
 
 CROSSFIT = {"reference": "crossfit", "reference_options": {"epochs": 1, "width": 2}}
 
@@ -185,27 +185,12 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
     assert not learnt_enough(0.54, 2)
 
 
-def test_two_processes_at_once_make_it_once(tmp_path: Path) -> None:
-    code = (
-        "import logging, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
-        "from impon_hpo.training.teaching import References\n"
-        "from impon_hpo.training.splits import load_splits\n"
-        "from tests.training.runs import config\n"
-        "from tests.training.test_teaching import CROSSFIT\n"
-        "given = config(**CROSSFIT); splits = load_splits(given, torch.device('cpu'))\n"
-        "References(Path(sys.argv[1])).find(given, splits)\n"
-    )
-    root = Path(__file__).parents[2]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "both")],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=root,
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0].splitlines() for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert sorted(map(len, said)) == [0, 2]  # one made both models, the other waited and found
+def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:
+    def find() -> None:
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        References(Path("both")).find(config(**CROSSFIT), tiny_splits)
+
+    processes = [Forked(find) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    # One made both models, the other waited and found them.
+    assert sorted(len(process.out.splitlines()) for process in processes) == [0, 2]

@@ -27,6 +27,7 @@ from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
 
 __version__: str
+__all__: list[str]
 
 # Old names, until version 1.0:
 ImponBatchSampler = LoaderBatchSampler

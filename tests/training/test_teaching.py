@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
-from impon_hpo.training import crossfit as crossfit_module
+from impon_hpo.training import teaching as teaching_module
 from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
+from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
-    KeptReference,
     References,
     check_reference,
     learnt_enough,
@@ -41,7 +42,7 @@ def test_crossfit_is_made_once_and_then_found(
 ) -> None:
     first = folder().find(config(**CROSSFIT), tiny_splits)
     assert first is not None
-    monkeypatch.setattr(crossfit_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(teaching_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
     again = folder().find(config(**CROSSFIT, lr=0.3, seed=5), tiny_splits)
     assert again is not None
     assert torch.equal(again.reference.loss, first.reference.loss)
@@ -88,7 +89,7 @@ def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(crossfit_module, "crossfit", stop)
+        patch.setattr(teaching_module, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))

@@ -21,9 +21,9 @@ SCRIPTS = sorted((PACKAGE.parent / "studies").rglob("*.py"))
 # reporting reads only what they leave behind.
 MAY_IMPORT = {
     "sampling": {"errors", "lookup"},
-    "training": {"errors", "lookup", "environment", "console", "sampling"},
+    "training": {"errors", "files", "lookup", "environment", "console", "sampling"},
     "tuning": {
-        "csv_table",
+        "files",
         "live_table",
         "errors",
         "lookup",
@@ -34,7 +34,7 @@ MAY_IMPORT = {
         "training",
     },
     "comparing": {
-        "csv_table",
+        "files",
         "errors",
         "lookup",
         "environment",
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "tuning",
     },
     "reporting": {
-        "csv_table",
+        "files",
         "live_table",
         "errors",
         "lookup",
@@ -53,7 +53,7 @@ MAY_IMPORT = {
         "console",
         "storage",
     },
-    "csv_table": {"errors"},
+    "files": {"errors"},
     "live_table": {"storage"},
     "errors": set(),
     "lookup": {"errors"},
@@ -67,7 +67,7 @@ MUST_NOT_IMPORT = {
     "tuning": {"optuna_dashboard"},
     "reporting": {"torch", "torchvision"},
     "storage": {"torch", "torchvision"},
-    "csv_table": {"torch", "torchvision", "optuna"},
+    "files": {"torch", "torchvision", "optuna"},
     "live_table": {"torch", "torchvision"},
 }
 

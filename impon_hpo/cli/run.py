@@ -255,7 +255,7 @@ def _print_curves(
 ) -> None:
     from impon_hpo.comparing.curves import curves_of, epoch_rows, table
     from impon_hpo.comparing.picture import write_picture
-    from impon_hpo.csv_table import write_csv
+    from impon_hpo.files import write_csv
 
     curves = curves_of(runs, chance=0.0)
     horizon = runs[0]["horizon"]

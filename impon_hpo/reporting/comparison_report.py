@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.console import finite
-from impon_hpo.csv_table import write_csv
+from impon_hpo.files import write_csv
 from impon_hpo.reporting.comparison_charts import comparison_charts
 from impon_hpo.reporting.comparison_curves import views
 from impon_hpo.reporting.comparison_tables import (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +17,10 @@ from rich.progress import track
 from impon_hpo.console import talk
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
+from impon_hpo.files import replacing
 from impon_hpo.training.image_data import ImageData
+
+log = logging.getLogger("impon_hpo")
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 """Those of torchvision.datasets.ImageFolder."""
@@ -175,9 +178,7 @@ def _decode_one(file: str, image_size: int | None) -> NDArray[np.uint8] | str:
 def _write(path: Path, images: NDArray[np.uint8]) -> None:
     """Write the cache whole or not at all; a cache that cannot be written costs only time."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        with replacing(path) as file:
             np.save(file, images)
-        Path(file.name).replace(path)
     except OSError as error:
-        talk.print(f"Decoded images are not cached: {error}", style="yellow")
+        log.warning("Decoded images are not cached: %s", error)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from impon_hpo.errors import CheckpointError
+from impon_hpo.files import replacing
 from impon_hpo.training.packing import pack, unpack
 
 
@@ -24,20 +23,10 @@ def write_state(path: Path, state: dict[str, Any], what: str) -> None:
     Raises:
         CheckpointError: It cannot be written (the former file is then still whole).
     """
-    temporary: str | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
+        with replacing(path, durable=True) as file:
             torch.save(pack(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
     except (OSError, RuntimeError) as error:  # torch raises RuntimeError on a full disk
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(f"{what} '{path}' cannot be written: {error}") from error
 
 

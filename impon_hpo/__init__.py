@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from impon_hpo.sampling.table import SAMPLERS, make_sampler
     from impon_hpo.training.checkpoint import Checkpoint
     from impon_hpo.training.config import TrainingConfig
+    from impon_hpo.training.data import ImageData
     from impon_hpo.training.epoch_result import EpochResult
     from impon_hpo.training.epochs import train_epochs
-    from impon_hpo.training.image_data import ImageData
     from impon_hpo.training.splits import Splits, load_splits
     from impon_hpo.tuning.objective import Objective
 
@@ -32,7 +32,7 @@ _HOMES = {
     "Checkpoint": "training.checkpoint",
     "Draw": "sampling.base",
     "EpochResult": "training.epoch_result",
-    "ImageData": "training.image_data",
+    "ImageData": "training.data",
     "Impon": "sampling.methods.impon",
     "ImponHpoError": "errors",
     "ImponLow": "sampling.methods.impon",

@@ -12,21 +12,21 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
-from impon_hpo.training import crossfit as crossfit_module
-from impon_hpo.training.crossfit import crossfit_settings
+from impon_hpo.training import teaching
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.single import train
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
     KeptReference,
     References,
     check_reference,
+    crossfit_settings,
     learnt_enough,
     wants_reference,
     with_reference,
     without_reference,
 )
-from impon_hpo.training.train import train
 from tests.training.runs import CPU, config
 
 CROSSFIT = {"reference": "crossfit", "reference_options": {"epochs": 1, "width": 2}}
@@ -41,7 +41,7 @@ def test_crossfit_is_made_once_and_then_found(
 ) -> None:
     first = folder().find(config(**CROSSFIT), tiny_splits)
     assert first is not None
-    monkeypatch.setattr(crossfit_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(teaching, "crossfit", lambda *_, **__: pytest.fail("made again"))
     again = folder().find(config(**CROSSFIT, lr=0.3, seed=5), tiny_splits)
     assert again is not None
     assert torch.equal(again.reference.loss, first.reference.loss)
@@ -88,7 +88,7 @@ def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(crossfit_module, "crossfit", stop)
+        patch.setattr(teaching, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))

@@ -184,7 +184,7 @@ def test_worker_elsewhere_fetches_it_from_the_artifact_store(
     study = new_study(given)
     study.optimize(objective(given, splits, "here"), n_trials=1)
     monkeypatch.setattr(
-        "impon_hpo.training.crossfit.crossfit", lambda *_, **__: pytest.fail("made again")
+        "impon_hpo.training.teaching.crossfit", lambda *_, **__: pytest.fail("made again")
     )
     study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
     here, there = (sorted(Path(name).glob("*.pt")) for name in ("here", "elsewhere"))

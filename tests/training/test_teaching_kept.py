@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError
-from impon_hpo.training.packing import unpack
+from impon_hpo.training.checkpoint import unpack
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.teaching import KeptReference, reference_key
 

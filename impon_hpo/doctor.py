@@ -1,4 +1,4 @@
-"""The doctor: what this machine and installation have, what is wrong, and how to mend it."""
+"""The doctor: what this machine and installation have, what is wrong, and how to fix it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,31 @@ from impon_hpo.errors import StorageError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what, how it is, whether that is a problem, what mends it."""
+    """One thing that was checked.
 
-    what: str
-    found: str
+    Args:
+        name: The thing.
+        state: Its state: version, hardware, content or error.
+        ok: Whether it works.
+        remedy: How to fix it, where it does not work.
+    """
+
+    name: str
+    state: str
     ok: bool = True
     remedy: str = ""
 
     @property
-    def said(self) -> str:
-        """How it is and, where that is wrong, what mends it."""
-        return self.found if self.ok else f"WRONG: {self.found}\n    {self.remedy}"
+    def text(self) -> str:
+        """The state and, where that is wrong, the remedy."""
+        return self.state if self.ok else f"WRONG: {self.state}\n    {self.remedy}"
 
 
 def examine(data_dir: str | None, storage: str | None) -> Iterator[Finding]:
-    """Look at versions, device, threads, data folders and storage, one after the other.
+    """Check versions, device, threads, data folders and storage, one after the other.
 
     Args:
-        data_dir: A folder of data to look into beside the default one, or None.
+        data_dir: A folder of data to check beside the default one, or None.
         storage: A storage to open, or None for the studies in runs/.
     """
     for package, number in versions().items():
@@ -41,6 +48,7 @@ def examine(data_dir: str | None, storage: str | None) -> Iterator[Finding]:
     yield from _torch()
     yield from _data(data_dir)
     yield from _storages(storage)
+    yield _results()
 
 
 def _torch() -> Iterator[Finding]:
@@ -48,15 +56,16 @@ def _torch() -> Iterator[Finding]:
         import torch
         import torchvision  # noqa: F401
     except Exception as error:  # a build that does not fit fails in many ways
+        reason = (str(error).splitlines() or [""])[0]
         yield Finding(
             "torch and torchvision",
-            f"do not import: {type(error).__name__}: {str(error).splitlines()[0]}",
+            f"cannot be imported: {type(error).__name__}: {reason}",
             False,
-            "torchvision must be of the release and build that pairs with torch: reinstall both "
-            "together, `pip install --force-reinstall torch torchvision`, from one index.",
+            "The release and build of torchvision must match those of torch. Reinstall both "
+            "together from one index: `pip install --force-reinstall torch torchvision`.",
         )
         return
-    yield Finding("threads", f"{torch.get_num_threads()} (OMP_NUM_THREADS sets them)")
+    yield Finding("threads", f"{torch.get_num_threads()} (set by OMP_NUM_THREADS)")
     n_gpus = torch.cuda.device_count()
     for index in range(n_gpus):
         properties = torch.cuda.get_device_properties(index)
@@ -80,19 +89,17 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
         "fashion-mnist": "FashionMNIST/raw",
         "folder": "train",
     }
-    roots = [data_root(None)] + ([Path(data_dir).expanduser()] if data_dir else [])
-    for root in roots:
-        found = [name for name, mark in marks.items() if (root / mark).exists()]
-        if not root.is_dir():
-            given = data_dir is not None and root == Path(data_dir).expanduser()
+    given = Path(data_dir).expanduser() if data_dir else None
+    for root in filter(None, (data_root(None), given)):
+        if root.is_dir():
+            names = [name for name, mark in marks.items() if (root / mark).exists()]
+            yield Finding(f"data in {root}", ", ".join(names) or "no known data set")
+        elif root == given:
             yield Finding(
-                f"data in {root}",
-                "no such folder",
-                not given,
-                "Give the folder that holds the data." if given else "",
+                f"data in {root}", "no such folder", False, "Give the folder that holds the data."
             )
         else:
-            yield Finding(f"data in {root}", ", ".join(found) or "none that is known")
+            yield Finding(f"data in {root}", "no such folder")
     if DEBIAN_FASHION_MNIST.is_dir():
         yield Finding(f"data in {DEBIAN_FASHION_MNIST}", "fashion-mnist (Debian's package)")
 
@@ -102,30 +109,21 @@ def _storages(address: str | None) -> Iterator[Finding]:
 
     from impon_hpo.storage.connect import open_storage, without_secrets
 
-    runs = Path("runs")
-    addresses = (
-        [address] if address else [f"sqlite:///{path}" for path in sorted(runs.glob("*/study.db"))]
-    )
-    for one in addresses:
+    files = sorted(Path("runs").glob("*/study.db"))
+    for opened in [address] if address else [f"sqlite:///{path}" for path in files]:
+        name = f"storage {without_secrets(opened)}"
         try:
-            names = optuna.get_all_study_names(open_storage(one, create=False))
+            studies = optuna.get_all_study_names(open_storage(opened, create=False))
         except StorageError as error:
-            yield Finding(
-                f"storage {without_secrets(one)}",
-                str(error),
-                False,
-                "Check the address and the server.",
-            )
+            yield Finding(name, str(error), False, "Check the address and the server.")
         else:
-            yield Finding(
-                f"storage {without_secrets(one)}",
-                f"opens, {len(names)} studies: {', '.join(names)}",
-            )
-    place = runs if runs.is_dir() else Path()
-    writable = os.access(place, os.W_OK)
-    yield Finding(
-        f"folder {place.resolve()}",
-        "can be written" if writable else "cannot be written",
-        writable,
-        "" if writable else "Run from a folder that you may write to: results go to runs/ in it.",
-    )
+            yield Finding(name, f"opens, {len(studies)} studies: {', '.join(studies)}")
+
+
+def _results() -> Finding:
+    folder = Path("runs") if Path("runs").is_dir() else Path()
+    name = f"folder {folder.resolve()}"
+    if os.access(folder, os.W_OK):
+        return Finding(name, "can be written")
+    remedy = "Run from a folder that you may write to: results go to runs/ in it."
+    return Finding(name, "cannot be written", False, remedy)

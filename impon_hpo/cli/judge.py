@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,17 +26,6 @@ if TYPE_CHECKING:
 
     from impon_hpo.comparing.runs_table import Recordings
     from impon_hpo.tuning.study_file import StudyFile
-
-SHOWN = [
-    "arm",
-    "blocks",
-    "cost ratio",
-    "loss (points)",
-    "gain at the budget",
-    "best pruned",
-    "verdict",
-    "credit",
-]
 
 
 def plan(
@@ -90,16 +79,20 @@ def _opened(study_file: StudyFile, storage: str | None) -> BaseStorage | None:
 def print_comparison(study_file: StudyFile, recordings: Recordings, format: Format) -> None:
     """Judge what is recorded, write the report and print what it says."""
     from impon_hpo.comparing.summary import summarise_comparison
-    from impon_hpo.reporting.comparison_report import write_report
-    from impon_hpo.reporting.comparison_tables import arms_table, warnings
+    from impon_hpo.reporting.comparison_page import (
+        SHORT,
+        arms_table,
+        warnings,
+        with_headings,
+        write_report,
+    )
 
     summary = summarise_comparison(study_file, recordings)
     page = write_report(study_file.runs / "report", summary)
     if format is Format.json:
         print_json(summary)
         return
-    rows: list[dict[str, Any]] = [*arms_table(summary)]
-    print_table(study_file.name, [{key: row[key] for key in SHOWN} for row in rows])
+    print_table(study_file.name, with_headings(arms_table(summary), SHORT))
     for warning in warnings(summary):
         say(f"Warning: {warning}")
     print_line(summary["verdict"]["sentence"])
@@ -128,7 +121,7 @@ def pictures(
         from impon_hpo.comparing.evidence import gather, read_committed
         from impon_hpo.comparing.summary import summarise_comparison
         from impon_hpo.reporting.chart import Palette
-        from impon_hpo.reporting.pictures import comparison_pictures, trial_pictures
+        from impon_hpo.reporting.readme_pictures import comparison_pictures, trial_pictures
         from impon_hpo.storage.connect import artifact_store
         from impon_hpo.storage.trials import read_studies
 

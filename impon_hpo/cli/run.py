@@ -95,7 +95,7 @@ def tune(
     from impon_hpo.tuning.processes import Orders
 
     with loading():
-        from impon_hpo.reporting.summary import summarise
+        from impon_hpo.reporting.status import summarise
         from impon_hpo.storage.connect import open_storage
         from impon_hpo.storage.trials import read_studies
 
@@ -256,8 +256,8 @@ def _print_curves(
     study_file: StudyFile, runs: list[dict[str, Any]], control: str, format: Format
 ) -> None:
     from impon_hpo.comparing.curves import curves_of, epoch_rows, table
-    from impon_hpo.comparing.picture import write_picture
     from impon_hpo.files import write_csv
+    from impon_hpo.reporting.comparison_page import write_curves
 
     curves = curves_of(runs, chance=0.0)
     horizon = runs[0]["horizon"]
@@ -270,16 +270,15 @@ def _print_curves(
     folder = study_file.runs / "samplers"
     write_csv(folder / "epochs.csv", epoch_rows(runs))
     write_csv(folder / "table.csv", rows)
-    write_picture(
-        folder / "accuracy-against-cost.html", curves, control=control, title=study_file.name
-    )
+    page = folder / "accuracy-against-cost.html"
+    write_curves(page, curves, rows, control=control, title=study_file.name)
     if format is Format.json:
         print_json(rows)
         return
     print_table(f"{study_file.name}: {len(runs)} runs", rows)
     print_line(f"this table: {folder / 'table.csv'}")
     print_line(f"every epoch: {folder / 'epochs.csv'}")
-    print_line(f"picture: {folder / 'accuracy-against-cost.html'}")
+    print_line(f"picture: {page}")
 
 
 def worker(orders: Annotated[str, typer.Argument(metavar="JSON")]) -> None:
@@ -330,7 +329,7 @@ def serve(orders: Orders) -> None:
 
 
 def _write_tables(study_file: StudyFile, orders: Orders) -> None:
-    from impon_hpo.reporting.csv_files import write_csv_files
+    from impon_hpo.reporting.status import write_csv_files
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
 

@@ -130,18 +130,18 @@ def table(
     for arm in curves.values():
         row: dict[str, Any] = {"arm": arm.arm, "runs": len(arm.accuracy)}
         for epoch in epochs:
-            row[f"epoch {epoch}"] = round(float(arm.accuracy[:, epoch - 1].mean()), 4)
+            row[f"epoch_{epoch}"] = round(float(arm.accuracy[:, epoch - 1].mean()), 4)
         if len(arm.accuracy) == len(base.accuracy):
             difference = 100 * (arm.accuracy[:, -1] - base.accuracy[:, -1])
             spread = float(difference.std(ddof=1)) if len(difference) > 1 else math.nan
-            row["last - control (points)"] = round(float(difference.mean()), 2)
-            row["standard error"] = round(spread / math.sqrt(len(difference)), 2)
+            row["last_minus_control_points"] = round(float(difference.mean()), 2)
+            row["standard_error"] = round(spread / math.sqrt(len(difference)), 2)
         for epoch in targets:
-            row[f"cost to control's epoch {epoch}"] = round(cost_ratio(arm, base, epoch), 2)
-        row["cost of a step"] = round(float(arm.cost[-1] / base.cost[-1]), 2)
-        row["seconds of a step"] = round(arm.step_seconds / base.step_seconds, 2)
-        row["rank correlation"] = round(arm.rank_correlation, 2)
-        row["reference cost"] = round(arm.reference_cost)
+            row[f"cost_to_control_epoch_{epoch}"] = round(cost_ratio(arm, base, epoch), 2)
+        row["step_cost"] = round(float(arm.cost[-1] / base.cost[-1]), 2)
+        row["step_seconds"] = round(arm.step_seconds / base.step_seconds, 2)
+        row["rank_correlation"] = round(arm.rank_correlation, 2)
+        row["reference_cost"] = round(arm.reference_cost)
         row["diverged"] = arm.n_ended
         rows.append(row)
     return rows

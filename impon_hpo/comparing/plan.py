@@ -40,6 +40,8 @@ def plan_comparison(
 ) -> dict[str, Any]:
     """Return what `compare` would record, what it would cost, and what cannot come out of it.
 
+    Costs are forward-equivalents; `seconds_left` is for one process, from a few steps here.
+
     Args:
         study_file: The study.
         storage: Its storage, where there is one.
@@ -76,18 +78,18 @@ def plan_comparison(
         "configurations": protocol.n_configurations,
         "blocks": protocol.n_blocks,
         "runs": len(runs),
-        "runs recorded already": len(done & costs.keys()),
+        "runs_recorded_already": len(done & costs.keys()),
         "epochs": sum(run.training.config.epochs for run in runs),
-        "cost (forward-equivalents)": sum(costs.values()),
-        "cost left": left,
+        "cost": sum(costs.values()),
+        "cost_left": left,
         "device": str(device),
     }
     if calibrate:
         seconds = _seconds(study_file.run, splits)
-        facts["seconds left (one process, from a few steps here)"] = round(seconds * left)
+        facts["seconds_left"] = round(seconds * left)
     claimed = next(arm for arm in arms if arm.name == protocol.claim)
     ratio = _ratio(claimed, scored[claimed.training], splits)
-    facts["cost ratio of an epoch of the claim"] = round(ratio, 4)
+    facts["cost_ratio_of_an_epoch"] = round(ratio, 4)
     facts["warnings"] = _warnings(study_file, ratio)
     return facts
 

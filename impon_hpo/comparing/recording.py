@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, Training, study_name
 from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.connect import ArtifactStore
-from impon_hpo.storage.trials import RECORDED
+from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.run import TrainingRun
@@ -271,6 +271,9 @@ def make_jobs(
         )
         for training in grid.trainings
     }
+    for name, study in studies.items():
+        if study.user_attrs.get(WANTED) != len(runs[name]):
+            study.set_user_attr(WANTED, len(runs[name]))
     recorder = Recorder(
         grid,
         studies,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.errors import NothingYetError, StorageError
-from impon_hpo.files import csv_text, write_bytes, write_text
+from impon_hpo.files import csv_text, write_file
 
 TABLE = "recordings.csv.xz"
 ABOUT = "recordings.json"
@@ -84,8 +84,8 @@ class Recordings:
         Raises:
             StorageError: They cannot be written.
         """
-        write_bytes(folder / TABLE, lzma.compress(csv_text(self.rows).encode()))
-        write_text(folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
+        write_file(folder / TABLE, lzma.compress(csv_text(self.rows).encode()))
+        write_file(folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
 
 
 def _run(rows: list[Mapping[str, Any]]) -> Run:

@@ -1,4 +1,4 @@
-"""A chart as plain numbers: what a page and a picture draw alike."""
+"""A chart as plain numbers, which pages and PNG files draw alike, and the colours of the arms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-# Okabe & Ito (2008): told apart by colour-blind people; grey, not black, so that it shows on dark
-# pages, too.
+# Okabe & Ito (2008): colour-blind people can tell them apart. Grey, not black, so that it also
+# shows on dark pages.
 CONTROL = "#7A7A7A"
 KNOWN = {
     "uniform": CONTROL,
@@ -24,17 +24,17 @@ class Series:
     """One line, one set of points or one set of bars.
 
     Args:
-        name: As the legend has it.
+        name: Its entry in the legend.
         x: Numbers, or the names of bars.
-        y: Numbers; NaN breaks a line, so that one series can hold many.
-        low: Lower ends of a band or of error bars, if there is one.
+        y: Numbers; NaN breaks a line, so that one series can hold many lines.
+        low: Lower ends of a band (lines) or of error bars (points), if there is one.
         high: Upper ends.
         kind: "line", "steps" (each value holds until the next one), "points" or "bars" (stacked).
         colour: As #RRGGBB.
         dash: One of `DASHES`.
-        main: Whether it is drawn in pictures, and on pages at first.
-        views: Names of the views of a page in which it is drawn; none: in all of them.
-        labels: A label a point.
+        main: Whether a PNG file draws it, and a page at first.
+        views: Names of the views of a page that draw it; none: all views.
+        labels: A label for each point.
     """
 
     name: str
@@ -55,7 +55,7 @@ class Chart:
     """Series over two axes.
 
     Args:
-        key: Name of its file.
+        key: Name of its file, without the ending.
         title: What it shows, in words.
         x: Title of the x axis with its unit.
         y: Title of the y axis with its unit.
@@ -76,7 +76,7 @@ class Chart:
 
 
 def log_ticks(chart: Chart) -> list[float]:
-    """Return 1, 2, 5, 10 … over what a logarithmic x axis shows, in numbers a person can read."""
+    """Return the ticks of a logarithmic x axis: 1, 2, 5, 10 … over what the chart shows."""
     numbers = [float(x) for series in chart.series for x in series.x if float(x) > 0]
     if not numbers:
         return []
@@ -90,22 +90,29 @@ class Palette:
     """Gives each arm the same colour in every chart, and each share of an epoch the same dash.
 
     Args:
-        arms: Those of the study in the order of its file, so that dashboard and reports agree.
+        arms: The arms of the study in the order of its file, so that dashboard and reports agree.
     """
 
     def __init__(self, arms: Sequence[str] = ()) -> None:
-        self._colours = dict(KNOWN)
+        self._numbers: dict[str, int] = {}
         self._dashes: dict[str, str] = {"1": DASHES[0]}
         for arm in arms:
             self.colour(arm)
 
-    def colour(self, arm: str) -> str:
-        """Return the colour of an arm, whatever its share of an epoch and policy."""
+    def line(self, arm: str) -> tuple[str, str]:
+        """Return the colour of an arm, and a dash that differs where arms share that colour.
+
+        An arm keeps its colour whatever its share of an epoch and policy.
+        """
         base = arm.partition(" (")[0].partition("@")[0]
-        if base not in self._colours:
-            n_given = len(self._colours) - len(KNOWN)
-            self._colours[base] = OTHERS[n_given % len(OTHERS)]
-        return self._colours[base]
+        if base in KNOWN:
+            return KNOWN[base], DASHES[0]
+        number = self._numbers.setdefault(base, len(self._numbers))
+        return OTHERS[number % len(OTHERS)], DASHES[number // len(OTHERS) % len(DASHES)]
+
+    def colour(self, arm: str) -> str:
+        """Return the colour of an arm."""
+        return self.line(arm)[0]
 
     def dash(self, fraction: str) -> str:
         """Return the dash of a share of an epoch."""

@@ -1,29 +1,30 @@
-"""The charts of a comparison, from its summary; here those of its studies and their picks."""
+"""The charts of a comparison, from its summary: what each arm costs, finds and prunes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from impon_hpo.reporting.chart import CONTROL, OTHERS, Chart, Palette, Series
-from impon_hpo.reporting.comparison_curves import (
-    EPOCHS,
-    accuracy_against_cost,
-    drawn_in,
-    learning_rates,
-    regret_against_cost,
-    tau_against_cost,
-)
+
+if TYPE_CHECKING:
+    from impon_hpo.comparing.curves import Curves
+
+COST_UNIT = "epochs of uniform sampling"
+UNIFORM = "uniform"
+BAND = "Means over blocks; bands from the 10th to the 90th percentile of the blocks."
+OTHER_PRUNERS = "#B0B0B0"
 
 
 def comparison_charts(summary: Mapping[str, Any]) -> list[Chart]:
-    """Return all charts of a comparison; those for which there is nothing yet are left out."""
+    """Return all charts of a comparison; a chart with nothing to show yet is left out."""
     palette = Palette(summary["study_arms"])
     for row in summary["arms"]:
         palette.dash(row["fraction"])
-    drawn = [
+    charts = [
         regret_against_cost(summary, palette),
         accuracy_against_cost(summary, palette),
         tau_against_cost(summary, palette),
@@ -33,11 +34,151 @@ def comparison_charts(summary: Mapping[str, Any]) -> list[Chart]:
         learning_rates(summary, palette),
         pareto(summary, palette),
     ]
-    return [chart for chart in drawn if chart.series]
+    return [chart for chart in charts if chart.series]
+
+
+def views(summary: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Return the arms that are drawn together, by the name of the view; PNG files show the first.
+
+    All arms at once are too many to tell apart. A view has uniform sampling and the arms of one
+    policy at one share of an epoch, so the claim is beside its controls and rivals.
+    """
+    rows = {row["arm"]: row for row in summary["arms"]}
+    claim = rows.get(summary["protocol"]["claim"])
+    if claim is None:
+        return {"all arms": set(rows)}
+    arms_by_view: dict[str, set[str]] = {_view(claim): set()}
+    for row in rows.values():
+        if row["kind"] != UNIFORM:
+            arms_by_view.setdefault(_view(row), set()).add(row["arm"])
+    for row in rows.values():
+        if row["kind"] == UNIFORM:
+            for name, arms in arms_by_view.items():
+                if name.endswith(f"({row['policy']})"):
+                    arms.add(row["arm"])
+    return arms_by_view
+
+
+def _view(row: Mapping[str, Any]) -> str:
+    share = "full epochs" if row["fraction"] == "1" else f"{row['fraction']} of an epoch"
+    return f"{share} ({row['policy']})"
+
+
+def _looks(summary: Mapping[str, Any], palette: Palette) -> dict[str, dict[str, Any]]:
+    """Return for each arm the name, colour, `main` and `views` of its series."""
+    arms_by_view = views(summary)
+    first = next(iter(arms_by_view), None)
+    looks = {}
+    for row in summary["arms"]:
+        arm = row["arm"]
+        names = [name for name, arms in arms_by_view.items() if arm in arms]
+        looks[arm] = {
+            "name": arm,
+            "colour": palette.colour(arm),
+            "main": first in names,
+            "views": names,
+        }
+    return looks
+
+
+def _bands(summary: Mapping[str, Any], palette: Palette, x_of: Any, values_of: Any) -> list[Series]:
+    """Return for each arm the mean over blocks with a band from the 10th to the 90th percentile.
+
+    Args:
+        summary: The comparison.
+        palette: Colours of the arms.
+        x_of: Takes the row of an arm and returns the (points,) x values.
+        values_of: Takes the row of an arm and returns the (blocks, points) y values.
+    """
+    looks = _looks(summary, palette)
+    series = []
+    for row in summary["arms"]:
+        values = np.atleast_2d(np.array(values_of(row), dtype=float))
+        series.append(
+            Series(
+                x=list(x_of(row)),
+                y=values.mean(0).tolist(),
+                low=np.percentile(values, 10, axis=0).tolist(),
+                high=np.percentile(values, 90, axis=0).tolist(),
+                dash=palette.dash(row["fraction"]),
+                **looks[row["arm"]],
+            )
+        )
+    return series
+
+
+def regret_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
+    """Return how far the pick is from the best configuration at each cost of the study."""
+    return Chart(
+        key="regret-against-cost",
+        title="How good the pick is at each cost of the study",
+        x=f"cost of the study so far ({COST_UNIT})",
+        y="regret of the pick (points of test accuracy)",
+        series=_bands(
+            summary, palette, lambda row: summary["budgets"], lambda row: row["study"]["regret"]
+        ),
+        x_log=True,
+        note=f"Regret: truth of the best configuration minus truth of the pick so far. {BAND}",
+    )
+
+
+def _run_cost(summary: Mapping[str, Any]) -> Any:
+    """Return the function that gives the cost of an arm's run after each epoch."""
+    return lambda row: [cost / summary["unit"] for cost in row["curves"]["cost"]]
+
+
+def accuracy_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
+    """Return mean validation accuracy of the configurations at each cost of a run."""
+    return Chart(
+        key="accuracy-against-cost",
+        title="Accuracy against cost of a run",
+        x=f"cost of a run so far ({COST_UNIT})",
+        y="validation accuracy, mean over configurations (points)",
+        series=_bands(summary, palette, _run_cost(summary), lambda row: row["curves"]["accuracy"]),
+        note=f"Scoring and validation are charged. {BAND}",
+    )
+
+
+def tau_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
+    """Return how well the accuracies so far rank the configurations."""
+    return Chart(
+        key="tau-against-cost",
+        title="Does early accuracy rank the configurations?",
+        x=f"cost of a run so far ({COST_UNIT})",
+        y="Kendall's τ-b of validation accuracy and truth",
+        series=_bands(summary, palette, _run_cost(summary), lambda row: row["curves"]["tau"]),
+        note=f"1: the same order as the truth; 0: no relation. {BAND}",
+    )
+
+
+def learning_rates(summary: Mapping[str, Any], palette: Palette) -> Chart:
+    """Return last validation accuracy against learning rate: does the best one differ by arm?"""
+    rows = [entry for entry in summary["configurations"] if "lr" in entry]
+    rows.sort(key=lambda entry: float(entry["lr"]))
+    looks = _looks(summary, palette)
+    series = [
+        Series(
+            x=[entry["lr"] for entry in rows],
+            y=[row["curves"]["last"][entry["configuration"]] for entry in rows],
+            dash=palette.dash(row["fraction"]),
+            **looks[row["arm"]],
+        )
+        for row in summary["arms"]
+        if rows
+    ]
+    return Chart(
+        key="learning-rates",
+        title="Learning rate against outcome",
+        x="learning rate",
+        y="last validation accuracy (points, mean over blocks)",
+        series=series,
+        x_log=True,
+        note="The configurations also differ in their other settings.",
+    )
 
 
 def forest(summary: Mapping[str, Any]) -> list[Chart]:
-    """Return cost ratio and loss of the claim, block by block and pooled, with the limits asked."""
+    """Return cost ratio and loss of the claim, block by block and pooled, with their limits."""
     verdict = summary["verdict"]
     if "per_block" not in verdict:
         return []
@@ -72,7 +213,7 @@ def forest(summary: Mapping[str, Any]) -> list[Chart]:
                         colour=OTHERS[0],
                     ),
                 ],
-                limits=[("y", pooled["limit"], f"asked: at most {pooled['limit']:g}")],
+                limits=[("y", pooled["limit"], f"limit: at most {pooled['limit']:g}")],
             )
         )
     return charts
@@ -81,28 +222,26 @@ def forest(summary: Mapping[str, Any]) -> list[Chart]:
 def pruned_when(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return for how many epochs each configuration is trained before it is pruned."""
     truth = [entry["truth"] for entry in summary["configurations"]]
-    where = drawn_in(summary)
     order = np.argsort(truth).tolist()
+    looks = _looks(summary, palette)
     series = [
         Series(
-            row["arm"],
-            [truth[number] for number in order],
-            [row["study"]["stopped"][number] for number in order],
-            colour=palette.colour(row["arm"]),
+            x=[truth[number] for number in order],
+            y=[row["study"]["stopped"][number] for number in order],
             dash=palette.dash(row["fraction"]),
-            main=where[row["arm"]][0],
-            views=where[row["arm"]][1],
             labels=[f"configuration {number}" for number in order],
+            **looks[row["arm"]],
         )
         for row in summary["arms"]
     ]
     return Chart(
         key="pruned-when",
-        title="Who is pruned when",
+        title="When each configuration is pruned",
         x="truth of a configuration (points of test accuracy)",
         y="epochs that it is trained for (mean over blocks and orders)",
         series=series,
-        note="A pruner that is right stops what is on the left early, and nothing on the right.",
+        note="A good pruner stops the configurations on the left early and those on the right "
+        "never.",
     )
 
 
@@ -117,16 +256,15 @@ def seconds_by_phase(summary: Mapping[str, Any]) -> Chart:
     policies = {row["policy"] for row in summary["arms"] if row["arm"] == claim}
     # Under another policy an arm takes as long.
     rows = [row for row in summary["arms"] if not policies or row["policy"] in policies]
-    names = [row["arm"] for row in rows]
     series = [
         Series(
-            said,
-            names,
+            name,
+            [row["arm"] for row in rows],
             [row["curves"]["seconds"][phase] for row in rows],
             kind="bars",
             colour=colour,
         )
-        for phase, said, colour in phases
+        for phase, name, colour in phases
     ]
     return Chart(
         key="seconds-by-phase",
@@ -134,29 +272,27 @@ def seconds_by_phase(summary: Mapping[str, Any]) -> Chart:
         x="arm",
         y="seconds of an unpruned run (mean)",
         series=series,
-        note="Measured on a machine that had other things to do; the verdict counts passes.",
+        note="The machine may have run other things at the same time. The verdict counts passes, "
+        "not seconds.",
     )
 
 
 def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
-    """Return total cost against quality of the pick, one point an arm and pruner."""
-    where = drawn_in(summary)
+    """Return total cost against quality of the pick, one point for each arm and pruner."""
     unit = summary["unit"]
+    looks = _looks(summary, palette)
     series = [
         Series(
-            row["arm"],
-            [float(np.mean(row["study"]["cost"])) / unit],
-            [float(np.mean(row["study"]["quality"]))],
-            [float(np.percentile(row["study"]["quality"], 10))],
-            [float(np.percentile(row["study"]["quality"], 90))],
+            x=[float(np.mean(row["study"]["cost"])) / unit],
+            y=[float(np.mean(row["study"]["quality"]))],
+            low=[float(np.percentile(row["study"]["quality"], 10))],
+            high=[float(np.percentile(row["study"]["quality"], 90))],
             kind="points",
-            colour=palette.colour(row["arm"]),
-            main=where[row["arm"]][0],
-            views=where[row["arm"]][1],
+            **looks[row["arm"]],
         )
         for row in summary["arms"]
     ]
-    uniform = [row for row in summary["pruners"] if row["arm"].partition(" (")[0] == "uniform"]
+    uniform = [row for row in summary["pruners"] if row["arm"].partition(" (")[0] == UNIFORM]
     if uniform:
         series.append(
             Series(
@@ -164,17 +300,56 @@ def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
                 [row["cost"] / unit for row in uniform],
                 [row["quality"] for row in uniform],
                 kind="points",
-                colour="#B0B0B0",
+                colour=OTHER_PRUNERS,
                 labels=[row["pruner"] for row in uniform],
             )
         )
     return Chart(
         key="pareto",
         title="Cost of a study against quality of its pick",
-        x=f"cost of the study ({EPOCHS})",
+        x=f"cost of the study ({COST_UNIT})",
         y="truth of the pick (points of test accuracy)",
         series=series if summary["arms"] else [],
         x_log=True,
-        limits=[("y", summary["random_pick"], "a blind pick")],
+        limits=[("y", summary["random_pick"], "a random pick")],
         note="Left and up is better. Bars from the 10th to the 90th percentile of the blocks.",
+    )
+
+
+def curves_chart(curves: Mapping[str, Curves], *, control: str) -> Chart:
+    """Return mean accuracy against cost of the arms of `compare-samplers`, with 95 % intervals of
+    the mean over runs.
+
+    Args:
+        curves: The curves of each arm, the control among them.
+        control: The arm whose first epoch is the unit of cost.
+    """
+    unit = float(curves[control].cost[0])
+    palette = Palette([arm for arm in curves if arm != control])
+    series = []
+    for arm in curves.values():
+        mean = arm.accuracy.mean(axis=0)
+        n_runs = len(arm.accuracy)
+        half = (
+            1.96 * arm.accuracy.std(axis=0, ddof=1) / math.sqrt(n_runs) if n_runs > 1 else 0 * mean
+        )
+        colour, dash = (CONTROL, "solid") if arm.arm == control else palette.line(arm.arm)
+        series.append(
+            Series(
+                arm.arm,
+                (arm.cost / unit).tolist(),
+                mean.tolist(),
+                (mean - half).tolist(),
+                (mean + half).tolist(),
+                colour=colour,
+                dash=dash,
+            )
+        )
+    return Chart(
+        key="accuracy-against-cost",
+        title="Accuracy against cost of a run",
+        x=f"cost (epochs of {control}; scoring and validation charged)",
+        y="validation accuracy (mean over configurations and seeds)",
+        series=series,
+        note="Bands: 95 % intervals of the mean over runs.",
     )

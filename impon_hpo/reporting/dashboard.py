@@ -11,7 +11,7 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
 from impon_hpo.reporting.chart import Palette
-from impon_hpo.reporting.draw_page import figure
+from impon_hpo.reporting.draw import figure
 from impon_hpo.reporting.note import note, read_verdict
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage.connect import artifact_store
@@ -30,13 +30,14 @@ def serve(storage: BaseStorage, artifacts: str, host: str, port: int) -> None:
 
 
 class Pages:
-    """What we write on the pages of a study's arms: a note, and graphs under names that stay.
+    """What we write on the dashboard's pages of a study's arms: a note, and graphs under fixed
+    names.
 
     Args:
         storage: The storage.
         study: Name of the study.
-        arms: Its arms in the order of the study file, which gives them their colours.
-        runs: runs/<study>, where the verdict of a comparison lies.
+        arms: Its arms in the order of the study file, which decides their colours.
+        runs: runs/<study>, which holds the verdict of a comparison.
     """
 
     def __init__(self, storage: BaseStorage, study: str, arms: Sequence[str], runs: Path) -> None:
@@ -47,7 +48,7 @@ class Pages:
         self._written: dict[str, str] = {}
 
     def write(self) -> None:
-        """Write those whose study has changed; a note that a person has changed stays.
+        """Write the pages of those arms that have changed; a note that a person has edited stays.
 
         Raises:
             NothingYetError: The storage holds nothing of the study.
@@ -67,8 +68,8 @@ class Pages:
             self._written[study.study_name] = text
 
     def keep_up(self) -> None:
-        """Write again every few seconds, for ever, while other processes run trials."""
+        """Write the pages again every few seconds, forever, while other processes run trials."""
         while True:
             time.sleep(REFRESH_SECONDS)
-            with suppress(Exception):  # a storage that is away for a moment: the next one succeeds
+            with suppress(Exception):  # a storage out of reach for a moment: the next try succeeds
                 self.write()

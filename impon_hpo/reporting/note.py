@@ -1,4 +1,4 @@
-"""The note on an arm's page of the dashboard: what was asked, run, spent and found, in Markdown."""
+"""The note on an arm's page of the dashboard, in Markdown: question, cost, result and settings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.reporting.page import markdown_table, versions_of
-from impon_hpo.reporting.summary import summarise
+from impon_hpo.reporting.html import markdown_table, versions_of
+from impon_hpo.reporting.status import summarise
 from impon_hpo.storage.trials import StudyRecord, space_words
 
 LETTERS = 90
@@ -18,7 +18,7 @@ LETTERS = 90
 
 
 def read_verdict(runs: Path) -> Mapping[str, Any] | None:
-    """Return the verdict that `impon-hpo compare` has left in a study's folder, or None.
+    """Return the verdict that `impon-hpo compare` wrote into a study's folder, or None.
 
     Args:
         runs: runs/<study>.
@@ -40,7 +40,7 @@ def note(
     Args:
         record: The arm.
         records: All arms of its study.
-        verdict: Of the study's comparison, if there is one.
+        verdict: The verdict of the study's comparison, if there is one.
     """
     facts = summarise(record)
     identity = record.identity
@@ -91,12 +91,13 @@ def _saved(facts: Mapping[str, Any]) -> str:
 def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
     if verdict is None:
         return []
-    said = " ".join(filter(None, [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]))
-    return ["## Verdict of the comparison", "", escape(said, quote=False), ""]
+    parts = [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]
+    sentences = " ".join(filter(None, parts))
+    return ["## Verdict of the comparison", "", escape(sentences, quote=False), ""]
 
 
 def _arms(records: Sequence[StudyRecord]) -> list[str]:
-    """Return the table of all arms, and where the dashboard lays them side by side."""
+    """Return the table of all arms, and the link to the dashboard's page that compares them."""
     rows = []
     for record in records:
         facts = summarise(record)
@@ -144,7 +145,7 @@ def _commands(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _folded(command: str) -> str:
-    """Return a long command with an option a line, which no page has to be scrolled for."""
+    """Return a long command with one option on each line, so that no page has to be scrolled."""
     if len(command) <= LETTERS:
         return command
     lines: list[list[str]] = [[]]

@@ -20,6 +20,7 @@ QUESTION = "impon:question"
 COMMAND = "impon:command"  # study, settings and storage as the user last gave them
 REFERENCE = "impon:reference:"  # followed by its key: what a reference is and cost
 ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
+WANTED = "impon:wanted"  # of a comparison: how many runs a study is to have
 # User attributes of a trial.
 EPOCH = "impon:epoch:"  # followed by its number: the fields of EpochResult, and what was wasted
 EPOCHS = "impon:epochs"  # of studies before 0.2: all epochs in one list
@@ -33,6 +34,9 @@ WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent
 
 IMAGES = "which_images.png"
 """The file of a trial that shows which images it picked most and never."""
+
+CLASS_PICKS = "class_picks.csv"
+"""The file of a trial that says how often it picked each class in each epoch."""
 
 EPOCH_SECONDS = ("seconds_drawing", "seconds_stepping", "seconds_validating")
 """The fields of an epoch that differ from machine to machine."""
@@ -223,16 +227,32 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
     Raises:
         NothingYetError: It holds none.
     """
-    records = []
-    for name in optuna.get_all_study_names(storage):
-        found = optuna.load_study(study_name=name, storage=storage)
-        if found.user_attrs.get(IDENTITY, {}).get("study") == study:
-            records.append(read_study(found))
+    records = _read_all(storage, study)
     if not records:
         raise NothingYetError(
             f"The storage holds nothing of study '{study}' yet: run `impon-hpo tune` first."
         )
     return records
+
+
+def read_comparison(storage: BaseStorage, study: str) -> tuple[list[StudyRecord], int]:
+    """Read the trainings of the comparison of `study` that the storage holds, and return how many
+    runs are wanted of them in all; none where nothing was compared yet."""
+    records = _read_all(storage, f"{study} compare")
+    wanted = [record.optuna_study.user_attrs.get(WANTED, 0) for record in records]
+    return records, sum(wanted)
+
+
+def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:
+    studies = (
+        optuna.load_study(study_name=name, storage=storage)
+        for name in optuna.get_all_study_names(storage)
+    )
+    return [
+        read_study(found)
+        for found in studies
+        if found.user_attrs.get(IDENTITY, {}).get("study") == study
+    ]
 
 
 def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> StudyRecord:

@@ -9,7 +9,12 @@ from impon_hpo.training.data import Augment
 
 
 def crop_padding(side: int, augment: Augment) -> int:
-    """Return by how many pixels images of a side are padded before they are cropped; 0 for none."""
+    """Return how many pixels are added to each side of an image before it is cropped.
+
+    Args:
+        side: Height of the images in pixels.
+        augment: What is done to them; without a crop there is no padding.
+    """
     return max(1, side // 8) if "crop" in augment else 0
 
 

@@ -51,6 +51,11 @@ class EpochResult:
     share_seen: float
     diagnostics: dict[str, float]
 
+    @property
+    def seconds(self) -> float:
+        """Time of the whole epoch."""
+        return self.seconds_drawing + self.seconds_stepping + self.seconds_validating
+
 
 def forward_equivalents(rows_trained: int, rows_scored: int, rows_validated: int) -> int:
     """Return the cost of so many rows, in forward passes of one row; a backward pass counts 2."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.environment import environment
-from impon_hpo.files import write_text
+from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import find_device
@@ -70,11 +70,10 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     if checkpoint.path.exists():
         log.info(f"continuing from {checkpoint.path}")
     for result in train_epochs(config, splits, checkpoint, memory):
-        seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
         log.info(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
             f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
-            f"seen {result.share_seen:.1%}  {result.rows_trained / seconds:,.0f} rows/s"
+            f"seen {result.share_seen:.1%}  {result.rows_trained / result.seconds:,.0f} rows/s"
         )
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
@@ -95,5 +94,5 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         "environment": environment(str(device)),
         "checkpoint": str(checkpoint.path),
     }
-    write_text(home / "result.json", json.dumps(outcome, indent=2) + "\n")
+    write_file(home / "result.json", json.dumps(outcome, indent=2) + "\n")
     return outcome

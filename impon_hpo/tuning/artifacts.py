@@ -15,16 +15,14 @@ from optuna.trial import FrozenTrial
 
 from impon_hpo.files import csv_text
 from impon_hpo.storage.connect import ArtifactStore
-from impon_hpo.storage.trials import IMAGES, UID, flat_epoch
+from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.run import TrainingRun
-from impon_hpo.tuning.diagnostics_picture import diagnostics_picture
-from impon_hpo.tuning.picks_picture import Picks, picks_picture
+from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet
 
 CURVE = "learning_curve.csv"
 SETTINGS = "settings.txt"
-DIAGNOSTICS = "sampler_diagnostics.png"
 
 
 class Checkpoints:
@@ -68,8 +66,8 @@ def _file_name(study: optuna.Study) -> str:
 def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) -> None:
     """Attach what the trial has not attached already, while it is not finished yet.
 
-    The learning curve as a table, the resolved settings, the batch sampler's diagnostics over the
-    epochs, and which images were picked most and never, some 100 kB in all.
+    The learning curve with the batch sampler's diagnostics as a table, the resolved settings, the
+    images picked most and never, and how often each class was picked; some 100 kB in all.
 
     Args:
         trial: The trial.
@@ -77,19 +75,16 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
         run: Its training run, of at least one epoch.
     """
     there = {meta.filename for meta in get_all_artifact_meta(trial)}
-    number, sampler, results = trial.number, run.config.sampler, run.results
-    rows = [flat_epoch(dataclasses.asdict(result)) for result in results]
-    drawn = [{"share_seen": row.share_seen} | row.diagnostics for row in results]
+    rows = [flat_epoch(dataclasses.asdict(result)) for result in run.results]
+    picks = picks_of(run)
+    title = f"trial {trial.number}: what {run.config.sampler} has picked"
     files: dict[str, tuple[str, Callable[[Path], object]]] = {
         CURVE: ("text/csv", lambda path: path.write_text(csv_text(rows))),
         SETTINGS: ("text/plain", lambda path: path.write_text(settings_text(run.config))),
-        DIAGNOSTICS: (
-            "image/png",
-            diagnostics_picture(f"trial {number}: batch sampler {sampler}", drawn).save,
-        ),
-        IMAGES: (
-            "image/png",
-            picks_picture(f"trial {number}: what {sampler} has picked", picks_of(run)).save,
+        IMAGES: ("image/png", contact_sheet(title, picks).save),
+        CLASS_PICKS: (
+            "text/csv",
+            lambda path: path.write_text(csv_text(class_rows(picks)), encoding="utf-8"),
         ),
     }
     with tempfile.TemporaryDirectory() as folder:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from impon_hpo.live_table import clock
 from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord
 from impon_hpo.tuning.lease import HandedBackError
+from impon_hpo.tuning.live_table import clock
 
 
 class BudgetSpentError(HandedBackError):

@@ -51,6 +51,8 @@ def check_fit(
 def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[str, Any]:
     """Return what `tune` would run, checked as far as this machine allows.
 
+    `cost_at_most` counts forward-equivalents, without those of scoring.
+
     What this machine lacks (a GPU, the data) is listed under `missing_here`; model and batch
     sampler are then checked on made-up images.
 
@@ -88,30 +90,30 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "arm": arm,
         "question": study_file.question,
         "storage": without_secrets(address),
-        "finished already": _n_finished(study_file, arm, address),
+        "finished_already": _n_finished(study_file, arm, address),
         "trials": n_trials,
-        "epochs at most": n_trials * config.epochs,
+        "epochs_at_most": n_trials * config.epochs,
     }
     if isinstance(rows, dict):
-        facts["cost at most (forward-equivalents, without scoring)"] = (
+        facts["cost_at_most"] = (
             n_trials * config.epochs * forward_equivalents(rows_trained, 0, len(splits.validation))
         )
-        facts["steps per epoch"] = run.steps_per_epoch
+        facts["steps_per_epoch"] = run.steps_per_epoch
     facts |= {
         "device": str(device),
         "rows": rows,
         "model": config.model,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
-        "batch sampler": {"name": config.sampler} | config.sampler_options,
+        "batch_sampler": {"name": config.sampler} | config.sampler_options,
         "pruner": _describe(make_pruner(study_file.pruner, epochs=config.epochs)),
-        "study sampler": _describe(
+        "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
         "space": {
             key: space_words(distribution_to_json(value)) for key, value in study_file.space.items()
         },
         "run": config.identity(),
-        "missing here": missing,
+        "missing_here": missing,
     }
     return facts
 
@@ -120,12 +122,13 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return a plan as (what, how) for people: a row for each entry of a table within it."""
     rows = []
     for key, value in facts.items():
+        name = key.replace("_", " ")
         if isinstance(value, dict):
-            rows += [(f"{key}: {name}", str(entry)) for name, entry in value.items()]
+            rows += [(f"{name}: {entry}", str(value[entry])) for entry in value]
         elif isinstance(value, list):
-            rows += [(key, str(entry)) for entry in value]
+            rows += [(name, str(entry)) for entry in value]
         else:
-            rows.append((key, str(value)))
+            rows.append((name, str(value)))
     return rows
 
 

@@ -13,7 +13,6 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from impon_hpo.live_table import clock, live_table, seconds_left
 from impon_hpo.storage.trials import (
     REASON,
     RECORDED,
@@ -24,6 +23,7 @@ from impon_hpo.storage.trials import (
 )
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.budget import Budget, spent
+from impon_hpo.tuning.live_table import clock, live_table, seconds_left
 from impon_hpo.tuning.worker import Job
 
 READING_SHARE = 0.05

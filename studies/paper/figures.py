@@ -25,7 +25,7 @@ from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted, Set, quiet_optuna
 from impon_hpo.console import finite, loading, print_json, print_line
 from impon_hpo.errors import NothingYetError
-from impon_hpo.files import write_csv
+from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.chart import CONTROL, DASHES, KNOWN, OTHERS, Chart, Series
 
 if TYPE_CHECKING:
@@ -235,15 +235,15 @@ def write_figures(folder: Path, summary: Mapping[str, Any]) -> Path:
     Raises:
         StorageError: A file cannot be written.
     """
-    from impon_hpo.reporting.draw_png import write_png
-    from impon_hpo.reporting.page import markdown_table, page, write_text
+    from impon_hpo.reporting.draw import png
+    from impon_hpo.reporting.html import markdown_table, page
 
     charts = figures(summary)
     for chart in charts:
-        write_png(folder / f"{chart.key}.png", chart)
+        write_file(folder / f"{chart.key}.png", png(chart))
     rows = arms_table(summary)
     write_csv(folder / "arms.csv", rows)
-    write_text(folder / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
+    write_file(folder / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
     title = f"{summary['study']}: {summary['dataset']}"
     lead = _lead(summary)
     facts = _facts(summary)
@@ -251,9 +251,9 @@ def write_figures(folder: Path, summary: Mapping[str, Any]) -> Path:
     for chart in charts:
         text += [f"![{chart.title}]({chart.key}.png)", ""]
     text += [f"- {name}: `{value}`" for name, value in facts]
-    write_text(folder / "report.md", "\n".join(text) + "\n")
+    write_file(folder / "report.md", "\n".join(text) + "\n")
     path = folder / "index.html"
-    write_text(
+    write_file(
         path,
         page(
             title=title,
@@ -366,7 +366,7 @@ def _lead(summary: Mapping[str, Any]) -> str:
 
 
 def _facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from impon_hpo.reporting.page import versions_of
+    from impon_hpo.reporting.html import versions_of
 
     run = summary["run"]
     settings = ", ".join(

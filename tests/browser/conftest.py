@@ -1,4 +1,4 @@
-"""A headless Chromium, and pages that tell what went wrong in them and what they asked for."""
+"""A headless Chromium, and pages that keep their errors and their requests."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ REQUIRED = "IMPON_HPO_BROWSER_REQUIRED"
 
 @dataclass
 class Seen:
-    """A page with what it has complained about and asked for.
+    """A page with its errors and its requests.
 
     Args:
         page: Playwright's page.
         errors: Errors of its console and its scripts.
-        requests: Addresses it has asked for.
+        requests: Addresses that it requested.
     """
 
     page: Page
@@ -42,26 +42,26 @@ def _unavailable(why: str) -> None:
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        _unavailable("there is no Chromium: `apt-get install chromium`")
+        _unavailable("Chromium is missing: `apt-get install chromium`")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _unavailable("there is no Playwright: `uv sync`")
+        _unavailable("Playwright is missing: `uv sync`")
     with sync_playwright() as playwright:
-        made = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield made
-        made.close()
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield launched
+        launched.close()
 
 
 @pytest.fixture
 def seen(browser: Browser) -> Iterator[Seen]:
     with browser.new_context(viewport={"width": 1280, "height": 900}) as context:
-        found = Seen(context.new_page())
-        found.page.set_default_timeout(20_000)
-        found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-        found.page.on(
+        opened = Seen(context.new_page())
+        opened.page.set_default_timeout(20_000)
+        opened.page.on("pageerror", lambda error: opened.errors.append(str(error)))
+        opened.page.on(
             "console",
-            lambda said: found.errors.append(said.text) if said.type == "error" else None,
+            lambda message: opened.errors.append(message.text) if message.type == "error" else None,
         )
-        found.page.on("request", lambda request: found.requests.append(request.url))
-        yield found
+        opened.page.on("request", lambda request: opened.requests.append(request.url))
+        yield opened

@@ -54,8 +54,10 @@ def test_study_has_its_graphs(dashboard: str, seen: Seen) -> None:
     seen.page.get_by_text("small-impon").click()
     for title in (
         "Accuracy against cost, arm impon",
-        "Who is pruned when, arm impon",
+        "When each trial ended, arm impon",
         "The arms side by side: best so far",
+        "Diagnostics: class balance, arm impon",
+        "Diagnostics: share seen, arm impon",
     ):
         seen.page.get_by_text(title).wait_for()
     side_by_side = seen.page.locator("div.js-plotly-plot", has_text="The arms side by side")
@@ -84,12 +86,11 @@ def test_note_leads_to_the_arms_side_by_side(dashboard: str, seen: Seen) -> None
 def test_trial_has_its_files_and_images(dashboard: str, seen: Seen) -> None:
     seen.page.goto(f"{dashboard}/studies/1/trials?numbers=0")
     seen.page.get_by_role("heading", name="Trial 0").wait_for()
-    for name in ("learning_curve.csv", "settings.txt"):
+    for name in ("learning_curve.csv", "settings.txt", "class_picks.csv"):
         seen.page.get_by_text(name).wait_for()
-    for name in ("sampler_diagnostics.png", "which_images.png"):
-        image = seen.page.get_by_role("img", name=name)
-        image.wait_for()
-        seen.page.wait_for_function(
-            "image => image.complete && image.naturalWidth > 600", arg=image.element_handle()
-        )
+    image = seen.page.get_by_role("img", name="which_images.png")
+    image.wait_for()
+    seen.page.wait_for_function(
+        "image => image.complete && image.naturalWidth > 600", arg=image.element_handle()
+    )
     assert seen.errors == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from impon_hpo.reporting.comparison_charts import comparison_charts
-from impon_hpo.reporting.comparison_report import write_report
+from impon_hpo.reporting.comparison_page import write_report
 from tests.browser.conftest import Seen
 from tests.reporting.comparison import summary_of
 

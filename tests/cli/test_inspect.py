@@ -59,7 +59,7 @@ def test_watch_is_ended_by_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> N
         slept.append(seconds)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("impon_hpo.reporting.watch.time.sleep", press)
+    monkeypatch.setattr("impon_hpo.tuning.live_table.time.sleep", press)
     with pytest.raises(typer.Exit) as ended:
         watch("small", storage=None, trials=2, interval=7)
     assert ended.value.exit_code == 130

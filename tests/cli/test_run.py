@@ -29,6 +29,7 @@ from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import this_worker
 from tests.conftest import STUDIES
 from tests.studies import SMALL, write_study
+from tests.tuning.forks import start
 
 COMMAND = [sys.executable, "-m", "impon_hpo"]
 
@@ -116,7 +117,7 @@ def test_both_arms_live_in_one_storage_and_one_pair_of_tables(
 
 def test_a_dry_run_leaves_nothing_behind(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tune", write_study(), "--dry-run", "--format", "json") == 0
-    assert json.loads(said(capsys)[0])["epochs at most"] == 9
+    assert json.loads(said(capsys)[0])["epochs_at_most"] == 9
     assert not Path("runs").exists()
 
 
@@ -271,13 +272,13 @@ def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     _storage_with_one_trial()
     said(capsys)
     assert run("doctor", "--format", "json") == 0
-    findings = {entry["what"]: entry for entry in json.loads(said(capsys)[0])}
+    findings = {entry["name"]: entry for entry in json.loads(said(capsys)[0])}
     assert findings["torch"]["ok"]
-    assert "opens" in findings["storage sqlite:///runs/small/study.db"]["found"]
+    assert "opens" in findings["storage sqlite:///runs/small/study.db"]["state"]
     assert "digits" in findings
 
 
-def test_doctor_says_what_is_wrong_and_how_to_mend_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_says_what_is_wrong_and_how_to_fix_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor", "--storage", "nonsense://x", "--data-dir", "nowhere") == 1
     out, _ = said(capsys)
     assert re.search(r"storage nonsense://x: WRONG: .*cannot be opened", out)
@@ -315,15 +316,14 @@ def _free_port() -> int:
 
 @contextmanager
 def _dashboard(port: int) -> Iterator[str]:
-    process = subprocess.Popen(
-        [*COMMAND, "dashboard", "small", "--port", str(port)], stdout=subprocess.PIPE, text=True
-    )
+    process = start("dashboard", "small", "--port", str(port))
     try:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+        process.wait_until(lambda: process.out.endswith("\n"))
+        yield process.out.strip()
     finally:
-        process.terminate()
-        process.communicate(timeout=20)
+        if process.running():
+            os.kill(process.pid, signal.SIGTERM)
+        process.wait(seconds=20)
 
 
 def _get(url: str) -> Any:
@@ -405,10 +405,9 @@ def test_study_goes_on_when_nobody_reads_what_it_says() -> None:
     write_study()
     reader, writer = os.pipe()
     os.close(reader)
-    command = [*COMMAND, "tune", "small", "--arm", "uniform", "--trials", "2"]
-    done = subprocess.run(command, stderr=writer, stdout=subprocess.PIPE, timeout=60, check=False)
+    process = start("tune", "small", "--arm", "uniform", "--trials", "2", stderr=writer)
     os.close(writer)
-    assert done.returncode == 0
+    assert process.wait() == 0
     study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
     assert [trial.state.is_finished() for trial in study.trials] == [True, True]
 

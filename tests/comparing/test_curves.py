@@ -75,14 +75,14 @@ def test_table_pairs_the_runs() -> None:
     ]
     rows = table(curves_of(results, chance=0.0), control="uniform", epochs=[1, 4], targets=[2, 4])
     assert [row["arm"] for row in rows] == ["uniform", "new"]
-    assert rows[0]["last - control (points)"] == 0
-    assert rows[1]["epoch 4"] == 0.48
-    assert rows[1]["last - control (points)"] == 3.0
-    assert rows[1]["standard error"] == 1.0  # of 2 and 4
-    assert rows[1]["cost to control's epoch 2"] == 1.0
-    assert rows[1]["cost of a step"] == 1.0
-    assert rows[1]["seconds of a step"] == 1.0
-    assert math.isnan(rows[1]["rank correlation"])
+    assert rows[0]["last_minus_control_points"] == 0
+    assert rows[1]["epoch_4"] == 0.48
+    assert rows[1]["last_minus_control_points"] == 3.0
+    assert rows[1]["standard_error"] == 1.0  # of 2 and 4
+    assert rows[1]["cost_to_control_epoch_2"] == 1.0
+    assert rows[1]["step_cost"] == 1.0
+    assert rows[1]["step_seconds"] == 1.0
+    assert math.isnan(rows[1]["rank_correlation"])
 
 
 def test_rank_correlation_is_the_mean_of_the_epochs() -> None:

@@ -46,12 +46,10 @@ def test_ratio_of_the_claim_counts_what_its_sampler_scores() -> None:
         compared_study(share, "compare.claim=memory@1/2"), None, calibrate=False
     )
     # 7 batches of 32 out of 240 rows; a half of them, 4.
-    assert plain["cost ratio of an epoch of the claim"] == pytest.approx(
-        (3 * 0.5 + 0.1) / 3.1, abs=1e-4
-    )
+    assert plain["cost_ratio_of_an_epoch"] == pytest.approx((3 * 0.5 + 0.1) / 3.1, abs=1e-4)
     settings = (share, "compare.claim=rho@1/2", "compare.placebo=memory")
     scored = planned(*settings, text=SCORING)
-    assert scored["cost ratio of an epoch of the claim"] == pytest.approx(
+    assert scored["cost_ratio_of_an_epoch"] == pytest.approx(
         (3 * 0.5 + 0.5 * 4 + 0.1) / 3.1, abs=1e-4
     )
 

@@ -1,4 +1,4 @@
-"""The summary of a made-up comparison, for tests of its report."""
+"""The summary of an invented comparison, for tests of its report."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def summary_of(*settings: str, pruners: bool = False) -> dict[str, Any]:
         "digest": "a",
         "environments": [environment],
     }
-    found = type(recordings)(recordings.rows, about)
-    return summarise_comparison(study_file, found, other_pruners=pruners)
+    described = type(recordings)(recordings.rows, about)
+    return summarise_comparison(study_file, described, other_pruners=pruners)

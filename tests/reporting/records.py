@@ -1,4 +1,4 @@
-"""An arm's record as the storage would hold it, made up, for tests of what is reported of it."""
+"""An invented record of an arm, as the storage would hold it, for tests of its reports."""
 
 from __future__ import annotations
 

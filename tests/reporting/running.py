@@ -1,4 +1,4 @@
-"""A study under way, made up, whose trials a test moves on as a worker would."""
+"""An invented study under way, whose trials a test continues as a worker would."""
 
 from __future__ import annotations
 

@@ -14,7 +14,12 @@ from impon_hpo.reporting.dashboard import Pages
 from impon_hpo.storage.trials import COST, EPOCHS
 from tests.reporting.records import small_record
 
-GRAPHS = {"accuracy-against-cost", "pruned-when", "best-so-far"}
+GRAPHS = {
+    "accuracy-against-cost",
+    "pruned-when",
+    "best-so-far",
+    "diagnostic-class-balance",
+}
 
 
 def graphs(study: optuna.Study) -> set[str]:

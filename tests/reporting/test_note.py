@@ -1,4 +1,4 @@
-"""Tests of the note: it says what was asked, run, spent and found, and how to go on."""
+"""Tests of the note: question, settings, cost, result and the commands to continue."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_a_verdict_is_told_where_there_is_one() -> None:
     assert read_verdict(folder) is None
     (folder / "report").mkdir(parents=True)
     summary = folder / "report" / "summary.json"
-    said = {"sentence": "Supported: it pays.", "credit_sentence": "By importance."}
-    summary.write_text(json.dumps({"verdict": said}))
+    verdict = {"sentence": "Supported: it pays.", "credit_sentence": "By importance."}
+    summary.write_text(json.dumps({"verdict": verdict}))
     record = small_record()
     assert "**Supported: it pays.** By importance." in note(record, [record], read_verdict(folder))
     summary.write_text('{"verdict": ')

@@ -11,8 +11,8 @@ from optuna.trial import TrialState, create_trial
 
 from impon_hpo.reporting import study_charts as module
 from impon_hpo.reporting.chart import Chart, Palette
-from impon_hpo.reporting.draw_page import figure
-from impon_hpo.reporting.study_charts import study_charts
+from impon_hpo.reporting.draw import figure
+from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, StudyRecord, read_study
 from tests.reporting.records import IDENTITY_OF_IT, small_record
 
@@ -70,6 +70,52 @@ def test_early_judgement_is_the_rank_correlation_with_the_end() -> None:
     assert "early-and-final" not in charts_of(
         small_record()
     )  # two trials have no order to speak of
+
+
+def test_diagnostics_are_charts_with_a_line_for_each_trial() -> None:
+    record = record_of([0.1, 0.2], [0.3, 0.4])
+    first, second = record.trials
+    for epoch, fit in zip(first.epochs, (0.123456, 2.0), strict=True):
+        epoch |= {"share_seen": 0.5, "diagnostics": {"fit_of_loss": fit}}
+    second.epochs[1] |= {"share_seen": 0.75}  # what an epoch lacks is left out
+    charts = charts_of(record)
+    fit_chart = charts["diagnostic-fit-of-loss"]
+    assert (fit_chart.y, fit_chart.title) == (
+        "fit of loss",
+        "Diagnostics: fit of loss, arm impon",
+    )
+    (series,) = fit_chart.series
+    assert series.name == "complete (1)"
+    assert list(series.x[:2]) == [1, 2]
+    assert list(series.y[:2]) == [0.1235, 2.0]
+    assert set(series.labels or []) == {"trial 0"}
+    (seen,) = charts["diagnostic-share-seen"].series
+    assert [value for value in seen.y if not math.isnan(value)] == [0.5, 0.5, 0.75]
+    assert seen.x[3] == 2
+
+
+def test_diagnostics_show_the_longest_trials_only() -> None:
+    record = record_of(*([0.1] * length for length in range(1, 61)))
+    for trial in record.trials:
+        for epoch in trial.epochs:
+            epoch["share_seen"] = 1.0
+    (series,) = charts_of(record)["diagnostic-share-seen"].series
+    assert series.name == f"complete ({module.TRIALS_DIAGNOSED})"
+    assert "trial 59" in (series.labels or [])
+    assert "trial 0" not in (series.labels or [])
+
+
+def test_picks_by_class_are_relative_to_its_size() -> None:
+    rows = [
+        {"class": "small", "rows": "10", "epoch_1": "10", "epoch_2": "0"},
+        {"class": "large", "rows": "100", "epoch_1": "50", "epoch_2": "25"},
+    ]
+    small, large = class_picks("Picks", rows).series
+    assert (list(small.x), list(small.y)) == ([1, 2], [1.0, 0.0])
+    assert list(large.y) == [0.5, 0.25]
+    many = [{"class": f"class {at}", "rows": "1", "epoch_1": str(at)} for at in range(100)]
+    names = [series.name for series in class_picks("Picks", many).series]
+    assert names == [f"class {at}" for at in (*range(5), *range(95, 100))]
 
 
 def test_an_arm_has_its_colour_whichever_arms_have_been_run() -> None:

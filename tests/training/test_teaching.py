@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
+import logging
 import sys
 from pathlib import Path
 
@@ -12,22 +12,23 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
-from impon_hpo.training import teaching
+from impon_hpo.training import teaching as teaching_module
+from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
+from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.single import train
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
-    KeptReference,
     References,
     check_reference,
-    crossfit_settings,
     learnt_enough,
     wants_reference,
     with_reference,
     without_reference,
 )
 from tests.training.runs import CPU, config
+from tests.tuning.forks import Forked
 
 CROSSFIT = {"reference": "crossfit", "reference_options": {"epochs": 1, "width": 2}}
 
@@ -41,7 +42,7 @@ def test_crossfit_is_made_once_and_then_found(
 ) -> None:
     first = folder().find(config(**CROSSFIT), tiny_splits)
     assert first is not None
-    monkeypatch.setattr(teaching, "crossfit", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(teaching_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
     again = folder().find(config(**CROSSFIT, lr=0.3, seed=5), tiny_splits)
     assert again is not None
     assert torch.equal(again.reference.loss, first.reference.loss)
@@ -88,7 +89,7 @@ def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(teaching, "crossfit", stop)
+        patch.setattr(teaching_module, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))
@@ -185,27 +186,12 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
     assert not learnt_enough(0.54, 2)
 
 
-def test_two_processes_at_once_make_it_once(tmp_path: Path) -> None:
-    code = (
-        "import logging, sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "logging.basicConfig(level='INFO', format='%(message)s', stream=sys.stdout)\n"
-        "from impon_hpo.training.teaching import References\n"
-        "from impon_hpo.training.splits import load_splits\n"
-        "from tests.training.runs import config\n"
-        "from tests.training.test_teaching import CROSSFIT\n"
-        "given = config(**CROSSFIT); splits = load_splits(given, torch.device('cpu'))\n"
-        "References(Path(sys.argv[1])).find(given, splits)\n"
-    )
-    root = Path(__file__).parents[2]
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path / "both")],
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=root,
-        )
-        for _ in range(2)
-    ]
-    said = [process.communicate(timeout=120)[0].splitlines() for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert sorted(map(len, said)) == [0, 2]  # one made both models, the other waited and found
+def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:
+    def find() -> None:
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        References(Path("both")).find(config(**CROSSFIT), tiny_splits)
+
+    processes = [Forked(find) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    # One made both models, the other waited and found them.
+    assert sorted(len(process.out.splitlines()) for process in processes) == [0, 2]

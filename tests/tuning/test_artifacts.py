@@ -15,13 +15,12 @@ from optuna.testing.pruners import DeterministicPruner
 from PIL import Image
 
 from impon_hpo.storage.connect import artifact_store
-from impon_hpo.storage.trials import IMAGES
+from impon_hpo.storage.trials import CLASS_PICKS, IMAGES
 from impon_hpo.training.config import TrainingConfig, training_config
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.artifacts import (
     CURVE,
-    DIAGNOSTICS,
     SETTINGS,
     picks_of,
     settings_text,
@@ -33,8 +32,8 @@ SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
 KINDS = {
     CURVE: "text/csv",
     SETTINGS: "text/plain",
-    DIAGNOSTICS: "image/png",
     IMAGES: "image/png",
+    CLASS_PICKS: "text/csv",
 }
 
 
@@ -58,8 +57,10 @@ def test_complete_and_pruned_trials_leave_their_files(
     said = tomllib.loads(read[SETTINGS].decode())
     assert said["lr"] == trial.params["lr"]
     assert said["sampler"] == "impon"
-    for name in (DIAGNOSTICS, IMAGES):
-        Image.open(io.BytesIO(read[name])).verify()
+    Image.open(io.BytesIO(read[IMAGES])).verify()
+    classes = list(csv.DictReader(io.StringIO(read[CLASS_PICKS].decode())))
+    assert len(classes) == 10
+    assert list(classes[0])[2:] == [f"epoch_{row['epoch']}" for row in rows]
     assert sum(map(len, read.values())) < 150_000
 
 

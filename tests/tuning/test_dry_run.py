@@ -19,18 +19,18 @@ ADDRESS = "sqlite:///runs/small/study.db"
 
 def test_a_plan_counts_epochs_and_cost_and_runs_nothing() -> None:
     facts = plan(small_study(), "impon", 3, ADDRESS)
-    assert facts["epochs at most"] == 9
+    assert facts["epochs_at_most"] == 9
     assert facts["rows"]["train"] == 240
-    assert facts["steps per epoch"] == 7  # floor(240 / 32)
-    assert facts["cost at most (forward-equivalents, without scoring)"] == 9 * (3 * 7 * 32 + 100)
+    assert facts["steps_per_epoch"] == 7  # floor(240 / 32)
+    assert facts["cost_at_most"] == 9 * (3 * 7 * 32 + 100)
     assert facts["pruner"]["min_resource"] == 1
-    assert facts["missing here"] == []
+    assert facts["missing_here"] == []
     assert not Path("runs").exists()
 
 
 def test_a_plan_knows_what_is_finished_already() -> None:
     study_file = small_study()
-    assert plan(study_file, "impon", 3, ADDRESS)["finished already"] == 0
+    assert plan(study_file, "impon", 3, ADDRESS)["finished_already"] == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
@@ -39,10 +39,10 @@ def test_the_full_size_study_is_checked_without_gpu_and_without_data(compile: st
     study_file = read_study_file(str(STUDIES / "cifar10"), [f"compile={compile}"])
     facts = plan(study_file, "impon", study_file.n_trials, study_file.storage)
     assert facts["parameters"] == 11_173_962
-    assert facts["epochs at most"] == 900
-    assert len(facts["missing here"]) == 2
-    assert "device 'cuda' is not there" in facts["missing here"][0]
-    assert "CIFAR-10 is not in" in facts["missing here"][1]
+    assert facts["epochs_at_most"] == 900
+    assert len(facts["missing_here"]) == 2
+    assert "device 'cuda' is not there" in facts["missing_here"][0]
+    assert "CIFAR-10 is not in" in facts["missing_here"][1]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_optuna_still_has_what_a_plan_describes() -> None:
 @pytest.mark.parametrize("sampler", ["rho-loss", "impon-paced", "impon-memory", "proxy-filter"])
 def test_sampler_that_wants_a_reference_is_checked_before_there_is_one(sampler: str) -> None:
     study_file = small_study(f"arms.impon.sampler={sampler}")
-    assert plan(study_file, "impon", 3, study_file.storage)["batch sampler"] == {"name": sampler}
+    assert plan(study_file, "impon", 3, study_file.storage)["batch_sampler"] == {"name": sampler}
 
 
 def test_its_options_are_checked_too() -> None:

@@ -17,6 +17,7 @@ from impon_hpo.storage.trials import read_studies
 from impon_hpo.tuning import processes
 from impon_hpo.tuning.processes import Orders, run_workers
 from tests.studies import SMALL, write_study
+from tests.tuning.forks import start
 
 # Stands in for `python -m impon_hpo`: says what it was given, and ends as its arguments say.
 STAND_IN = """
@@ -128,18 +129,11 @@ def test_worker_ends_when_its_parent_is_killed() -> None:
 )
 def test_two_workers_do_a_study_once(address: str) -> None:
     write_study(SMALL.replace("n_trials = 3", "n_trials = 6"))
-    command = [sys.executable, "-m", "impon_hpo", "tune", "small", "--arm", "uniform"]
-    command += ["--storage", address]
-    done = subprocess.run(
-        [*command, "--workers", "2", "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "[0] " in done.stderr
-    assert "[1] " in done.stderr
+    tune = ["tune", "small", "--arm", "uniform", "--storage", address]
+    process = start(*tune, "--workers", "2", "--format", "json")
+    assert process.wait() == 0, process.said
+    assert "[0] " in process.said
+    assert "[1] " in process.said
     (record,) = read_studies(open_storage(address, create=False), "small")
     trials = [trial for trial in record.trials if trial.finished]
     assert [trial.number for trial in trials] == list(range(6))

@@ -13,14 +13,15 @@ import torch
 from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import CheckpointError
-from impon_hpo.reporting.summary import summarise, summary_rows
+from impon_hpo.reporting.status import summarise, summary_rows
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import COST, IDENTITY, USED, epochs_of, read_study
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epochs import train_epochs
+from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.training.teaching import KeptReference, References
+from impon_hpo.training.teaching import References
 from impon_hpo.tuning.objective import Objective
 from tests.cli.test_run import run
 from tests.studies import SMALL, write_study

@@ -156,7 +156,7 @@ def test_diagnostics_are_of_the_predictions_at_the_draw_and_of_this_epoch() -> N
         observed.append(losses)
     told = sampler.diagnostics()
     assert told["rank_correlation"] == pytest.approx((1 + 1 + 1 - 1) / 4)
-    expected = r2_score(torch.cat(observed).double(), torch.cat(predicted).double())
+    expected = r2_score(torch.cat(observed).double().numpy(), torch.cat(predicted).double().numpy())
     assert told["r_squared"] == pytest.approx(expected, rel=1e-6)
     assert {"share_seen", "class_balance"} < told.keys()
     sampler.start_epoch(2)

@@ -11,8 +11,8 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import unpack
+from impon_hpo.training.kept_reference import KeptReference, reference_key
 from impon_hpo.training.splits import Split, Splits
-from impon_hpo.training.teaching import KeptReference, reference_key
 
 
 def kept(splits: Splits) -> KeptReference:

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.training import teaching
+from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.crossfit import crossfit, crossfit_settings
+from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.training.teaching import KeptReference, crossfit, crossfit_settings
 from tests.training.runs import CPU, config
 
 
@@ -36,7 +37,7 @@ def test_no_row_is_judged_by_a_model_that_saw_it(
             )
             folds.append((trained, judged))
 
-    monkeypatch.setattr(teaching, "TrainingRun", Noting)
+    monkeypatch.setattr(crossfit_module, "TrainingRun", Noting)
     made(tiny_splits, folds=3)
     everyone = {image.numpy().tobytes() for image in tiny_splits.train.images}
     assert len(folds) == 3

@@ -1,15 +1,21 @@
-"""The summary of one arm: trials by state, best configuration, cost, and what pruning saved."""
+"""What a study has come to: the facts of each arm, its tables, and the disk that it uses."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from impon_hpo.storage.trials import StudyRecord
+from impon_hpo.files import write_csv
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def summarise(record: StudyRecord) -> dict[str, Any]:
-    """Return the plain facts of one arm, ready for JSON."""
+    """Return the plain facts of one arm, ready for JSON: trials by state, best configuration, cost
+    in forward-equivalents, and what pruning saved."""
     done = [trial for trial in record.trials if trial.state in ("COMPLETE", "PRUNED", "FAIL")]
     epochs = sum(len(trial.epochs) for trial in done)
     # A reference is paid once, with pruning and without.
@@ -92,11 +98,11 @@ def _toml(value: Any) -> str:
 
 
 def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the facts of one arm as (what, how much) for people."""
+    """Return the facts of one arm as (name, value) for people."""
     trials = facts["trials"]
-    said = [f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed"]
-    said += [f"{trials[state]} {state}" for state in ("running", "waiting") if trials[state]]
-    rows = [("trials", ", ".join(said))]
+    counts = [f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed"]
+    counts += [f"{trials[state]} {state}" for state in ("running", "waiting") if trials[state]]
+    rows = [("trials", ", ".join(counts))]
     best = facts["best"]
     if best is None:
         rows.append(("best", "no trial is complete yet"))
@@ -116,11 +122,11 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     for reference in facts["references"]:
         settings = ", ".join(f"{key} {value}" for key, value in reference["settings"].items())
-        how = f" ({settings})" if settings else ""
+        listed = f" ({settings})" if settings else ""
         rows.append(
             (
                 f"reference {reference['key'][:8]}",
-                f"{reference['maker']}{how}, cost {reference['cost']:,} included above, used by "
+                f"{reference['maker']}{listed}, cost {reference['cost']:,} included above, used by "
                 f"{len(reference['trials'])} trials",
             )
         )
@@ -132,3 +138,71 @@ def summary_commands(facts: dict[str, Any]) -> list[str]:
     best = facts["best"]
     retrain = [] if best is None else [f"retrain the best: {best['retrain']}"]
     return [*retrain, f"open the dashboard: {facts['dashboard']}"]
+
+
+def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
+    """Write `epochs.csv` (a row for each epoch) and `trials.csv` (a row for each trial) of all
+    arms.
+
+    Raises:
+        StorageError: A file cannot be written.
+    """
+    arms = [(record.identity["arm"], trial) for record in records for trial in record.trials]
+    epochs = [
+        {"arm": arm, "trial": trial.number} | flat_epoch(epoch)
+        for arm, trial in arms
+        for epoch in trial.epochs
+    ]
+    write_csv(folder / "epochs.csv", epochs)
+    write_csv(folder / "trials.csv", [_trial_row(arm, trial) for arm, trial in arms])
+
+
+def _trial_row(arm: str, trial: TrialRecord) -> dict[str, Any]:
+    return {
+        "arm": arm,
+        "trial": trial.number,
+        "state": trial.state,
+        "val_accuracy": trial.value,
+        "epochs": len(trial.epochs),
+        "cost": trial.cost,
+        "seconds": trial.seconds,
+        "reason": trial.reason,
+    } | trial.params
+
+
+def disk_use(runs: Path) -> dict[str, int]:
+    """Return the bytes in `runs`, by the names of the files and folders in it, the largest first.
+
+    Files that a running worker deletes meanwhile are left out.
+    """
+    if not runs.is_dir():
+        return {}
+    sizes = {entry.name: _size(entry) for entry in runs.iterdir()}
+    return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _size(entry: Path) -> int:
+    total = 0
+    for path in [entry, *entry.rglob("*")]:
+        try:
+            if path.is_file() and not path.is_symlink():
+                total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def readable_bytes(n: float) -> str:
+    """Return a number of bytes as people write it, such as 1.2 MB."""
+    at = 0
+    while n >= 999.5 and at + 1 < len(UNITS):
+        n /= 1000
+        at += 1
+    return f"{n:.0f} B" if at == 0 else f"{n:.3g} {UNITS[at]}"
+
+
+def disk_line(runs: Path) -> str:
+    """Return a line on the disk that `runs` uses."""
+    sizes = disk_use(runs)
+    listed = ", ".join(f"{name} {readable_bytes(size)}" for name, size in sizes.items())
+    return f"on disk in {runs}: {readable_bytes(sum(sizes.values()))}" + (listed and f" ({listed})")

@@ -1,10 +1,13 @@
-"""A study as it runs, as a table for a terminal: what runs, how far it is, and what is left."""
+"""A study as it runs: the live table for a terminal, plain lines elsewhere, and the time left."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
-from rich.console import Group
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -34,13 +37,13 @@ def clock(seconds: float) -> str:
 def live_table(
     title: str, records: Sequence[StudyRecord], n_trials: int, budget: str = ""
 ) -> Group:
-    """Return the running trials with their accuracies, and what their studies have come to.
+    """Return the running trials with their accuracies, and the progress of their studies.
 
     Args:
-        title: What they are.
+        title: Heading of the table.
         records: The studies as they are now: one that is tuned, or those of a comparison.
-        n_trials: Finished trials wanted in all.
-        budget: What is left of it, in words, if one was given.
+        n_trials: Finished trials wanted in all studies together.
+        budget: What is left of the budget, in words; "" where there is none.
     """
     several = len(records) > 1
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -77,8 +80,11 @@ def live_table(
 
 
 def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
-    """Estimate what is left of `n_trials` trials: the epochs that finished ones had on average, at
-    the pace so far, shared by the workers that are at it."""
+    """Estimate the seconds until `n_trials` trials are finished; 0 before the first epoch.
+
+    Each trial counts as long as the finished ones were on average, at the pace so far, and the
+    running trials share the work.
+    """
     trials = [trial for record in records for trial in record.trials]
     seconds = [_seconds(epoch) for trial in trials for epoch in trial.epochs]
     if not seconds:
@@ -89,6 +95,69 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
     done = sum(min(len(trial.epochs), expected) for trial in running)
     epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - done)
     return epochs * sum(seconds) / len(seconds) / max(1, len(running))
+
+
+def watch(
+    read: Callable[[], Sequence[StudyRecord]],
+    *,
+    n_trials: int,
+    console: Console,
+    interval: float,
+) -> Sequence[StudyRecord]:
+    """Show a study that other processes run until each of its arms has its finished trials, and
+    return the arms.
+
+    Args:
+        read: Reads the arms from the storage.
+        n_trials: Finished trials wanted of each arm.
+        console: Where to show them.
+        interval: Seconds from one look to the next.
+
+    Raises:
+        NothingYetError: The storage holds nothing of the study.
+    """
+    printed: dict[tuple[str, int], tuple[str, int]] = {}
+    # A notebook is not a terminal: its lines stay where they are, and need no widgets.
+    table = Live(console=console, auto_refresh=False, transient=True)
+    with table if console.is_terminal else nullcontext() as live:
+        while True:
+            records = read()
+            if live is not None:
+                tables = [live_table(_title(record), [record], n_trials) for record in records]
+                live.update(Group(*tables), refresh=True)
+            else:
+                for line in changes(records, printed):
+                    console.print(line, highlight=False, soft_wrap=True, markup=False)
+            if all(record.n_finished >= n_trials for record in records):
+                return records
+            time.sleep(interval)
+
+
+def changes(
+    records: Sequence[StudyRecord], printed: dict[tuple[str, int], tuple[str, int]]
+) -> Iterator[str]:
+    """Yield a line for every trial that has changed since its last line.
+
+    Args:
+        records: The arms.
+        printed: State and epochs of each trial, by arm and number, as in its last line; brought up
+            to date.
+    """
+    for record in records:
+        arm = record.identity["arm"]
+        for trial in record.trials:
+            state = trial.state, len(trial.epochs)
+            if printed.get((arm, trial.number)) == state:
+                continue
+            printed[arm, trial.number] = state
+            line = f"{arm}  trial {trial.number} {trial.fate}  epoch {state[1]}/{trial.horizon}"
+            if trial.epochs:
+                line += f"  val accuracy {trial.epochs[-1]['val_accuracy']:.4f}"
+            yield line
+
+
+def _title(record: StudyRecord) -> str:
+    return f"{record.identity['study']}, arm {record.identity['arm']}"
 
 
 def _running(trial: TrialRecord, low: float, high: float) -> list[str]:

@@ -9,11 +9,24 @@ from typing import Any
 
 import pytest
 
+from impon_hpo.comparing.curves import curves_of
 from impon_hpo.errors import StorageError
-from impon_hpo.reporting.comparison_charts import comparison_charts
-from impon_hpo.reporting.comparison_curves import views
-from impon_hpo.reporting.comparison_report import html, markdown, write_report
-from impon_hpo.reporting.comparison_tables import arms_table, policies_table, warnings
+from impon_hpo.reporting.chart import CONTROL
+from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
+from impon_hpo.reporting.comparison_page import (
+    HEADINGS,
+    SHORT,
+    arms_table,
+    html,
+    markdown,
+    policies_table,
+    pruners_table,
+    warnings,
+    with_headings,
+    write_curves,
+    write_report,
+)
+from tests.comparing.test_curves import UNIFORM, run
 from tests.reporting.comparison import N_BLOCKS, NASTY, summary_of
 
 
@@ -95,14 +108,14 @@ def test_each_arm_has_one_colour(summary: dict[str, Any]) -> None:
         for series in chart.series:
             if series.name in {row["arm"] for row in summary["arms"]}:
                 colours.setdefault(series.name, set()).add(series.colour)
-    assert all(len(found) == 1 for found in colours.values())
-    assert len({next(iter(found)) for found in colours.values()}) == len(colours)
+    assert all(len(shades) == 1 for shades in colours.values())
+    assert len({next(iter(shades)) for shades in colours.values()}) == len(colours)
 
 
 def test_table_has_bounds_and_one_policy_has_no_table(summary: dict[str, Any]) -> None:
     rows = {row["arm"]: row for row in arms_table(summary)}
-    assert rows["uniform"]["cost ratio"] == "1"
-    point, bounds = rows["impon@1/2"]["cost ratio"].split(" ", 1)
+    assert rows["uniform"]["cost_ratio"] == "1"
+    point, bounds = rows["impon@1/2"]["cost_ratio"].split(" ", 1)
     low, high = (float(bound) for bound in bounds.strip("[]").split(", "))
     assert low <= float(point) <= high < 0.5
     assert rows["impon@1/2"]["verdict"] == "supported"
@@ -119,10 +132,27 @@ def test_table_has_bounds_and_one_policy_has_no_table(summary: dict[str, Any]) -
     assert "<select" not in html(summary)
 
 
+def test_keys_are_identifiers_and_people_see_headings(summary: dict[str, Any]) -> None:
+    two = summary_of("compare.policies=[{}, {schedule='constant'}]")
+    tables = [arms_table(summary), pruners_table(summary), policies_table(two)]
+    keys = {key for rows in tables for key in rows[0]}
+    assert all(key.isidentifier() for key in keys)
+    assert set(HEADINGS) <= keys
+    short = with_headings(arms_table(summary), SHORT)
+    assert list(short[0])[2:5] == ["cost ratio", "loss (points)", "gain at the budget"]
+    page, text = html(summary), markdown(summary)
+    for heading in ("cost (uniform epochs)", "τ-b first", "to epoch 2", "top 3 pruned"):
+        assert f"<th>{heading}</th>" in page
+        assert f"| {heading} |" in text
+    assert "cost_ratio" not in text
+
+
 def test_reader_is_warned(summary: dict[str, Any]) -> None:
     assert warnings(summary) == []
     changed = summary | {"recordings": summary["recordings"] | {"digest": "b"}}
     assert "was changed after recording had begun" in warnings(changed)[0]
+    assert "<strong>Warning:</strong> the study file was changed" in html(changed)
+    assert "Warning: the study file was changed" in markdown(changed)
     missing = summary | {"protocol": summary["protocol"] | {"n_blocks": 9}}
     assert f"some arms have {N_BLOCKS} of 9 blocks" in warnings(missing)[0]
 
@@ -131,3 +161,42 @@ def test_folder_that_cannot_be_made_is_told(summary: dict[str, Any]) -> None:
     Path("report").write_text("in the way")
     with pytest.raises(StorageError, match="'report"):
         write_report(Path("report"), summary)
+
+
+def test_page_of_compare_samplers_has_its_table_and_its_chart(tmp_path: Path) -> None:
+    curves = curves_of([UNIFORM, run("<new>", [0.1, 0.2, 0.3, 0.4])], chance=0.0)
+    rows = [{"arm": "uniform", "cost_of_step": 1.0}]
+    path = tmp_path / "deep" / "p.html"
+    write_curves(path, curves, rows, control="uniform", title="a study")
+    page = path.read_text()
+    assert "<h1>a study</h1>" in page
+    assert "<th>cost of step</th>" in page
+    assert "<new>" not in page  # written into the page as data, not as markup
+    assert 'src="http' not in page
+    assert "Data and settings" not in page
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        write_curves(tmp_path / "file" / "p.html", curves, rows, control="uniform", title="")
+
+
+def test_cost_is_in_epochs_of_the_control_and_bands_are_of_the_mean() -> None:
+    results = [
+        run("uniform", [0.1, 0.2, 0.3, 0.4]),
+        run("uniform", [0.3, 0.2, 0.3, 0.4], seed=1),
+        run("dear", [0.2, 0.3, 0.4, 0.5], cost=150.0),
+    ]
+    uniform, dear = curves_chart(curves_of(results, chance=0.0), control="uniform").series
+    assert uniform.x == [1.0, 2.0, 3.0, 4.0]
+    assert dear.x == [1.5, 3.0, 4.5, 6.0]
+    assert uniform.y == pytest.approx([0.2, 0.2, 0.3, 0.4])
+    # Spread of 0.1 and 0.3: √0.02; of the mean of two: 0.1.
+    assert uniform.high == pytest.approx([0.396, 0.2, 0.3, 0.4])
+    assert uniform.low == pytest.approx([0.004, 0.2, 0.3, 0.4])
+    assert dear.low == dear.y == dear.high
+    assert uniform.colour == CONTROL != dear.colour
+
+
+def test_many_arms_of_compare_samplers_can_be_told_apart() -> None:
+    results = [run(f"arm {number}", [0.1, 0.2, 0.3, 0.4]) for number in range(18)]
+    chart = curves_chart(curves_of(results, chance=0.0), control="arm 0")
+    assert len({(series.colour, series.dash) for series in chart.series}) == 18

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
-from impon_hpo.errors import StorageError
 from impon_hpo.reporting.chart import Chart
-from impon_hpo.reporting.draw_page import fragments
+from impon_hpo.reporting.draw import fragments
 
-Table = tuple[str, Sequence[Mapping[str, str]], str]
-"""Heading, rows and a note on how to read them."""
+Table = tuple[str, Sequence[Mapping[str, Any]], str]
+"""Heading, rows (by the headings of their columns) and a note on how to read them."""
 
 
 def page(
     *,
     title: str,
-    lead: str,
+    lead: str = "",
     word: str = "",
     paragraphs: Sequence[str] = (),
     warnings: Sequence[str] = (),
@@ -27,18 +25,18 @@ def page(
     views: Sequence[str] = (),
     facts: Sequence[tuple[str, str]] = (),
 ) -> str:
-    """Return the page; whatever a text contains is escaped.
+    """Return the page; all text is escaped.
 
     Args:
-        title: Of the page.
-        lead: What was found, in a sentence or two.
+        title: Title of the page.
+        lead: The finding, in a sentence or two.
         word: "supported", "refuted" or "": the colour of the lead.
-        paragraphs: What follows it.
-        warnings: What a reader has to mind.
+        paragraphs: What follows the lead.
+        warnings: What a reader must know before trusting the page.
         tables: Shown in their order, the first one before the charts.
         charts: Drawn by Plotly, whose whole source is in the page.
-        views: Names of the views that a reader can choose from, the first one drawn at first.
-        facts: What it rests on, as (what, said).
+        views: Names of the views that a reader can choose from; the page opens with the first.
+        facts: The data and settings behind the page, as (name, value).
     """
     from jinja2 import Environment
 
@@ -66,25 +64,12 @@ def markdown_table(rows: Sequence[Mapping[str, str]]) -> list[str]:
         return []
     cells = [[name.replace("|", "\\|") for name in rows[0]]]
     cells += [[str(cell).replace("|", "\\|") for cell in row.values()] for row in rows]
-    drawn = [f"| {' | '.join(row)} |" for row in cells]
-    return [drawn[0], "|" + "---|" * len(rows[0]), *drawn[1:]]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
 def versions_of(environment: Mapping[str, Any]) -> str:
     """Return versions and hardware as one line."""
-    versions = ", ".join(f"{name} {said}" for name, said in environment["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     device = environment.get("gpu") or environment["cpu"]
     return f"{versions}; {device}; threads: {environment['threads']}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file.
-
-    Raises:
-        StorageError: It cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"'{path}' cannot be written: {error}") from error

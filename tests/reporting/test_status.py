@@ -1,4 +1,4 @@
-"""Tests of what is reported of an arm: summary, commands and tables."""
+"""Tests of what a study has come to: facts and commands of each arm, tables, and the disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import optuna
 import pytest
 
 from impon_hpo.errors import StorageError
-from impon_hpo.reporting.csv_files import write_csv_files
-from impon_hpo.reporting.summary import summarise, summary_rows
+from impon_hpo.reporting.status import (
+    disk_line,
+    disk_use,
+    readable_bytes,
+    summarise,
+    summary_rows,
+    write_csv_files,
+)
 from impon_hpo.storage.trials import IDENTITY, read_study
 from tests.reporting.records import IDENTITY_OF_IT, small_record
 
@@ -88,3 +94,29 @@ def test_tables_that_cannot_be_written_say_so() -> None:
     Path("runs").write_text("a file where a folder should be")
     with pytest.raises(StorageError, match="cannot be written"):
         write_csv_files(Path("runs/small"), [small_record()])
+
+
+def test_bytes_are_added_up_by_what_they_are() -> None:
+    runs = Path("runs/some")
+    (runs / "checkpoints" / "deep").mkdir(parents=True)
+    (runs / "checkpoints" / "one.pt").write_bytes(b"x" * 1500)
+    (runs / "checkpoints" / "deep" / "two.pt").write_bytes(b"x" * 500)
+    (runs / "study.db").write_bytes(b"x" * 10)
+    (runs / "link").symlink_to("/etc/passwd")
+    assert disk_use(runs) == {"checkpoints": 2000, "study.db": 10, "link": 0}
+    assert disk_line(runs) == (
+        "on disk in runs/some: 2.01 kB (checkpoints 2 kB, study.db 10 B, link 0 B)"
+    )
+
+
+def test_study_without_a_folder_uses_none() -> None:
+    assert disk_use(Path("runs/none")) == {}
+    assert disk_line(Path("runs/none")) == "on disk in runs/none: 0 B"
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_600, "1 MB"), (45_678_901, "45.7 MB")],
+)
+def test_bytes_are_written_as_people_write_them(n: int, text: str) -> None:
+    assert readable_bytes(n) == text

@@ -1,0 +1,168 @@
+"""Cross-fitting: small models, each of which judges the rows that it has not seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.reference import Reference
+from impon_hpo.training.config import TrainingConfig, explain
+from impon_hpo.training.kept_reference import KeptReference
+from impon_hpo.training.models import build_model, forward_flops
+from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun
+from impon_hpo.training.splits import Split, Splits, resize
+from impon_hpo.training.timing import PhaseTimer
+
+log = logging.getLogger("impon_hpo")
+
+
+class CrossfitSettings(BaseModel):
+    """How the small models are trained; the keys of `reference_options` for "crossfit".
+
+    Args:
+        folds: Parts of the rows; each is judged by a model trained on the others.
+        width: Channels of the first stage of their ResNet18; default a quarter of the study's.
+        image_size: Side in pixels of their images; default that of the study.
+        epochs: Their epochs.
+        batch_size: Their batch.
+        lr: Their peak learning rate (SGD, one cycle).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    folds: int = Field(default=2, ge=2, le=20)
+    width: int | None = Field(default=None, ge=1, le=1024)
+    image_size: int | None = Field(default=None, ge=4, le=1024)
+    epochs: int = Field(default=6, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    lr: float = Field(default=0.05, gt=0, allow_inf_nan=False)
+
+
+def crossfit_settings(config: TrainingConfig) -> CrossfitSettings:
+    """Return the settings that `config.reference_options` ask for, defaults filled in.
+
+    Raises:
+        ConfigError: A key is unknown or a value does not fit.
+    """
+    try:
+        settings = CrossfitSettings(**config.reference_options)
+    except ValidationError as error:
+        known = list(CrossfitSettings.model_fields)
+        raise ConfigError("\n".join(explain(error, known, "reference_options."))) from None
+    if settings.width is None:
+        settings = settings.model_copy(update={"width": max(4, config.width // 4)})
+    return settings
+
+
+def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
+    """Make a reference: split the rows into folds, train on all but one, judge that one.
+
+    The loss and the probabilities of a row are means over the second half of the epochs; its
+    trajectory has an entry an epoch. Rows are judged without augmentation. What is charged counts
+    the small models' passes in forward passes of the study's model, by floating-point operations.
+
+    Args:
+        config: The settings of the study's runs; `reference_options` are those of the small ones.
+        splits: The data; only `train` is read.
+
+    Raises:
+        ConfigError: `reference_options` do not fit, or fit these data not.
+    """
+    settings = crossfit_settings(config)
+    small = _small_config(config, settings)
+    images, labels = splits.train.images, splits.train.labels
+    if settings.image_size is not None:
+        images = torch.cat([resize(part, settings.image_size) for part in images.split(4096)])
+    device = labels.device
+    generator = torch.Generator(device=device).manual_seed(0)
+    fold_of = torch.randperm(len(labels), generator=generator, device=device) % settings.folds
+    smallest = len(labels) - -(-len(labels) // settings.folds)
+    if settings.batch_size > smallest:
+        raise ConfigError(
+            f"reference_options.batch_size must be at most the rows outside a fold ({smallest}), "
+            f"but is {settings.batch_size}."
+        )
+    trajectory = torch.zeros(settings.epochs, len(labels), device=device)
+    probabilities = torch.zeros(len(labels), splits.n_classes, device=device)
+    first_counted = settings.epochs // 2
+    rows_trained = rows_judged = 0
+    for fold in range(settings.folds):
+        outside, inside = (fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0]
+        held_out = Split(images[inside], labels[inside])
+        part = dataclasses.replace(
+            splits,
+            train=Split(images[outside], labels[outside]),
+            validation=held_out,
+            test=held_out,
+            reference=None,
+        )
+        run = TrainingRun(small.model_copy(update={"seed": fold}), part)
+        for epoch in range(settings.epochs):
+            run.train_rows(epoch + 1, PhaseTimer(device))
+            rows_trained += run.steps_per_epoch * settings.batch_size
+            logits = _logits(run, held_out)
+            rows_judged += len(held_out)
+            losses = cross_entropy(logits, held_out.labels, reduction="none")
+            # A row that a small model is sure to get wrong must not outweigh all others.
+            trajectory[epoch, inside] = losses.nan_to_num(20.0).clamp(0, 20)
+            if epoch >= first_counted:
+                probabilities[inside] += logits.softmax(1).nan_to_num(1 / splits.n_classes)
+        right = float((logits.argmax(1) == held_out.labels).double().mean())
+        log.info("reference: model %d/%d, held-out accuracy %.4f", fold + 1, settings.folds, right)
+    n_counted = settings.epochs - first_counted
+    reference = Reference(trajectory[first_counted:].mean(0), probabilities / n_counted, trajectory)
+    share = _relative_flops(config, splits, small, images)
+    return KeptReference(
+        reference=reference,
+        cost=round(share * (3 * rows_trained + rows_judged)),
+        maker="crossfit",
+        settings=settings.model_dump(),
+        data=splits.fingerprint,
+    )
+
+
+def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> TrainingConfig:
+    changed: dict[str, Any] = {
+        "model": "resnet18",
+        "width": settings.width,
+        "epochs": settings.epochs,
+        "epoch_fraction": 1.0,
+        "batch_size": settings.batch_size,
+        "lr": settings.lr,
+        "optimizer": "sgd",
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 5e-4,
+        "schedule": "one-cycle",
+        "warmup_epochs": 0.0,
+        "label_smoothing": 0.0,
+        "compile": "auto",
+        "sampler": "uniform",
+        "sampler_options": {},
+    }
+    return config.model_copy(update=changed)
+
+
+def _logits(run: TrainingRun, split: Split) -> Tensor:
+    parts = split.images.split(VALIDATION_BATCH)
+    return torch.cat([run.training_step.predict(part) for part in parts])
+
+
+def _relative_flops(
+    config: TrainingConfig, splits: Splits, small: TrainingConfig, small_images: Tensor
+) -> float:
+    """Return the cost of a forward pass of a small model in those of the study's model."""
+    _, height, width, channels = splits.train.images.shape
+    _, small_height, small_width, _ = small_images.shape
+    full = forward_flops(build_model(config, splits, seed=0), (channels, height, width))
+    little = forward_flops(
+        build_model(small, splits, seed=0), (channels, small_height, small_width)
+    )
+    return little / full

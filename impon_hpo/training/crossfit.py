@@ -14,9 +14,8 @@ from torch.nn.functional import cross_entropy
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig, explain
-from impon_hpo.training.flops import forward_flops
 from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.models import build_model
+from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun
 from impon_hpo.training.splits import Split, Splits, resize
 from impon_hpo.training.timing import PhaseTimer

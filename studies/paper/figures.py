@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted, Set, quiet_optuna
 from impon_hpo.console import finite, loading, print_json, print_line
-from impon_hpo.csv_table import write_csv, write_file
 from impon_hpo.errors import NothingYetError
+from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.chart import CONTROL, DASHES, KNOWN, OTHERS, Chart, Series
 
 if TYPE_CHECKING:

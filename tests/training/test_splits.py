@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from impon_hpo.errors import ConfigError, DataError
 from impon_hpo.training.config import TrainingConfig, training_config
-from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.data import ImageData
 from impon_hpo.training.splits import Split, Splits, load_splits, split_data
 
 CPU = torch.device("cpu")

@@ -17,6 +17,7 @@ from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.single import train
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
     References,
@@ -26,7 +27,6 @@ from impon_hpo.training.teaching import (
     with_reference,
     without_reference,
 )
-from impon_hpo.training.train import train
 from tests.training.runs import CPU, config
 from tests.tuning.forks import Forked
 

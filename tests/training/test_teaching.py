@@ -188,7 +188,9 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
 
 def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:
     def find() -> None:
-        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        logging.basicConfig(
+            level="INFO", format="%(message)s", stream=sys.stdout, force=True
+        )
         References(Path("both")).find(config(**CROSSFIT), tiny_splits)
 
     processes = [Forked(find) for _ in range(2)]

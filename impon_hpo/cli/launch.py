@@ -257,7 +257,7 @@ def _print_curves(
 ) -> None:
     from impon_hpo.comparing.curves import curves_of, epoch_rows, table
     from impon_hpo.files import write_csv
-    from impon_hpo.reporting.comparison_page import write_curves
+    from impon_hpo.reporting.comparison_page import with_headings, write_curves
 
     curves = curves_of(runs, chance=0.0)
     horizon = runs[0]["horizon"]
@@ -275,7 +275,7 @@ def _print_curves(
     if format is Format.json:
         print_json(rows)
         return
-    print_table(f"{study_file.name}: {len(runs)} runs", rows)
+    print_table(f"{study_file.name}: {len(runs)} runs", with_headings(rows))
     print_line(f"this table: {folder / 'table.csv'}")
     print_line(f"every epoch: {folder / 'epochs.csv'}")
     print_line(f"picture: {page}")
@@ -322,13 +322,15 @@ def serve(orders: Orders) -> None:
     except BudgetSpentError as spent:
         say(f"The budget is spent: {spent}. With a greater one, the same command continues.")
     except KeyboardInterrupt as error:
+        _write_tables(study_file, orders)
         raise interrupted(error) from None
-    finally:
-        if orders.task == "tune":
-            _write_tables(study_file, orders)
+    _write_tables(study_file, orders)
 
 
 def _write_tables(study_file: StudyFile, orders: Orders) -> None:
+    """Write down what an arm's trials have recorded, as tables."""
+    if orders.task != "tune":
+        return
     from impon_hpo.reporting.status import write_csv_files
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies

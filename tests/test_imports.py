@@ -23,8 +23,6 @@ FLOOR = 60
 EXCEPTIONS = {"errors.py", "storage/journal.py"}
 
 
-
-
 def test_imports_keep_the_contracts(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,17 +12,12 @@ from typing import Any
 from impon_hpo.environment import environment
 from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import load_splits
-from impon_hpo.training.teaching import (
-    References,
-    learnt_enough,
-    prepare,
-    wants_reference,
-)
+from impon_hpo.training.teaching import References, learnt_enough, prepare
 
 log = logging.getLogger("impon_hpo")
 

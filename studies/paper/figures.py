@@ -141,7 +141,7 @@ def summarise(
         "study": study_file.name,
         "question": study_file.question,
         "dataset": study_file.run.dataset,
-        "data": study_file.compare.get("data", ""),
+        "data": study_file.compare.data,
         "run": study_file.run.identity(),
         "seeds": len({run["seed"] for run in runs}),
         "views": [_view(study_file, title, by_arm, choose) for title, choose in choices.items()],

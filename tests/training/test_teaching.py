@@ -23,7 +23,6 @@ from impon_hpo.training.teaching import (
     References,
     check_reference,
     learnt_enough,
-    wants_reference,
     with_reference,
     without_reference,
 )
@@ -171,14 +170,6 @@ def test_run_without_a_reference_is_uniform_unless_its_sampler_says_how() -> Non
     assert without_reference(config(sampler="impon-memory")).sampler == "impon-memory"
 
 
-def test_who_wants_a_reference() -> None:
-    own = {"difficulty": f"{__name__}:folder"}
-    assert wants_reference(config(sampler="impon-memory"))
-    assert wants_reference(config(sampler="curriculum"))
-    assert not wants_reference(config(sampler="curriculum", sampler_options=own))
-    assert not wants_reference(config(sampler="impon"))
-
-
 def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
     assert not learnt_enough(0.18, 10)
     assert learnt_enough(0.2, 10)
@@ -188,9 +179,7 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
 
 def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:
     def find() -> None:
-        logging.basicConfig(
-            level="INFO", format="%(message)s", stream=sys.stdout, force=True
-        )
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout, force=True)
         References(Path("both")).find(config(**CROSSFIT), tiny_splits)
 
     processes = [Forked(find) for _ in range(2)]

@@ -14,7 +14,10 @@ import impon_hpo
 WITH_EXAMPLE = (
     "SAMPLERS",
     "BatchSampler",
+    "Checkpoint",
     "Draw",
+    "EpochResult",
+    "ImageData",
     "Impon",
     "ImponLow",
     "ImponMemory",
@@ -23,8 +26,12 @@ WITH_EXAMPLE = (
     "LoaderBatchSampler",
     "Reference",
     "Rows",
+    "Splits",
+    "TrainingConfig",
     "Uniform",
+    "load_splits",
     "make_sampler",
+    "train_epochs",
 )
 """The public names that have an example; add yours here once it has one."""
 

@@ -20,30 +20,50 @@ FORMAT = 5
 
 
 class Checkpoint:
-    """The file that a training run continues from; nothing in it is ever unpickled as code.
+    """The file that a training run continues from. Loading it never runs code from it.
 
     Args:
-        path: The file; its folder is made when something is saved.
+        path: The file. Its folder is made when something is saved.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from impon_hpo import Checkpoint, TrainingConfig, load_splits, train_epochs
+        >>> config = TrainingConfig(subset=64, width=4, epochs=2, batch_size=32)
+        >>> splits = load_splits(config, torch.device("cpu"))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint = Checkpoint(Path(folder) / "run.pt")
+        ...     first = next(train_epochs(config, splits, checkpoint))  # and is interrupted
+        ...     rest = list(train_epochs(config, splits, checkpoint))
+        >>> first.epoch, [result.epoch for result in rest]
+        (1, [2])
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    def __repr__(self) -> str:
+        return f"Checkpoint('{self.path}')"
+
     def save(self, state: dict[str, Any]) -> None:
-        """Replace the file by `state`: temporary file, flush to disk, rename.
+        """Replace the file by `state`, whole or not at all.
+
+        Args:
+            state: Tensors and plain values, such as `TrainingRun.state_dict()`.
 
         Raises:
-            CheckpointError: It cannot be written (the former file is then still whole).
+            CheckpointError: It cannot be written. The former file is then still there.
         """
         write_state(self.path, {"format": FORMAT} | state, "Checkpoint")
 
     def delete(self) -> None:
-        """Remove the file, if it is there, and what a process that was killed left of it."""
+        """Delete the file, if it exists, and what a killed process left of an unfinished one."""
         for path in (self.path, *self.path.parent.glob(f"{self.path.name}*.tmp")):
             path.unlink(missing_ok=True)
 
     def load(self, config: TrainingConfig, device: torch.device) -> dict[str, Any] | None:
-        """Return the saved state with its tensors on `device`, or None where there is no file.
+        """Return the saved state with its tensors on `device`, or None if there is no file.
 
         Raises:
             CheckpointError: The file is broken, or of a run with other settings.
@@ -54,10 +74,10 @@ class Checkpoint:
         state = read_state(self.path, device, "Checkpoint", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(
-                f"'{self.path}' is no checkpoint of format {FORMAT} of impon-hpo. {advice}"
+                f"'{self.path}' is not a checkpoint of format {FORMAT} of impon-hpo. {advice}"
             )
-        asked = config.identity()
-        different = [key for key in asked if state["config"].get(key) != asked[key]]
+        settings = config.identity()
+        different = [key for key in settings if state["config"].get(key) != settings[key]]
         if different:
             listed = ", ".join(f"{key} = {state['config'].get(key)!r}" for key in different)
             raise CheckpointError(
@@ -68,15 +88,15 @@ class Checkpoint:
 
 
 def write_state(path: Path, state: dict[str, Any], what: str) -> None:
-    """Replace the file by `state`: temporary file, flush to disk, rename.
+    """Replace the file by `state`, whole or not at all.
 
     Args:
-        path: The file; its folder is made if need be.
+        path: The file. Its folder is made if it does not exist.
         state: Tensors and plain values.
         what: What the file is, for the message.
 
     Raises:
-        CheckpointError: It cannot be written (the former file is then still whole).
+        CheckpointError: It cannot be written. The former file is then still there.
     """
     try:
         with replacing(path, durable=True) as file:
@@ -86,11 +106,11 @@ def write_state(path: Path, state: dict[str, Any], what: str) -> None:
 
 
 def read_state(path: Path, device: torch.device, what: str, advice: str) -> Any:
-    """Return what `write_state` wrote, with its tensors on `device`; nothing in it is run as code.
+    """Return what `write_state` wrote. Reading never runs code from the file.
 
     Args:
         path: The file.
-        device: Where its tensors are wanted.
+        device: The tensors are put there.
         what: What the file is, for the message.
         advice: What to do if it is broken, for the message.
 
@@ -99,20 +119,20 @@ def read_state(path: Path, device: torch.device, what: str, advice: str) -> Any:
     """
     try:
         return unpack(torch.load(path, map_location=device, weights_only=True))
-    except Exception as error:  # on files of other kinds torch's readers raise almost anything
-        said = (str(error).splitlines() or ["it is cut short."])[0]
-        raise CheckpointError(f"{what} '{path}' cannot be read: {said} {advice}") from error
+    except Exception as error:  # torch raises almost anything for a file of another kind
+        reason = (str(error).splitlines() or ["it is cut short."])[0]
+        raise CheckpointError(f"{what} '{path}' cannot be read: {reason} {advice}") from error
 
 
 JOINED, REST = "joined", "rest"
 PLACE = "impon_hpo:tensor"
-"""The key, of a mapping that has no other, of where a tensor is: group, begin, shape, strides."""
+"""A mapping with only this key stands for a tensor: group, begin, shape, strides."""
 
 
 def pack(state: Any) -> dict[str, Any]:
     """Return `state` with its tensors joined, by dtype and device, on the CPU.
 
-    `torch.save` takes up to 0.1 ms a tensor, and waits for a GPU at each; there are hundreds.
+    `torch.save` takes up to 0.1 ms for each of hundreds of tensors, and waits for a GPU each time.
 
     Args:
         state: Tensors and plain values in dicts, lists and tuples.
@@ -152,7 +172,7 @@ def unpack(packed: Any) -> Any:
 
 
 def _map(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Return `value` with everything in it that `change` changes changed."""
+    """Return `value` with `change` applied to everything in it."""
     changed = change(value)
     if changed is not value:
         return changed

@@ -1,4 +1,4 @@
-"""The epochs of a training run, one after the other, each saved before it is handed out."""
+"""The epochs of a training run, one after the other; each is saved before its result is given."""
 
 from __future__ import annotations
 
@@ -29,16 +29,27 @@ def train_epochs(
 
     Args:
         config: The settings.
-        splits: The data, from `load_splits(config, device)`; training runs on their device.
-        checkpoint: Where to continue from, if something is there, and to save after each epoch
-            and when Ctrl-C or SIGTERM ends the run in the middle of one.
-        memory: Takes in what the run observes of each row; kept in the checkpoint, too.
-        ahead: What comes after this run, and who is told how it is compiled.
+        splits: The data, from `load_splits(config, device)`. Training runs on their device.
+        checkpoint: The run continues from it, if it exists. It is saved after each epoch, and when
+            Ctrl-C or SIGTERM ends the run in the middle of one.
+        memory: Collects what the run observes of each row. It is part of the checkpoint.
+        ahead: What comes after this run, for `compile = "auto"`.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data.
         CheckpointError: The checkpoint is broken or of another run.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import TrainingConfig, load_splits, train_epochs
+        >>> config = TrainingConfig(
+        ...     dataset="digits", subset=320, width=4, epochs=2, batch_size=32, sampler="impon",
+        ...     sampler_options={"bank_size": 64},
+        ... )
+        >>> results = list(train_epochs(config, load_splits(config, torch.device("cpu"))))
+        >>> [result.epoch for result in results], results[0].rows_trained
+        ([1, 2], 320)
     """
     run = TrainingRun(config, splits, memory, ahead)
     if checkpoint is not None:
@@ -56,10 +67,10 @@ def epochs_left(
     Args:
         run: The run.
         checkpoint: Where to save it after each epoch, if anywhere.
-        save_seconds: At least so many seconds lie between two of these.
+        save_seconds: It is not saved again before so many seconds have passed.
 
     Raises:
-        CheckpointError: The checkpoint cannot be written; the former one is still whole.
+        CheckpointError: The checkpoint cannot be written. The former one is still there.
         NonFiniteLossError: The loss of an epoch is infinite or not a number.
     """
     saved_at = time.monotonic()
@@ -82,10 +93,10 @@ HELD = (signal.SIGINT, signal.SIGTERM)
 
 class HeldSignals:
     """A context in which the first Ctrl-C or SIGTERM waits until `let_through` is called or the
-    context is left; a second one comes through at once.
+    context ends. A second one comes through at once.
 
-    Only what a Python function handles is held, and in the main thread only, where signals arrive:
-    elsewhere, and where SIGTERM just ends the process, nothing changes.
+    Only signals with a Python handler are held, and only in the main thread, where they arrive.
+    Elsewhere, and where SIGTERM just ends the process, nothing changes.
     """
 
     def __init__(self) -> None:
@@ -112,7 +123,7 @@ class HeldSignals:
             self.let_through()
 
     def let_through(self) -> None:
-        """Let what came meet the handler that it was meant for; nothing came: do nothing."""
+        """Hand a signal that came to the handler that it was meant for, if one came."""
         if self._came is not None:
             number, self._came = self._came, None
             self._restore()

@@ -26,10 +26,19 @@ TEST_SHARE = 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, H, W, C) uint8 and labels (n,) int64 on the device."""
+    """Rows of one kind.
+
+    Args:
+        images: (n, H, W, C) uint8, on the device of the run.
+        labels: (n,) int64, on the same device.
+    """
 
     images: Tensor
     labels: Tensor
+
+    def __repr__(self) -> str:
+        shape, device = tuple(self.images.shape), self.images.device
+        return f"Split({len(self)} rows, images={shape}, device='{device}')"
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -48,8 +57,19 @@ class Splits:
         validation: Rows set aside from the training data, by seed, classes in proportion.
         test: Rows that training, pruner and choice never see.
         class_names: Names of the classes.
-        augment: What random change of an image keeps its class.
-        reference: What earlier training learnt about the rows of `train`, where there is something.
+        augment: Which random changes keep the class of an image.
+        reference: What earlier training learnt about the rows of `train`, or None.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import Splits, TrainingConfig, load_splits
+        >>> splits = load_splits(TrainingConfig(dataset="digits"), torch.device("cpu"))
+        >>> isinstance(splits, Splits), splits.n_classes
+        (True, 10)
+        >>> splits.train
+        Split(1455 rows, images=(1455, 8, 8, 1), device='cpu')
+        >>> splits.normalise(splits.train.images[:2]).shape
+        torch.Size([2, 1, 8, 8])
     """
 
     train: Split
@@ -59,8 +79,17 @@ class Splits:
     augment: Augment
     reference: Reference | None = None
 
+    def __repr__(self) -> str:
+        return (
+            f"Splits(train={len(self.train)}, validation={len(self.validation)}, "
+            f"test={len(self.test)} rows of {tuple(self.train.images.shape[1:])}, "
+            f"classes={self.n_classes}, augment={self.augment!r}, "
+            f"reference={'none' if self.reference is None else 'given'})"
+        )
+
     @property
     def n_classes(self) -> int:
+        """Number of classes."""
         return len(self.class_names)
 
     @cached_property
@@ -102,7 +131,7 @@ class Splits:
         return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
     def _pixel_moments(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        # Spread over an image, they meet long runs of memory, not three values at a time.
+        # Expanded to a whole image: long runs of memory are faster than 3 values at a time.
         if shape not in self._spread:
             self._spread[shape] = (
                 self.mean.expand(shape).contiguous(),
@@ -124,9 +153,21 @@ class Splits:
 def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
     """Load the data set of `config`, split it by seed and put it on `device`.
 
+    Args:
+        config: The settings of the run.
+        device: Where training will run.
+
     Raises:
         ConfigError: The data set's name is unknown.
-        DataError: The data are missing, broken, or too few for what is asked of them.
+        DataError: The data are missing, broken, or too few for these settings.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import TrainingConfig, load_splits
+        >>> config = TrainingConfig(dataset="digits", subset=1000, validation_size=200)
+        >>> load_splits(config, torch.device("cpu"))
+        Splits(train=1000, validation=200, test=180 rows of (8, 8, 1), classes=10, augment='crop', \
+reference=none)
     """
     return split_data(load_dataset(config), config, device)
 
@@ -149,10 +190,10 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     n_train = left if config.subset is None else config.subset
     if not config.batch_size <= n_train <= left:
         raise DataError(
-            f"Data set '{config.dataset}' has {len(order)} rows to train on and validate with: "
-            f"after validation_size = {config.validation_size} there are {max(0, left)} left, "
-            f"which must be at least subset (given: {config.subset}) and batch_size "
-            f"({config.batch_size}), and subset at least batch_size."
+            f"Data set '{config.dataset}' has {len(order)} rows for training and validation. "
+            f"validation_size = {config.validation_size} leaves {max(0, left)} to train on. That "
+            f"must be at least subset ({config.subset}) and batch_size ({config.batch_size}), and "
+            "subset must be at least batch_size."
         )
     # Sorted, the rows keep the data set's order, which reads faster and favours no class.
     validation_rows = np.sort(order[:n_validation])
@@ -169,7 +210,7 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
 
 
 def _stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return all rows in a random order in which every stretch has the classes in proportion."""
+    """Return all rows in a random order in which every part has the classes in proportion."""
     shuffled = np.random.default_rng([seed, 0]).permutation(len(labels))
     position = np.empty(len(labels))
     for label in np.unique(labels):
@@ -200,7 +241,7 @@ def _hash(values: Tensor) -> str:
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize images (k, H, W, C) uint8 to `size` × `size` pixels."""
     planes = images.permute(0, 3, 1, 2).to(torch.float32)
-    # Averages over areas when it shrinks; when it enlarges, that would only repeat pixels.
+    # "area" averages when it shrinks. It would only repeat pixels when it enlarges.
     shrinks = min(planes.shape[2:]) >= size
     resized = interpolate(planes, (size, size), mode="area" if shrinks else "bicubic")
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -17,9 +17,9 @@ from .storage.connect import ArtifactStore as ArtifactStore
 from .storage.connect import artifact_store as artifact_store
 from .training.checkpoint import Checkpoint as Checkpoint
 from .training.config import TrainingConfig as TrainingConfig
+from .training.data import ImageData as ImageData
 from .training.epoch_result import EpochResult as EpochResult
 from .training.epochs import train_epochs as train_epochs
-from .training.image_data import ImageData as ImageData
 from .training.splits import Splits as Splits
 from .training.splits import load_splits as load_splits
 from .training.teaching import References as References

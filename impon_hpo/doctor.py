@@ -78,7 +78,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _data(data_dir: str | None) -> Iterator[Finding]:
-    from impon_hpo.training.datasets import DEBIAN_FASHION_MNIST, data_root
+    from impon_hpo.training.data import DEBIAN_FASHION_MNIST, data_root
 
     yield Finding("digits", "comes with scikit-learn")
     marks = {

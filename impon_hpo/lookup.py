@@ -20,25 +20,32 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
+def find_modules_in(*folders: Path) -> None:
+    """Let "module:name" be found in these folders, too, in this process from now on.
+
+    Commands call this. A program that uses the library decides on `sys.path` itself.
+    """
+    for folder in folders:
+        place = str(folder.resolve())
+        if place not in sys.path:
+            sys.path.append(place)
+
+
 def load_object(spec: str) -> Any:
-    """Import what "module:name" stands for; the working directory is searched too.
+    """Import what "module:name" stands for.
 
     Raises:
-        ConfigError: The module does not import, or does not have the name.
+        ConfigError: The module cannot be imported, or does not have the name.
     """
     module_name, _, attribute = spec.partition(":")
     if not module_name or not attribute:
         raise ConfigError(f"Expected 'module:name', but got '{spec}'.")
-    # A console script does not have the working directory on its path, but `python -m` does.
-    here = str(Path.cwd())
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # the module is the user's: anything can go wrong inside it
         raise ConfigError(
             f"'{spec}' cannot be imported: {type(error).__name__}: {error}. "
-            "The module must be installed, or lie in the working directory or beside study.toml."
+            "The module must be installed, or be in the working directory or beside study.toml."
         ) from error
     try:
         return getattr(module, attribute)
@@ -53,7 +60,7 @@ def find(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return what `name` stands for in `table`; a name with a colon is imported instead.
 
     Raises:
-        ConfigError: The name is unknown (the message lists the known ones) or does not import.
+        ConfigError: The name is unknown (the message lists the known ones) or cannot be imported.
     """
     if name in table:
         return table[name]

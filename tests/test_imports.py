@@ -19,22 +19,7 @@ TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 CEILING = 450
 FLOOR = 60
-EXCEPTIONS = {  # to be emptied
-    "csv_table.py",
-    "errors.py",
-    "storage/journal.py",
-    "training/allocator.py",
-    "training/augmentation.py",
-    "training/begun_epoch.py",
-    "training/beside.py",
-    "training/epoch_result.py",
-    "training/flops.py",
-    "training/held_signals.py",
-    "training/timing.py",
-    "tuning/find_study_file.py",
-    "tuning/setting.py",
-}
-NAMED_TWICE = {"run.py"}  # to be emptied
+EXCEPTIONS = {"errors.py", "storage/journal.py"}
 
 
 def test_imports_keep_the_contracts() -> None:
@@ -68,7 +53,7 @@ def test_a_file_is_one_thing_to_search_for() -> None:
 
 def test_no_name_stands_twice() -> None:
     names = Counter(path.name for path in FILES if path.stem != "__init__")
-    assert not {name for name, n in names.items() if n > 1} - NAMED_TWICE
+    assert not {name for name, n in names.items() if n > 1}
 
 
 def modules_after(statement: str) -> set[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.lookup import find, load_object, suggestion
+from impon_hpo.lookup import find, find_modules_in, load_object, suggestion
 
 KNOWN: dict[str, object] = {"uniform": 1, "impon": 2, "impon-low": 3}
 
@@ -64,10 +64,18 @@ def test_error_inside_the_module_is_told_and_is_no_traceback(
     assert "broken_module" not in sys.modules
 
 
-def test_module_in_the_working_folder_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "module_beside_me.py").write_text("def f():\n    return 7\n")
-    monkeypatch.chdir(tmp_path)
+def test_module_in_a_folder_that_was_named_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("folder").mkdir()
+    Path("folder/module_beside_me.py").write_text("def f():\n    return 7\n")
     monkeypatch.setattr(sys, "path", list(sys.path))
+    find_modules_in(Path("folder"), Path())
+    find_modules_in(Path("folder"))
+    assert sys.path[-2:] == [str(Path("folder").resolve()), str(Path().resolve())]
     assert load_object("module_beside_me:f")() == 7
+
+
+def test_looking_up_a_name_leaves_the_path_of_modules_as_it_is() -> None:
+    before = list(sys.path)
+    with pytest.raises(ConfigError, match="must be installed, or be in the working directory"):
+        load_object("no_such_module:f")
+    assert sys.path == before

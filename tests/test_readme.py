@@ -14,20 +14,27 @@ from tests.studies import small_study
 
 ROOT = STUDIES.parent
 README = (ROOT / "README.md").read_text()
+REFERENCE = (STUDIES / "README.md").read_text()
 
 
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def _blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop", "loader"])
+def test_it_is_short() -> None:
+    assert len(README.splitlines()) < 200
+
+
+@pytest.mark.parametrize("code", _blocks("python"), ids=["objective", "own-loop"])
 def test_the_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out
 
 
 def test_the_example_study_file_is_valid() -> None:
-    text = "\n".join(_blocks("toml"))
+    (example,) = _blocks("toml")
+    _, compare = _blocks("toml", REFERENCE)
+    text = f'{example}\n[arms.memory]\nsampler = "impon-memory"\n{compare}'
     assert tomllib.loads(text)
     study = small_study(text=text)
     assert study.arms["impon"].sampler_options == {"bank_size": 200}
@@ -35,7 +42,7 @@ def test_the_example_study_file_is_valid() -> None:
 
 
 def test_the_table_of_settings_is_the_one_of_the_code() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", README, flags=re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| `(.*?)` \| (.*) \|$", REFERENCE, flags=re.MULTILINE)
     fields = {
         name: (str(field.default), field.description)
         for name, field in TrainingConfig.model_fields.items()

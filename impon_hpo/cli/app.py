@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.cli import inspect, judge, run, serve
+from impon_hpo.cli import inspect, judge, launch, serve
 from impon_hpo.cli.options import heed_sigterm
 from impon_hpo.console import print_line, say_what_is_logged, talk
 from impon_hpo.errors import ImponHpoError
@@ -20,22 +20,22 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
-    run.train,
-    run.tune,
+    launch.train,
+    launch.tune,
     inspect.status,
     inspect.watch,
     inspect.samplers,
     judge.plan,
-    run.compare,
+    launch.compare,
     judge.report,
     judge.pictures,
-    run.compare_samplers,
+    launch.compare_samplers,
     serve.dashboard,
     serve.proxy,
     inspect.doctor,
 ):
     app.command()(command)
-app.command(hidden=True)(run.worker)
+app.command(hidden=True)(launch.worker)
 
 
 def main(program: typer.Typer = app) -> None:

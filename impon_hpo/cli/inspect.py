@@ -34,7 +34,7 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_comparison, read_studies
 
-    study_file = read_study(study)
+    study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
     trainings, n_wanted = read_comparison(opened, study_file.name)
     comparison = {
@@ -80,7 +80,7 @@ def watch(
     from impon_hpo.storage.trials import read_studies
     from impon_hpo.tuning.live_table import watch as watch_study
 
-    study_file = read_study(study)
+    study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
     try:
         records = watch_study(

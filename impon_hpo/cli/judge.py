@@ -60,7 +60,7 @@ def report(
         from impon_hpo.comparing.evidence import gather, read_committed
 
         quiet_optuna()
-    study_file = read_study(study, settings)
+    study_file = read_study(study, settings, check_samplers=False)
     if recordings is not None:
         print_comparison(study_file, read_committed(study_file, recordings), format)
     else:
@@ -126,7 +126,7 @@ def pictures(
         from impon_hpo.storage.trials import read_studies
 
         quiet_optuna()
-    study_file = read_study(study, settings)
+    study_file = read_study(study, settings, check_samplers=False)
     for arm in arms or []:
         study_file.arm(arm)
     folder = to or study_file.runs / "pictures"

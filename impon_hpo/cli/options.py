@@ -112,11 +112,23 @@ def interrupted(error: KeyboardInterrupt) -> typer.Exit:
     return typer.Exit(143 if isinstance(error, Terminated) else 130)
 
 
-def read_study(study: str, settings: list[str] | None = None) -> StudyFile:
-    """Read the study file that a command is about."""
-    from impon_hpo.tuning.study_file import read_study_file
+def read_study(
+    study: str, settings: list[str] | None = None, *, check_samplers: bool = True
+) -> StudyFile:
+    """Read the study file that a command is about.
 
-    return read_study_file(study, settings or [])
+    From then on, "module:name" is also looked for beside it and in the working directory.
+
+    Args:
+        study: As the user gave it.
+        settings: Those of `--set`.
+        check_samplers: False for a command that trains nothing: torch is not imported then.
+    """
+    from impon_hpo.lookup import find_modules_in
+    from impon_hpo.tuning.study_file import find_study_file, read_study_file
+
+    find_modules_in(find_study_file(study).parent, Path.cwd())
+    return read_study_file(study, settings or [], check_samplers=check_samplers)
 
 
 def quiet_optuna() -> None:

@@ -29,7 +29,7 @@ def dashboard(
     from impon_hpo.reporting.dashboard import Pages, serve
     from impon_hpo.storage.connect import open_storage
 
-    study_file = read_study(study)
+    study_file = read_study(study, check_samplers=False)
     check_free(host, port)
     opened = open_storage(storage or study_file.storage, create=False)
     pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)

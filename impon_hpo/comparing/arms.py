@@ -8,8 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.teaching import uniformly, wants_reference
+from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.tuning.protocol import Policy, Protocol, arm_name
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
@@ -115,7 +114,7 @@ def _blind(config: TrainingConfig) -> TrainingConfig:
     options: dict[str, Any] = {"of": config.sampler}
     if config.sampler_options:
         options["options"] = config.sampler_options
-    return with_settings(config, {"sampler": "placebo", "sampler_options": options})
+    return config.model_copy(update={"sampler": "placebo", "sampler_options": options})
 
 
 def _training(name: str, policy: Policy) -> str:

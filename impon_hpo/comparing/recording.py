@@ -25,11 +25,11 @@ from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, Training, study
 from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import RECORDED, WANTED
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Split, Splits, load_splits
-from impon_hpo.training.teaching import References, wants_reference, with_reference
+from impon_hpo.training.teaching import References, with_reference
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import (
     COMPLETE,

@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.csv_table import csv_text
 from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.files import csv_text, write_file
 
 TABLE = "recordings.csv.xz"
 ABOUT = "recordings.json"
@@ -84,13 +84,8 @@ class Recordings:
         Raises:
             StorageError: They cannot be written.
         """
-        table = lzma.compress(csv_text(self.rows).encode())
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / TABLE).write_bytes(table)
-            (folder / ABOUT).write_text(json.dumps(self.about, indent=2) + "\n")
-        except OSError as error:
-            raise StorageError(f"Recordings cannot be written to '{folder}': {error}") from error
+        write_file(folder / TABLE, lzma.compress(csv_text(self.rows).encode()))
+        write_file(folder / ABOUT, json.dumps(self.about, indent=2) + "\n")
 
 
 def _run(rows: list[Mapping[str, Any]]) -> Run:

@@ -23,8 +23,7 @@ from impon_hpo.environment import versions
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.storage.connect import quiet_studies
-from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.teaching import wants_reference
+from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.tuning.space import suggest, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 

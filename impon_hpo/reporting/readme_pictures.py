@@ -10,8 +10,8 @@ from typing import Any
 
 from optuna.artifacts import get_all_artifact_meta
 
-from impon_hpo.csv_table import write_file
 from impon_hpo.errors import StorageError
+from impon_hpo.files import write_file
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.comparison_charts import comparison_charts
 from impon_hpo.reporting.draw import png

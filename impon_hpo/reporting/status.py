@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.csv_table import write_csv
+from impon_hpo.files import write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 
 UNITS = ("B", "kB", "MB", "GB", "TB")

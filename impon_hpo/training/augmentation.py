@@ -5,20 +5,29 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from impon_hpo.training.image_data import Augment
+from impon_hpo.training.data import Augment
 
 
 def crop_padding(side: int, augment: Augment) -> int:
-    """Return by how many pixels images of a side are padded before they are cropped; 0 for none."""
+    """Return how many pixels are added to each side of an image before it is cropped.
+
+    Args:
+        side: Height of the images in pixels.
+        augment: What is done to them; without a crop there is no padding.
+    """
     return max(1, side // 8) if "crop" in augment else 0
 
 
 class Augmentation:
-    """Crops (after zero padding by an eighth of the side) and flips images at random.
+    """Crops and flips images at random.
+
+    A crop pads an image with zeros, by an eighth of its side, and cuts out a part of the original
+    size. A flip mirrors it, left to right, with probability 1/2. Each row of a batch is drawn on
+    its own.
 
     Args:
-        images: (n, H, W, C) uint8, the training images; kept padded, on their device.
-        augment: What may be done.
+        images: (n, H, W, C) uint8, the training images. They are kept padded, on their device.
+        augment: "none", "crop", "flip" or "crop+flip".
         seed: Seed of the crops and flips.
     """
 
@@ -32,8 +41,11 @@ class Augmentation:
         self._down = torch.arange(self.height, device=images.device)
         self._across = torch.arange(self.width, device=images.device)
 
+    def __repr__(self) -> str:
+        return f"Augmentation(padding={self.padding}, flips={self.flips})"
+
     def read(self, rows: Tensor) -> Tensor:
-        """Return the images (k, H, W, C) uint8 of `rows` (k,), each cropped and flipped anew."""
+        """Return the images (k, H, W, C) uint8 of `rows` (k,) int64, with new crops and flips."""
         count, down, across = len(rows), self._down, self._across
         if self.flips:
             flip = self._random(2, count).bool()

@@ -1,28 +1,85 @@
-"""The training configuration: every setting of one training run."""
+"""The training configuration: every setting of one training run, and how mistakes are told."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.sampling.table import check_options, option_types
 
 Auto = Literal["auto"]
 
 
-class TrainingConfig(BaseModel):
-    """All settings of one training run; `[run]` of a study file and `--set` know them by name.
-
-    Construct with keyword arguments, or with `training_config(mapping)`, which raises `ConfigError`
-    with a readable message. Two runs with equal settings on the same machine with one thread give
-    the same numbers, bit for bit.
-    """
+class Settings(BaseModel):
+    """Base of all tables of settings. A mistake raises a `ConfigError` with a line for each key."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def __init__(self, /, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(error.errors(), type(self)))) from None
+
+    # So that pydantic does not call it for tables inside of tables, whose keys it would lose.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def checked(
+        cls,
+        settings: Mapping[str, Any],
+        *,
+        prefix: str = "",
+        context: Mapping[str, Any] | None = None,
+    ) -> Self:
+        """Return the settings of a mapping; messages put `prefix` before a key.
+
+        Args:
+            settings: The settings by name.
+            prefix: The table that they come from, such as "run.".
+            context: See the class.
+
+        Raises:
+            ConfigError: A key is unknown or a value does not fit; the message has a line for each.
+        """
+        try:
+            return cls.model_validate(dict(settings), context=context)
+        except ValidationError as error:
+            raise ConfigError("\n".join(explain(error.errors(), cls, prefix))) from None
+
+
+class TrainingConfig(Settings):
+    """All settings of one training run. `[run]` of a study file and `--set` use the same names.
+
+    Two runs with equal settings on the same machine with one thread give the same numbers, bit for
+    bit. The context `{"check_samplers": False}` leaves out the check of the batch sampler and its
+    options, which imports torch.
+
+    Raises:
+        ConfigError: A key is unknown or a value does not fit; the message has a line for each.
+
+    Example:
+        >>> from impon_hpo import TrainingConfig
+        >>> config = TrainingConfig(dataset="digits", sampler="impon", lr=0.05)
+        >>> config.lr, config.epochs
+        (0.05, 30)
+        >>> TrainingConfig(lrr=1)
+        Traceback (most recent call last):
+        impon_hpo.errors.ConfigError: Unknown key 'lrr'. Did you mean 'lr'?
+    """
 
     dataset: str = Field(
         default="digits",
@@ -33,13 +90,13 @@ class TrainingConfig(BaseModel):
         default=None,
         description="folder of the data; default $IMPON_HPO_DATA or ~/.cache/impon-hpo/data",
     )
-    download: bool = Field(default=False, description="fetch a missing data set of torchvision's")
+    download: bool = Field(default=False, description="download a data set of torchvision's")
     subset: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description="rows to train on, drawn by seed, classes in proportion; default all",
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
-        default=None, description="side in pixels to which images are resized; default as they come"
+        default=None, description="side in pixels to which images are resized; default as they are"
     )
     validation_size: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.1, description="rows (int) or share (float) of the training data set aside"
@@ -114,12 +171,12 @@ class TrainingConfig(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values: all but where the data
-        lie, whether they may be fetched, and the device and how steps are run on it."""
+        are, whether they may be downloaded, the device, and how steps are run on it."""
         settings = self.model_dump(exclude={"data_dir", "download", "device", "compile"})
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
 
     @model_validator(mode="after")
-    def _agree(self) -> TrainingConfig:
+    def _agree(self, info: ValidationInfo) -> Self:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
             raise ValueError("nesterov = true needs optimizer = 'sgd' and a positive momentum.")
         if self.warmup_epochs >= self.epochs:
@@ -127,7 +184,8 @@ class TrainingConfig(BaseModel):
                 f"warmup_epochs must be below epochs ({self.epochs}), "
                 f"but got {self.warmup_epochs:g}."
             )
-        _check_options(self.sampler, self.sampler_options)
+        if (info.context or {}).get("check_samplers", True):
+            _check_options(self.sampler, self.sampler_options)
         return self
 
 
@@ -135,54 +193,102 @@ def _name_of(function: Any) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def training_config(settings: dict[str, Any], *, prefix: str = "") -> TrainingConfig:
-    """Make a `TrainingConfig` of a mapping; messages put `prefix` before a setting's name.
-
-    Raises:
-        ConfigError: A key is unknown or a value does not fit; the message has a line for each.
-    """
-    try:
-        return TrainingConfig(**settings)
-    except ValidationError as error:
-        raise ConfigError(
-            "\n".join(explain(error, list(TrainingConfig.model_fields), prefix))
-        ) from None
-
-
-def explain(error: ValidationError, known: list[str], prefix: str = "") -> list[str]:
-    """Return a line for each mistake that pydantic found: key, what was given, what would do."""
-    lines: dict[str, str] = {}
-    for mistake in error.errors():
-        path = [str(part) for part in mistake["loc"] if not _is_branch(str(part))]
-        key = prefix + ".".join(path)
-        if mistake["type"] == "extra_forbidden":
-            lines[key] = f"Unknown key '{key}'.{suggestion(path[-1], known)}"
-        elif mistake["type"] == "missing":
-            lines[key] = f"'{key}' is missing."
-        elif mistake["type"] == "value_error":
-            lines[key] = (f"{key}: " if path else "") + str(mistake["ctx"]["error"])
-        elif key in lines:  # another branch of a union
-            lines[key] = f"{lines[key].removesuffix('.')}, or: {mistake['msg']}."
-        else:
-            lines[key] = f"{key} = {mistake['input']!r}: {mistake['msg']}."
-    return list(lines.values())
-
-
-def _is_branch(part: str) -> bool:
-    # A union's branch is part of pydantic's location ("constrained-int"), but no key of anyone's.
-    return part in ("int", "float", "bool", "str") or part.startswith(
-        ("constrained-", "literal[", "function-")
-    )
-
-
 def _check_options(sampler: str, options: dict[str, Any]) -> None:
+    from impon_hpo.sampling.table import check_options, option_types  # imports torch
+
     check_options(sampler, options)
     types = option_types(sampler)
     for name, value in options.items():
         try:
             TypeAdapter(types[name], config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
-            said = " ".join(f"{mistake['msg']}." for mistake in error.errors())
+            reasons = " ".join(f"{mistake['msg']}." for mistake in error.errors())
             raise ConfigError(
-                f"Option '{name}' of batch sampler '{sampler}' = {value!r}: {said}"
+                f"Option '{name}' of batch sampler '{sampler}' = {value!r}: {reasons}"
             ) from None
+
+
+def uniformly(config: TrainingConfig) -> TrainingConfig:
+    """Return `config` with the batch sampler `uniform`."""
+    return config.model_copy(update={"sampler": "uniform", "sampler_options": {}})
+
+
+REFERENCE_READERS = ("impon-memory", "impon-paced", "proxy-filter", "rho-loss")
+"""Batch samplers that read a reference with all options. A test compares this with the classes."""
+
+
+def wants_reference(config: TrainingConfig) -> bool:
+    """Return whether the batch sampler of `config` reads a reference.
+
+    The samplers of the table are known here, so that torch is imported only for a class of the
+    user's.
+
+    Raises:
+        ConfigError: The user's class cannot be imported.
+    """
+    sampler, options = config.sampler, config.sampler_options
+    if sampler == "placebo":
+        sampler, options = options.get("of", "impon"), options.get("options") or {}
+    if ":" in sampler:
+        from impon_hpo.sampling.table import sampler_class
+
+        return sampler_class(sampler).wants_reference(options)
+    if sampler == "curriculum":
+        return bool(options.get("difficulty", "reference") == "reference")
+    return sampler in REFERENCE_READERS
+
+
+def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return a line for each mistake that pydantic reports: the key, what was given, what fits.
+
+    Args:
+        mistakes: `ValidationError.errors()`.
+        model: The table that was checked; an unknown key is compared with its keys.
+        prefix: Put before each key.
+    """
+    lines: dict[str, str] = {}
+    for mistake in mistakes:
+        path = [str(part) for part in mistake["loc"] if not _is_branch(str(part))]
+        key = prefix + ".".join(path)
+        message = WORDS.get(mistake["type"], mistake["msg"])
+        if mistake["type"] == "extra_forbidden":
+            lines[key] = f"Unknown key '{key}'.{suggestion(path[-1], _keys_beside(path, model))}"
+        elif mistake["type"] == "missing":
+            lines[key] = f"'{key}' is missing."
+        elif mistake["type"] == "value_error":
+            lines[key] = (f"{key}: " if path else "") + str(mistake["ctx"]["error"])
+        elif key in lines:  # another branch of a union
+            lines[key] = f"{lines[key].removesuffix('.')}, or: {message}."
+        else:
+            lines[key] = f"{key} = {mistake['input']!r}: {message}."
+    return list(lines.values())
+
+
+WORDS = {
+    "dict_type": "Input should be a table",
+    "model_type": "Input should be a table",
+    "tuple_type": "Input should be a list",
+}
+"""What pydantic says of a type, as a study file calls it."""
+
+
+def _keys_beside(path: list[str], model: type[BaseModel]) -> list[str]:
+    """Return the keys of the table that the last key of `path` stands in."""
+    for part in path[:-1]:
+        field = model.model_fields.get(part)
+        inner = _model_in(field.annotation) if field is not None else None
+        model = model if inner is None else inner
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((inner for part in get_args(annotation) if (inner := _model_in(part))), None)
+
+
+def _is_branch(part: str) -> bool:
+    # pydantic's location names the branch of a union ("constrained-int"), which is not a key.
+    return part in ("int", "float", "bool", "str") or part.startswith(
+        ("constrained-", "literal[", "function-")
+    )

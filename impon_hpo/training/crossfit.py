@@ -7,16 +7,15 @@ import logging
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.reference import Reference
-from impon_hpo.training.config import TrainingConfig, explain
-from impon_hpo.training.flops import forward_flops
+from impon_hpo.training.config import Settings, TrainingConfig
 from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.models import build_model
+from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun
 from impon_hpo.training.splits import Split, Splits, resize
 from impon_hpo.training.timing import PhaseTimer
@@ -24,7 +23,7 @@ from impon_hpo.training.timing import PhaseTimer
 log = logging.getLogger("impon_hpo")
 
 
-class CrossfitSettings(BaseModel):
+class CrossfitSettings(Settings):
     """How the small models are trained; the keys of `reference_options` for "crossfit".
 
     Args:
@@ -35,8 +34,6 @@ class CrossfitSettings(BaseModel):
         batch_size: Their batch.
         lr: Their peak learning rate (SGD, one cycle).
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     folds: int = Field(default=2, ge=2, le=20)
     width: int | None = Field(default=None, ge=1, le=1024)
@@ -52,11 +49,7 @@ def crossfit_settings(config: TrainingConfig) -> CrossfitSettings:
     Raises:
         ConfigError: A key is unknown or a value does not fit.
     """
-    try:
-        settings = CrossfitSettings(**config.reference_options)
-    except ValidationError as error:
-        known = list(CrossfitSettings.model_fields)
-        raise ConfigError("\n".join(explain(error, known, "reference_options."))) from None
+    settings = CrossfitSettings.checked(config.reference_options, prefix="reference_options.")
     if settings.width is None:
         settings = settings.model_copy(update={"width": max(4, config.width // 4)})
     return settings

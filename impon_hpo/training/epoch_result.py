@@ -11,9 +11,9 @@ class EpochResult:
 
     Args:
         epoch: From 1.
-        train_loss: Mean loss over the rows trained on, as they were picked and augmented.
+        train_loss: Mean loss of the rows trained on, as they were picked and augmented.
         val_accuracy: Share of validation rows classified correctly after the epoch, 0 … 1.
-        val_loss: Mean cross-entropy over the validation rows.
+        val_loss: Mean cross-entropy of the validation rows.
         rows_trained: Rows that went forward and backward in this epoch.
         rows_scored: Rows that the batch sampler sent forward to score them.
         rows_validated: Validation rows.
@@ -23,8 +23,18 @@ class EpochResult:
         seconds_stepping: Time for reading, augmenting, forward, backward and optimiser.
         seconds_validating: Time for validation.
         share_seen: Share of the training rows trained on at least once so far, 0 … 1.
-        diagnostics: What the batch sampler says of its picks, by name; a measure that is not
+        diagnostics: What the batch sampler reports about its picks, by name. A measure that is not
             defined is left out.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import TrainingConfig, load_splits, train_epochs
+        >>> config = TrainingConfig(subset=64, width=4, epochs=1, batch_size=32)
+        >>> (result,) = train_epochs(config, load_splits(config, torch.device("cpu")))
+        >>> type(result).__name__, result.epoch, result.rows_trained, result.rows_scored
+        ('EpochResult', 1, 64, 0)
+        >>> result.cost == 3 * 64 + result.rows_validated
+        True
     """
 
     epoch: int
@@ -41,7 +51,12 @@ class EpochResult:
     share_seen: float
     diagnostics: dict[str, float]
 
+    @property
+    def seconds(self) -> float:
+        """Time of the whole epoch."""
+        return self.seconds_drawing + self.seconds_stepping + self.seconds_validating
+
 
 def forward_equivalents(rows_trained: int, rows_scored: int, rows_validated: int) -> int:
-    """Return the cost of so many rows, in forward passes of one example (backward = 2)."""
+    """Return the cost of so many rows, in forward passes of one row; a backward pass counts 2."""
     return 3 * rows_trained + rows_scored + rows_validated

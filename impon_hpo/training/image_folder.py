@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,85 +17,78 @@ from rich.progress import track
 from impon_hpo.console import talk
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
-from impon_hpo.training.image_data import ImageData
+from impon_hpo.files import replacing
+
+log = logging.getLogger("impon_hpo")
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
 """Those of torchvision.datasets.ImageFolder."""
 
 AT_A_TIME = 16
-"""Images that a thread decodes before it is given more: handing out each costs time."""
+"""Images that a thread decodes before it gets more: handing out each one costs time."""
 
 SMALL = 100 * 100
-"""Pixels of an image below which one thread is faster than several: decoding it takes so short a
-time that they mostly wait for Python's lock."""
+"""Below this number of pixels an image is decoded so fast that several threads would mostly wait
+for Python's lock: one is faster."""
 
 
-def load_folder(*, root: Path, download: bool, image_size: int | None) -> ImageData:
-    """Read a folder of images in the layout of `torchvision.datasets.ImageFolder`.
-
-    `root/train/<class>/…` and, where there is one, `root/test/<class>/…`; without `train/`, the
-    classes lie in `root` itself. Images become RGB. With an `image_size`, the shorter side is
-    resized to it and the centre kept; without one all images must be of one size.
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in `root`, sorted: one for each class.
 
     Raises:
-        DataError: The folder is missing or empty, an image cannot be read, sizes differ, or a class
-            of `test/` is not in `train/`.
+        DataError: There is none.
     """
-    if not root.is_dir():
-        raise DataError(f"There is no folder '{root}'. Give it with --set data_dir=…")
-    train_root = root / "train" if (root / "train").is_dir() else root
-    names = _class_names(train_root)
-    images, labels = _read_classes(train_root, names, image_size)
-    if not (root / "test").is_dir() or train_root == root:
-        return ImageData(images, labels, class_names=names, augment="crop+flip")
-    strangers = set(_class_names(root / "test")) - set(names)
-    if strangers:
-        raise DataError(
-            f"'{root / 'test'}' has classes that '{train_root}' has not: {sorted(strangers)}."
-        )
-    test_images, test_labels = _read_classes(root / "test", names, image_size)
-    return ImageData(images, labels, test_images, test_labels, names, augment="crop+flip")
-
-
-def _class_names(root: Path) -> tuple[str, ...]:
     names = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
     if not names:
         raise DataError(
-            f"'{root}' must hold one folder of images per class, but holds no folder at all."
+            f"'{root}' must have one folder of images for each class, but it has no folder."
         )
     return names
 
 
-def _read_classes(
+def read_classes(
     root: Path, names: tuple[str, ...], image_size: int | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return all images (n, H, W, 3) uint8 below `root`, and their labels (n,).
+
+    Images become RGB. They are decoded once, and then read from the user's cache folder.
+
+    Args:
+        root: Has a folder for each class; one that is missing is a class without images.
+        names: The classes, in the order of their labels.
+        image_size: Side in pixels. The shorter side is resized to it, and the centre is kept.
+            None: as they are, and then all images must have the same size.
+
+    Raises:
+        DataError: A folder has no image, an image cannot be read, or sizes differ.
+    """
     files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        found = _images_below(root / name)
-        if not found and (root / name).is_dir():
+        images = _images_below(root / name)
+        if not images and (root / name).is_dir():
             raise DataError(
-                f"Class folder '{root / name}' holds no image ({', '.join(sorted(EXTENSIONS))})."
+                f"Class folder '{root / name}' has no image ({', '.join(sorted(EXTENSIONS))})."
             )
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     cached = _cache_path(root, files, image_size)
     if cached.is_file():
         return np.load(cached, mmap_mode="r"), np.asarray(labels, dtype=np.int64)
-    images = _decode(files, image_size)
-    _write(cached, images)
-    return images, np.asarray(labels, dtype=np.int64)
+    pixels = _decode(files, image_size)
+    _write(cached, pixels)
+    return pixels, np.asarray(labels, dtype=np.int64)
 
 
 def _images_below(folder: Path) -> list[str]:
     """Return the paths of all images in a folder, in order; as text, which is fast for many."""
-    found = [
+    paths = [
         os.path.join(inside, name)  # noqa: PTH118
         for inside, _, names in os.walk(folder)
         for name in names
         if os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
     ]
-    return sorted(found, key=lambda path: path.split(os.sep))  # noqa: PTH206
+    return sorted(paths, key=lambda path: path.split(os.sep))  # noqa: PTH206
 
 
 def _cache_path(root: Path, files: Iterable[str], image_size: int | None) -> Path:
@@ -150,7 +143,7 @@ def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
 
 
 def _n_pixels(file: str) -> int:
-    with Image.open(file) as image:  # reads its head only
+    with Image.open(file) as image:  # reads only its header
         return image.width * image.height
 
 
@@ -164,20 +157,18 @@ def _decode_one(file: str, image_size: int | None) -> NDArray[np.uint8] | str:
         width, height = image.size
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
-        # BOX averages over areas when it shrinks; when it enlarges, it would only repeat pixels.
-        how = Image.Resampling.BOX if side >= image_size else Image.Resampling.BICUBIC
+        # BOX averages over areas when it shrinks. It would only repeat pixels when it enlarges.
+        method = Image.Resampling.BOX if side >= image_size else Image.Resampling.BICUBIC
         image = image.resize(
-            (image_size, image_size), how, box=(left, top, left + side, top + side)
+            (image_size, image_size), method, box=(left, top, left + side, top + side)
         )
     return np.asarray(image)
 
 
 def _write(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write the cache whole or not at all; a cache that cannot be written costs only time."""
+    """Write the cache. If that fails, the next run only takes longer."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        with replacing(path) as file:
             np.save(file, images)
-        Path(file.name).replace(path)
     except OSError as error:
-        talk.print(f"Decoded images are not cached: {error}", style="yellow")
+        log.warning("Decoded images are not cached: %s", error)

@@ -12,8 +12,8 @@ import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.sampling.reference import Reference
+from impon_hpo.training.checkpoint import read_state, write_state
 from impon_hpo.training.splits import Splits
-from impon_hpo.training.state_file import read_state, write_state
 
 FORMAT = "reference 1"
 

@@ -131,3 +131,20 @@ def _check_output(name: str, model: nn.Module, splits: Splits) -> None:
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ConfigError(f"Model '{name}' must return logits {expected}, but returned {got}.")
+
+
+def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Return the floating-point operations of one image (C, H, W) through `model`.
+
+    The model's mode is kept; its running statistics are not touched.
+    """
+    from torch.utils.flop_counter import FlopCounterMode  # which loads Triton
+
+    parameter = next(model.parameters())
+    image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(image)
+    model.train(training)
+    return int(counter.get_total_flops())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +15,50 @@ from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
-from impon_hpo.training.allocator import keep_freed_memory
-from impon_hpo.training.averaging import average_weights
-from impon_hpo.training.begun_epoch import BegunEpoch
-from impon_hpo.training.beside import Beside
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import Ahead, CompiledStep
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
 from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.optimization import load_optimizer, make_schedule
+from impon_hpo.training.optimization import average_weights, load_optimizer, make_schedule
 from impon_hpo.training.splits import Split, Splits
-from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.timing import Beside, PhaseTimer
 from impon_hpo.training.training_step import TrainingStep
+
+PHASES = ("drawing", "stepping")
+
+
+@dataclass
+class BegunEpoch:
+    """What an epoch has come to so far, beside what the moving parts of the run know themselves.
+
+    Args:
+        losses: (steps_per_epoch,) float64, the mean loss of each batch, 0 for those to come.
+        timer: Has the seconds spent.
+        steps: Steps taken.
+        rows_scored: Rows scored.
+    """
+
+    losses: Tensor
+    timer: PhaseTimer
+    steps: int = 0
+    rows_scored: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps."""
+        return {
+            "losses": self.losses,
+            "seconds": {phase: self.timer.seconds(phase) for phase in PHASES},
+            "steps": self.steps,
+            "rows_scored": self.rows_scored,
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any], device: torch.device) -> BegunEpoch:
+        """Return the epoch that `state_dict` describes."""
+        timer = PhaseTimer(device, state["seconds"])
+        return cls(state["losses"].to(device), timer, state["steps"], state["rows_scored"])
+
 
 VALIDATION_BATCH = 1000
 
@@ -60,7 +92,6 @@ class TrainingRun:
         self.step_losses: list[Tensor] = []
         self._begun: BegunEpoch | None = None
         self.device = splits.train.labels.device
-        keep_freed_memory()
         # Each purpose its own stream: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
         weights_seed, crop_seed, sampler_seed = seeds

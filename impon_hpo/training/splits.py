@@ -18,8 +18,7 @@ from impon_hpo.errors import DataError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.datasets import load_dataset
-from impon_hpo.training.image_data import Augment, ImageData
+from impon_hpo.training.data import Augment, ImageData, load_dataset
 
 TEST_SHARE = 0.1
 """Share of the data taken off as test split where the data set has none."""

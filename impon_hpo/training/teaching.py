@@ -12,18 +12,13 @@ import filelock
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.sampling.table import sampler_class
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
 from impon_hpo.training.kept_reference import KeptReference, reference_key
 from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.splits import Splits
 
 MAKERS = ("crossfit", "prequential")
-
-
-def wants_reference(config: TrainingConfig) -> bool:
-    """Return whether the batch sampler of `config` reads a reference."""
-    return sampler_class(config.sampler).wants_reference(config.sampler_options)
 
 
 def check_reference(config: TrainingConfig) -> None:
@@ -155,8 +150,3 @@ def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
 def without_reference(config: TrainingConfig) -> TrainingConfig:
     """Return `config` for a run that has no reference yet: uniform, unless its sampler says how."""
     return uniformly(config) if sampler_class(config.sampler).needs_reference else config
-
-
-def uniformly(config: TrainingConfig) -> TrainingConfig:
-    """Return `config` with the batch sampler `uniform`."""
-    return config.model_copy(update={"sampler": "uniform", "sampler_options": {}})

@@ -13,7 +13,7 @@ import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.trial import FrozenTrial
 
-from impon_hpo.csv_table import csv_text
+from impon_hpo.files import csv_text
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint

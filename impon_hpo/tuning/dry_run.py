@@ -14,13 +14,13 @@ from impon_hpo.errors import ConfigError, DataError, NothingYetError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import read_studies, space_words
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
+from impon_hpo.training.data import ImageData
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits, split_data
-from impon_hpo.training.teaching import check_reference, uniformly, wants_reference
+from impon_hpo.training.teaching import check_reference
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile

@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, Strict
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.training.config import TrainingConfig, explain
+from impon_hpo.training.config import Settings, TrainingConfig
 
 Schedule = Literal["constant", "cosine", "one-cycle", "rungs"]
 Weights = Literal["last", "ema"]
+Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+
+FROM_STUDY: Any = None
+"""Default of what depends on the study: `resolve_protocol` fills it in."""
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(Settings):
     """How a run is trained and judged, whatever its batch sampler: the same for all arms.
 
     Args:
@@ -29,9 +31,9 @@ class Policy:
         arms: The arms that are recorded under it, such as "memory@1/3", with their controls.
     """
 
-    schedule: str
-    weights: str
-    arms: tuple[str, ...]
+    schedule: Schedule = Field(default=FROM_STUDY)
+    weights: Weights = Field(default=FROM_STUDY)
+    arms: Names = Field(default=FROM_STUDY)
 
     def name(self, arm: str, first: Policy) -> str:
         """Return how an arm under this policy is called; `first` is the policy of the truth."""
@@ -39,44 +41,24 @@ class Policy:
 
     def fractions(self) -> list[Fraction]:
         """Return the shares of an epoch that its arms have, largest first."""
-        found = {Fraction(arm.partition("@")[2] or 1) for arm in self.arms}
-        return sorted(found, reverse=True)
+        return sorted({Fraction(arm.partition("@")[2] or 1) for arm in self.arms}, reverse=True)
 
     def __str__(self) -> str:
         return f"{self.schedule}, {self.weights}"
 
 
-class _Table(BaseModel):
-    """`[compare]` of a study file, as it stands there."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    configurations: Annotated[int, Field(ge=2)] | None = None
-    trials: Annotated[int, Field(ge=2)] | None = None
-    blocks: int = Field(default=6, ge=2)
-    arms: list[str] | None = None
-    epoch_fractions: list[str | float | int] = Field(default=[1, "1/2", "1/3"], min_length=1)
-    placebo: str | None = None
-    claim: str | None = None
-    cost_ratio: float = Field(default=0.5, gt=0, allow_inf_nan=False)
-    margin: float = Field(default=1.0, gt=0, allow_inf_nan=False)
-    policies: list[dict[str, Any]] | None = Field(default=None, min_length=1)
-    orders: int = Field(default=50, ge=1)
-    test_size: Annotated[int, Field(ge=1)] | None = None
-    test_epochs: Literal["all", "last"] = "all"
-    data: str = ""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What a comparison fixes before it records.
+class Protocol(Settings):
+    """What a comparison fixes before it records: `[compare]` of a study file.
 
     Args:
-        n_configurations: Configurations, the same in all arms and blocks.
-        n_trials: Trials of a replayed study: so many of the configurations, others in each order.
-        n_blocks: Blocks; block k has the study's seed plus k.
-        placebo: The arm whose whole path the placebo pays for.
-        claim: The arm that the verdict is about, such as "memory@1/3".
+        n_configurations: Configurations, the same in all arms and blocks; default: n_trials of the
+            study. Called `configurations` in the file.
+        n_trials: Trials of a replayed study: so many of the configurations, others in each order;
+            default: two thirds of them. Called `trials` in the file.
+        n_blocks: Blocks; block k has the study's seed plus k. Called `blocks` in the file.
+        placebo: The arm whose whole path the placebo pays for; default: that of the claim.
+        claim: The arm that the verdict is about, such as "memory@1/3"; default: the last one of the
+            first policy.
         cost_ratio: The verdict asks for at most this share of uniform sampling's cost.
         margin: How many points of accuracy the pick may be worse.
         policies: Training policies, each with its arms; the first one is that of the truth.
@@ -84,82 +66,86 @@ class Protocol:
         test_size: Rows of the hidden test split looked at, or None for all.
         test_epochs: After which epochs it is looked at: "all" or "last".
         data: What the data are, in words.
+        arms: Arms of the study that are compared; default: all but the controls.
+        epoch_fractions: Shares of an epoch at which they are compared, 1/100 … 1.
     """
 
-    n_configurations: int
-    n_trials: int
-    n_blocks: int
-    placebo: str
-    claim: str
-    cost_ratio: float
-    margin: float
-    policies: tuple[Policy, ...]
-    orders: int
-    test_size: int | None
-    test_epochs: str
-    data: str
+    n_configurations: int = Field(default=FROM_STUDY, alias="configurations", ge=2)
+    n_trials: int = Field(default=FROM_STUDY, alias="trials", ge=2)
+    n_blocks: int = Field(default=6, alias="blocks", ge=2)
+    placebo: str = Field(default=FROM_STUDY)
+    claim: str = Field(default=FROM_STUDY)
+    cost_ratio: float = Field(default=0.5, gt=0, allow_inf_nan=False)
+    margin: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    policies: Annotated[tuple[Policy, ...], Strict(False)] = Field(default=FROM_STUDY, min_length=1)
+    orders: int = Field(default=50, ge=1)
+    test_size: Annotated[int, Field(ge=1)] | None = None
+    test_epochs: Literal["all", "last"] = "all"
+    data: str = ""
+    arms: Annotated[tuple[str, ...], Strict(False)] | None = None
+    epoch_fractions: Annotated[tuple[str | float | int, ...], Strict(False)] = Field(
+        default=(1, "1/2", "1/3"), min_length=1
+    )
 
     def identity(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        policies = {str(policy): list(policy.arms) for policy in self.policies}
-        return vars(self) | {"policies": policies}
+        """Return it as plain JSON values; `policies` says which arms there are, at what shares."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        del values["arms"], values["epoch_fractions"]
+        return values | {"policies": {str(policy): list(policy.arms) for policy in self.policies}}
 
-    def digest(self, asked: dict[str, Any]) -> str:
+    def digest(self, decisive: dict[str, Any]) -> str:
         """Return the hash of the protocol and of all else that decides the verdict."""
-        said = json.dumps([self.identity(), asked], sort_keys=True)
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        text = json.dumps([self.identity(), decisive], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def parse_protocol(
-    table: dict[str, Any], *, n_trials: int, run: TrainingConfig, arms: dict[str, TrainingConfig]
+def resolve_protocol(
+    declared: Protocol, *, n_trials: int, run: TrainingConfig, arms: dict[str, TrainingConfig]
 ) -> Protocol:
-    """Turn `[compare]` of a study file into a protocol; every key has a default.
+    """Return the protocol of a study with all defaults filled in.
+
+    Args:
+        declared: `[compare]` as it stands in the study file.
+        n_trials: Trials of the study.
+        run: `[run]` of the study.
+        arms: The arms of the study.
 
     Raises:
-        ConfigError: A key, a value, an arm or a policy is wrong.
+        ConfigError: An arm or a policy is wrong.
     """
-    try:
-        asked = _Table(**table)
-    except ValidationError as error:
-        known = list(_Table.model_fields)
-        raise ConfigError("\n".join(explain(error, known, "compare."))) from None
-    chosen = asked.arms
-    if chosen is None:
-        chosen = [name for name, arm in arms.items() if arm.sampler not in CONTROLS]
-    for name in chosen:
+    names = declared.arms
+    if names is None:
+        names = tuple(name for name, arm in arms.items() if arm.sampler not in CONTROLS)
+    for name in names:
         _check_arm("compare.arms", name, arms)
-    _check_once("compare.arms", chosen)
-    if not chosen:
-        raise ConfigError("compare.arms must name an arm to hold against uniform sampling.")
-    fractions = sorted({_fraction(entry) for entry in asked.epoch_fractions}, reverse=True)
-    names = [arm_name(name, fraction) for name in chosen for fraction in fractions]
-    policies = _policies(asked.policies, run, names)
+    _check_once("compare.arms", names)
+    if not names:
+        raise ConfigError("compare.arms must name an arm to compare with uniform sampling.")
+    fractions = sorted({_fraction(entry) for entry in declared.epoch_fractions}, reverse=True)
+    offered = tuple(arm_name(name, fraction) for name in names for fraction in fractions)
+    policies = _policies(declared.policies or (Policy(),), run, offered)
     claims = [policy.name(arm, policies[0]) for policy in policies for arm in policy.arms]
-    claim = asked.claim or policies[0].arms[-1]
+    claim = declared.claim or policies[0].arms[-1]
     _check_known("compare.claim", claim, claims)
-    placebo = asked.placebo or claim.partition(" (")[0].partition("@")[0]
+    placebo = declared.placebo or claim.partition(" (")[0].partition("@")[0]
     _check_arm("compare.placebo", placebo, arms)
-    n_configurations = asked.configurations or n_trials
+    n_configurations = declared.n_configurations or n_trials
     if n_configurations < 2:
         raise ConfigError("compare.configurations must be at least 2; by default it is n_trials.")
-    if asked.trials is not None and asked.trials > n_configurations:
+    wanted = declared.n_trials or max(2, -(-2 * n_configurations // 3))
+    if wanted > n_configurations:
         raise ConfigError(
             f"compare.trials must be at most compare.configurations ({n_configurations}), but got "
-            f"{asked.trials}."
+            f"{wanted}."
         )
-    return Protocol(
-        n_configurations=n_configurations,
-        n_trials=asked.trials or max(2, -(-2 * n_configurations // 3)),
-        n_blocks=asked.blocks,
-        placebo=placebo,
-        claim=claim,
-        cost_ratio=asked.cost_ratio,
-        margin=asked.margin,
-        policies=policies,
-        orders=asked.orders,
-        test_size=asked.test_size,
-        test_epochs=asked.test_epochs,
-        data=asked.data,
+    return declared.model_copy(
+        update={
+            "n_configurations": n_configurations,
+            "n_trials": wanted,
+            "placebo": placebo,
+            "claim": claim,
+            "policies": policies,
+        }
     )
 
 
@@ -209,27 +195,17 @@ def _fraction(entry: str | float) -> Fraction:
 
 
 def _policies(
-    tables: list[dict[str, Any]] | None, run: TrainingConfig, arms: list[str]
+    declared: Sequence[Policy], run: TrainingConfig, arms: tuple[str, ...]
 ) -> tuple[Policy, ...]:
-    known = {"schedule": get_args(Schedule), "weights": get_args(Weights)}
-    found: list[Policy] = []
-    for table in tables or [{}]:
-        asked = {"schedule": run.schedule, "weights": run.eval_weights, "arms": arms} | table
-        for key, value in asked.items():
-            if key != "arms" and (key not in known or value not in known[key]):
-                raise ConfigError(
-                    'compare.policies must be such as [{ schedule = "cosine", weights = "ema" }] '
-                    f"with schedule one of {', '.join(known['schedule'])} and weights last or ema, "
-                    f"but got {table}."
-                )
-        wanted = asked["arms"]
-        if not (isinstance(wanted, list) and wanted and all(isinstance(n, str) for n in wanted)):
-            raise ConfigError(f"compare.policies: arms must be a list of arms, but got {table}.")
-        for name in wanted:
+    policies: list[Policy] = []
+    for given in declared:
+        usual = {"schedule": run.schedule, "weights": run.eval_weights, "arms": arms}
+        missing = {key: usual[key] for key in usual.keys() - given.model_fields_set}
+        policy = given.model_copy(update=missing)
+        for name in policy.arms:
             _check_known("compare.policies", name, arms)
-        _check_once("compare.policies.arms", wanted)
-        policy = Policy(asked["schedule"], asked["weights"], tuple(wanted))
-        if any(str(policy) == str(other) for other in found):
+        _check_once("compare.policies.arms", policy.arms)
+        if any(str(policy) == str(other) for other in policies):
             raise ConfigError(f"compare.policies has '{policy}' twice.")
-        found.append(policy)
-    return tuple(found)
+        policies.append(policy)
+    return tuple(policies)

@@ -15,7 +15,7 @@ from optuna.distributions import (
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 
 SHAPING = ("model", "width", "batch_size")
 """Settings that decide the shapes of a run: of its model and of its batches."""
@@ -87,10 +87,10 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
 
 
 def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -> None:
-    """Check that every setting of the space exists, may be searched over, and fits at its bounds.
+    """Check that every setting of the space exists, can be searched over, and fits at its bounds.
 
     Raises:
-        ConfigError: A setting does not exist or is fixed, or a bound makes no valid configuration.
+        ConfigError: A setting does not exist or is fixed, or a bound is not a valid setting.
     """
     searchable = [name for name in TrainingConfig.model_fields if name not in FIXED]
     for key in space:
@@ -105,7 +105,9 @@ def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -
         try:
             with_settings(config, changed)
         except ConfigError as error:
-            raise ConfigError(f"space allows {changed}, which is no valid run: {error}") from error
+            raise ConfigError(
+                f"space allows {changed}, which is not a valid run: {error}"
+            ) from error
 
 
 def corners(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
@@ -125,12 +127,15 @@ def corners(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
 
 
 def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> TrainingConfig:
-    """Return `config` with some settings changed, checked anew.
+    """Return `config` with some settings changed.
+
+    The batch sampler and its options are checked only where they change.
 
     Raises:
         ConfigError: The changed settings do not fit.
     """
-    return training_config(config.model_dump() | dict(changed))
+    context = {"check_samplers": bool(changed.keys() & {"sampler", "sampler_options"})}
+    return TrainingConfig.checked(config.model_dump() | dict(changed), context=context)
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
+from impon_hpo.files import write_file
 from impon_hpo.storage.connect import no_experimental_warnings, quiet_studies
 from impon_hpo.storage.trials import (
     COMMAND,
@@ -176,12 +177,7 @@ def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any])
     resolved = {
         key.removeprefix("impon:"): value for key, value in attributes.items() if key != UID
     }
-    path = study_file.runs / f"{arm}.json"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(resolved, indent=2) + "\n")
-    except OSError as error:
-        raise StorageError(f"'{path}' cannot be written: {error}") from error
+    write_file(study_file.runs / f"{arm}.json", json.dumps(resolved, indent=2) + "\n")
 
 
 def _differences(kept: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:

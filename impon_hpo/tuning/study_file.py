@@ -3,77 +3,96 @@
 from __future__ import annotations
 
 import re
-import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from optuna.distributions import BaseDistribution, distribution_to_json
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.training.config import TrainingConfig, explain, training_config
+from impon_hpo.training.config import Settings, TrainingConfig, explain
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
-from impon_hpo.tuning.find_study_file import find_study_file
-from impon_hpo.tuning.protocol import Protocol, parse_protocol
-from impon_hpo.tuning.setting import parse_setting
+from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import check_space, parse_space
 
 NAME = re.compile(r"\w[\w.-]*")
 
 
-class _Tables(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    question: str = Field(min_length=1)
-    storage: str | None = None
-    artifacts: str | None = None
-    n_trials: int = Field(ge=1)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    pruner: dict[str, Any] = {"name": "NopPruner"}
-    study_sampler: dict[str, Any] = {"name": "TPESampler"}
-    run: dict[str, Any] = {}
-    space: dict[str, Any] = {}
-    arms: dict[str, dict[str, Any]] = Field(min_length=1)
-    compare: dict[str, Any] = {}
-
-
-@dataclass(frozen=True)
-class StudyFile:
+class StudyFile(Settings):
     """A study as its file describes it, checked.
 
     Args:
-        name: The name of its folder.
-        folder: Its folder.
         question: What the study is to answer.
-        storage: URL or journal path of the storage.
-        artifacts: Folder or `s3://bucket` of what trials leave beside their numbers.
+        storage: URL or journal path of the storage; default: SQLite in the folder `runs`.
+        artifacts: Folder or `s3://bucket` for what trials leave beside their numbers.
         n_trials: Finished trials wanted in each arm.
-        seed: Seed of the study sampler (and of `[run]`, where that is silent).
+        seed: Seed of the study sampler (and of `[run]`, unless it has its own).
         pruner: `[pruner]`: name and arguments.
         study_sampler: `[study_sampler]`: name and arguments.
         run: `[run]`: what all arms have in common.
-        space: Settings searched over, as Optuna distributions.
-        arms: The training configuration of each arm, by name, in the order of the file.
-        compare: `[compare]`; see `protocol`.
+        space: `[space]`: settings searched over, as Optuna distributions.
+        arms: `[arms.NAME]`: the training configuration of each arm, by name, in the order of the
+            file.
+        compare: `[compare]` as it stands in the file; see `protocol`.
+        folder: The folder of the file; not a key of it.
     """
 
-    name: str
-    folder: Path
-    question: str
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    question: str = Field(min_length=1)
     storage: str
     artifacts: str
-    n_trials: int
-    seed: int
-    pruner: dict[str, Any]
-    study_sampler: dict[str, Any]
+    n_trials: int = Field(ge=1)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    pruner: dict[str, Any] = Field(default_factory=lambda: {"name": "NopPruner"})
+    study_sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "TPESampler"})
     run: TrainingConfig
     space: dict[str, BaseDistribution]
-    arms: dict[str, TrainingConfig]
-    compare: dict[str, Any]
+    arms: dict[str, TrainingConfig] = Field(min_length=1)
+    compare: Protocol = Protocol()
+    folder: Path
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what depends on other keys, and turn each arm into settings."""
+        folder = Path(document.get("folder", "")).name
+        filled = document | {
+            "storage": document.get("storage") or f"sqlite:///runs/{folder}/study.db",
+            "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
+        }
+        run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))
+        filled["space"] = parse_space(space) if isinstance(space, dict) else space
+        if isinstance(run, dict):
+            for key in ("sampler", "sampler_options"):
+                if key in run:
+                    raise ConfigError(f"run.{key} belongs in an arm: [arms.NAME] sampler = …")
+            filled["run"] = {"seed": document.get("seed", 0)} | run
+            if isinstance(arms, dict) and arms:
+                filled["arms"] = {
+                    name: _arm_settings(name, filled["run"], arm) for name, arm in arms.items()
+                }
+        return filled
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for config in self.arms.values():
+            check_space(config, self.space)
+        first = next(iter(self.arms.values()))
+        make_pruner(self.pruner, epochs=first.epochs)
+        make_study_sampler(self.study_sampler, seed=self.seed, number=0)
+        if self.compare.model_fields_set:
+            _ = self.protocol
+        return self
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.folder.name
 
     @property
     def protocol(self) -> Protocol:
@@ -82,11 +101,12 @@ class StudyFile:
         Raises:
             ConfigError: `[compare]` has a mistake, or the file has no arm beside the controls.
         """
-        return parse_protocol(self.compare, n_trials=self.n_trials, run=self.run, arms=self.arms)
+        return resolve_protocol(self.compare, n_trials=self.n_trials, run=self.run, arms=self.arms)
 
     @property
     def runs(self) -> Path:
-        """The folder of what running the study leaves: runs/<study> in the working directory."""
+        """The folder for everything that running the study writes: runs/<study> in the working
+        directory."""
         return Path("runs") / self.name
 
     def arm(self, name: str | None) -> str:
@@ -126,33 +146,79 @@ class StudyFile:
         }
 
 
-def read_study_file(study: str, settings: Sequence[str] = ()) -> StudyFile:
+def find_study_file(study: str) -> Path:
+    """Return the path of the study.toml that `study` means.
+
+    Args:
+        study: A folder with a study.toml, the file itself, or the name of a folder in studies/.
+
+    Raises:
+        ConfigError: There is none; the message lists the studies in studies/.
+    """
+    for place in (Path(study), Path("studies") / study):
+        if place.is_file():
+            return place
+        if (place / "study.toml").is_file():
+            return place / "study.toml"
+    here = Path("studies")
+    known = sorted(file.parent.name for file in here.glob("*/study.toml")) if here.is_dir() else []
+    listed = f" Studies here: {', '.join('studies/' + name for name in known)}." if known else ""
+    close = suggestion(Path(study).name, known)
+    raise ConfigError(
+        f"There is no study '{study}': no such folder with a study.toml.{close}{listed}"
+    )
+
+
+def read_study_file(
+    study: str, settings: Sequence[str] = (), *, check_samplers: bool = True
+) -> StudyFile:
     """Read the study file of `study` and change it by `settings`.
 
     Args:
         study: A folder with a study.toml, the file itself, or the name of a folder in studies/.
         settings: "key=value" for a setting of `[run]`, or "table.key=value" for any other; the
             value as TOML writes it, or a plain word.
+        check_samplers: Whether batch samplers and their options are checked. That imports torch,
+            which a command that trains nothing can do without.
 
     Raises:
-        ConfigError: The file is not there or a key, a value, an arm, a pruner … is wrong.
+        ConfigError: The file does not exist, or a key, a value, an arm, a pruner … is wrong.
     """
     path = find_study_file(study)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    # Modules of the user's ("my_nets:wide") may lie beside the study file.
-    if str(path.parent.resolve()) not in sys.path:
-        sys.path.append(str(path.parent.resolve()))
     for setting in settings:
         _apply(document, setting)
+    given = f" with --set {' --set '.join(settings)}" if settings else ""
+    if "folder" in document:
+        raise ConfigError(f"{path}{given}: Unknown key 'folder'.")
+    document["folder"] = path.parent.resolve()
     try:
-        return _check(path, document)
-    except ConfigError as error:
-        lines = str(error).splitlines()
-        given = f" with --set {' --set '.join(settings)}" if settings else ""
-        raise ConfigError("\n".join(f"{path}{given}: {line}" for line in lines)) from error
+        return StudyFile.model_validate(document, context={"check_samplers": check_samplers})
+    except ValidationError as error:
+        lines = explain(_causes(error.errors()), StudyFile)
+        raise ConfigError(
+            "\n".join(f"{path}{given}: {line}" for text in lines for line in text.splitlines())
+        ) from None
+
+
+def parse_setting(setting: str, option: str) -> tuple[str, Any]:
+    """Return key and value of "key=value"; the value as TOML writes it, or a plain word.
+
+    Raises:
+        ConfigError: It has no key or no equals sign; the message names the `option` that it was
+            given with.
+    """
+    key, equals, text = setting.partition("=")
+    key = key.strip()
+    if not key or not equals:
+        raise ConfigError(f"{option} takes key=value, but got '{setting}'.")
+    try:
+        return key, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key, text
 
 
 def _apply(document: dict[str, Any], setting: str) -> None:
@@ -161,73 +227,47 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     if "." in key:
         path = key.split(".")
     else:
-        own = key in _Tables.model_fields and key not in TrainingConfig.model_fields
+        own = key in StudyFile.model_fields and key not in TrainingConfig.model_fields
         path = [key] if own else ["run", key]
     table = document
     for at, part in enumerate(path[:-1]):
         table = table.setdefault(part, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {setting}: '{'.'.join(path[: at + 1])}' is no table.")
+            raise ConfigError(f"--set {setting}: '{'.'.join(path[: at + 1])}' is not a table.")
     table[path[-1]] = value
 
 
-def _check(path: Path, document: dict[str, Any]) -> StudyFile:
-    try:
-        tables = _Tables(**document)
-    except ValidationError as error:
-        raise ConfigError("\n".join(explain(error, list(_Tables.model_fields)))) from None
-    folder = path.parent.resolve()
-    for key in ("sampler", "sampler_options"):
-        if key in tables.run:
-            raise ConfigError(f"run.{key} belongs into an arm: [arms.NAME] sampler = …")
-    run = {"seed": tables.seed} | tables.run
-    # Its mistakes are reported once, and not as every arm's.
-    common = training_config(run, prefix="run.")
-    arms = {}
-    for name, arm in tables.arms.items():
-        if not NAME.fullmatch(name):
-            raise ConfigError(
-                f"arms.{name}: an arm's name becomes that of files, so it consists of letters, "
-                "digits, '_', '-' and '.', and begins with none of the last two."
-            )
-        try:
-            arms[name] = _arm_config(run, arm)
-        except ConfigError as error:
-            lines = [f"arms.{name}: {line}" for line in str(error).splitlines()]
-            raise ConfigError("\n".join(lines)) from error
-    space = parse_space(tables.space)
-    first = next(iter(arms.values()))
-    for config in arms.values():
-        check_space(config, space)
-    make_pruner(tables.pruner, epochs=first.epochs)
-    make_study_sampler(tables.study_sampler, seed=tables.seed, number=0)
-    if tables.compare:
-        parse_protocol(tables.compare, n_trials=tables.n_trials, run=common, arms=arms)
-    storage = tables.storage or f"sqlite:///runs/{folder.name}/study.db"
-    return StudyFile(
-        name=folder.name,
-        folder=folder,
-        question=tables.question,
-        storage=storage,
-        artifacts=tables.artifacts or f"runs/{folder.name}/artifacts",
-        n_trials=tables.n_trials,
-        seed=tables.seed,
-        pruner=tables.pruner,
-        study_sampler=tables.study_sampler,
-        run=common,
-        space=space,
-        arms=arms,
-        compare=tables.compare,
-    )
-
-
-def _arm_config(run: dict[str, Any], arm: dict[str, Any]) -> TrainingConfig:
-    """Make an arm's configuration: `[run]`, changed by the arm's own `run` table, its sampler."""
-    options = {key: value for key, value in arm.items() if key not in ("sampler", "run")}
+def _arm_settings(name: str, run: dict[str, Any], arm: Any) -> Any:
+    """Return an arm's settings: `[run]`, changed by the arm's own `run` table, and its sampler."""
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            f"arms.{name}: an arm's name becomes part of file names, so it consists of letters, "
+            "digits, '_', '-' and '.', and does not begin with '-' or '.'."
+        )
+    if not isinstance(arm, dict):
+        return arm
     if not isinstance(arm.get("sampler"), str):
-        raise ConfigError(f"sampler must name a batch sampler, but got {arm.get('sampler')!r}.")
+        raise ConfigError(
+            f"arms.{name}: sampler must name a batch sampler, but got {arm.get('sampler')!r}."
+        )
     own = arm.get("run", {})
     if not isinstance(own, dict):
-        raise ConfigError(f"run must be a table of settings, but got {own!r}.")
-    settings = run | own | {"sampler": arm["sampler"], "sampler_options": options}
-    return training_config(settings)
+        raise ConfigError(f"arms.{name}: run must be a table of settings, but got {own!r}.")
+    options = {key: value for key, value in arm.items() if key not in ("sampler", "run")}
+    return run | own | {"sampler": arm["sampler"], "sampler_options": options}
+
+
+def _causes(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Return the mistakes that are not mere consequences of others, with the keys of the file.
+
+    A wrong `seed` is a wrong `run.seed`, and a mistake in `[run]` is one in every arm.
+    """
+    for tables in ({"run", "arms"}, {"arms"}):
+        causes = [mistake for mistake in mistakes if not {*mistake["loc"][:1]} & tables]
+        if causes:
+            return causes
+    for mistake in mistakes:
+        table, name, *key = mistake["loc"]
+        if key:
+            mistake["loc"] = (table, name, "run", *key)
+    return mistakes

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted, Set, quiet_optuna
 from impon_hpo.console import finite, loading, print_json, print_line
-from impon_hpo.csv_table import write_csv, write_file
 from impon_hpo.errors import NothingYetError
+from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.chart import CONTROL, DASHES, KNOWN, OTHERS, Chart, Series
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def summarise(
         "study": study_file.name,
         "question": study_file.question,
         "dataset": study_file.run.dataset,
-        "data": study_file.compare.get("data", ""),
+        "data": study_file.compare.data,
         "run": study_file.run.identity(),
         "seeds": len({run["seed"] for run in runs}),
         "views": [_view(study_file, title, by_arm, choose) for title, choose in choices.items()],

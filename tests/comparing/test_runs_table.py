@@ -112,7 +112,7 @@ def test_same_runs_give_the_same_bytes() -> None:
 
 def test_recordings_that_cannot_be_written_name_the_folder() -> None:
     Path("file").write_text("")
-    with pytest.raises(StorageError, match="cannot be written to 'file/deep'"):
+    with pytest.raises(StorageError, match=rf"'file/deep/{TABLE}' cannot be written"):
         Recordings([row()], {}).write(Path("file/deep"))
 
 

@@ -25,7 +25,7 @@ from benchmarks.stand_in import WorkerTimes, build_workers
 from impon_hpo import ImponHpoError
 from impon_hpo.errors import ConfigError, StorageError
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import COST, EPOCHS, read_study
+from impon_hpo.storage.trials import COST, EPOCHS, epochs_of, read_study
 
 
 def test_a_minute_is_from_the_first_start_to_the_last_end() -> None:
@@ -88,7 +88,7 @@ def test_stand_ins_leave_what_workers_leave(tmp_path: Path) -> None:
     for trial in wanted:  # the pruner decides at its rungs and nowhere else
         assert len(trial.epochs) in (*RUNGS, EPOCHS_A_TRIAL)
         assert trial.cost == sum(epoch["cost"] for epoch in trial.epochs)
-    n_epochs = sum(len(trial.user_attrs[EPOCHS]) for trial in trials)
+    n_epochs = sum(len(epochs_of(trial.user_attrs)) for trial in trials)
     assert sum(len(worker.epochs) for worker in shift.workers) == n_epochs
     between = [len(worker.between_epochs) for worker in shift.workers]
     assert sum(between) == n_epochs - 9

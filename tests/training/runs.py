@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.splits import Splits
+from tests.settings import training_config
 
 CPU = torch.device("cpu")
 

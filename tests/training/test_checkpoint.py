@@ -12,7 +12,8 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import FORMAT, Checkpoint
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
+from tests.settings import training_config
 
 CPU = torch.device("cpu")
 CONFIG = TrainingConfig()

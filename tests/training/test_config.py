@@ -14,7 +14,8 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.table import SAMPLERS
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
+from tests.settings import training_config
 
 NAMES = [
     "dataset",
@@ -246,9 +247,50 @@ def test_several_mistakes_give_a_line_each() -> None:
     assert [line.split()[0] for line in lines] == ["validation_size", "lr", "epochs", "Unknown"]
 
 
+def test_constructor_tells_a_mistake_in_the_same_words() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainingConfig(lrr=1)  # type: ignore[call-arg]
+    assert str(caught.value) == "Unknown key 'lrr'. Did you mean 'lr'?"
+    with pytest.raises(ConfigError, match=r"^lr = -1\.0: Input should be greater than 0\.$"):
+        TrainingConfig(lr=-1.0)
+
+
+def test_sampler_is_not_checked_where_nobody_trains() -> None:
+    unchecked = {"check_samplers": False}
+    settings = {"sampler": "no_such_module:Mine", "sampler_options": {"strength": 3}}
+    assert TrainingConfig.checked(settings, context=unchecked).sampler == "no_such_module:Mine"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        TrainingConfig.checked(settings)
+
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in SAMPLERS),
+    ("curriculum", {"difficulty": "my_scores:difficulty"}),
+    ("curriculum", {"difficulty": "reference"}),
+    ("impon-memory", {"without_reference": "impon"}),
+    *(("placebo", {"of": name}) for name in SAMPLERS if name != "placebo"),
+    ("placebo", {"of": "curriculum", "options": {"difficulty": "my_scores:difficulty"}}),
+]
+
+
+@pytest.mark.parametrize(("sampler", "options"), OPTIONS)
+def test_who_reads_a_reference_is_known_as_the_classes_say(
+    sampler: str, options: dict[str, Any]
+) -> None:
+    config = TrainingConfig(sampler=sampler, sampler_options=options)
+    assert wants_reference(config) is SAMPLERS[sampler].wants_reference(options)
+
+
+def test_class_of_the_users_is_asked_whether_it_reads_a_reference() -> None:
+    for sampler, wanted in (("rho_loss:RhoLoss", True), ("uniform:Uniform", False)):
+        path = f"impon_hpo.sampling.methods.{sampler}"
+        assert wants_reference(TrainingConfig(sampler=path)) is wanted
+        assert wants_reference(uniformly(TrainingConfig(sampler=path))) is False
+
+
 def test_prefix_stands_before_the_name_of_a_setting() -> None:
     with pytest.raises(ConfigError) as caught:
-        training_config({"lr": -1.0, "wdith": 3}, prefix="run.")
+        TrainingConfig.checked({"lr": -1.0, "wdith": 3}, prefix="run.")
     first, second = str(caught.value).splitlines()
     assert first.startswith("run.lr = -1.0: ")
     assert second == "Unknown key 'run.wdith'. Did you mean 'width'?"

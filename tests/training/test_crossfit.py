@@ -11,9 +11,8 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
-from impon_hpo.training.flops import forward_flops
 from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.models import build_model
+from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
 from tests.training.runs import CPU, config

@@ -10,8 +10,8 @@ from torch import nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training import device as device_module
-from impon_hpo.training.config import training_config
 from impon_hpo.training.device import autocast_pays, find_device, memory_format
+from tests.settings import training_config
 
 CPU = torch.device("cpu")
 

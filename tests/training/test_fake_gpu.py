@@ -12,8 +12,8 @@ from torch import Tensor
 from impon_hpo.sampling.captured import call
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.augmentation import Augmentation
-from impon_hpo.training.averaging import AveragedWeights
 from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.optimization import AveragedWeights
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
 from tests.sampling.fake_gpu import GPU, FakeDevice

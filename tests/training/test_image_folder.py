@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from impon_hpo.errors import DataError
-from impon_hpo.training.image_data import ImageData
-from impon_hpo.training.image_folder import AT_A_TIME, EXTENSIONS, load_folder
+from impon_hpo.training.data import ImageData, load_folder
+from impon_hpo.training.image_folder import AT_A_TIME, EXTENSIONS
 
 
 def load(root: Path, image_size: int | None = None) -> ImageData:
@@ -218,13 +218,13 @@ def test_another_image_size_is_decoded_again(root: Path) -> None:
 
 
 def test_cache_that_cannot_be_written_only_warns(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     data = load(root)
     assert_equals_torchvision(data.images, data.labels, root / "train")
-    assert "Decoded images are not cached" in capsys.readouterr().err
+    assert any("Decoded images are not cached" in line for line in said)
 
 
 def test_nothing_is_printed_to_standard_output(
@@ -255,14 +255,14 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
 
 def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
     draw(tmp_path / "x" / "0.png")
-    with pytest.raises(DataError, match="must hold one folder of images per class"):
+    with pytest.raises(DataError, match="must have one folder of images for each class"):
         load(tmp_path / "x")
 
 
 def test_empty_class_folder_is_named(root: Path) -> None:
     (root / "train" / "eel").mkdir()
     (root / "train" / "eel" / "notes.txt").write_text("no picture yet")
-    with pytest.raises(DataError, match=r"Class folder '.*eel' holds no image .*\.png"):
+    with pytest.raises(DataError, match=r"Class folder '.*eel' has no image .*\.png"):
         load(root)
 
 
@@ -274,7 +274,7 @@ def test_class_with_one_image_is_named(root: Path) -> None:
 
 def test_class_that_only_test_has_is_named(root: Path) -> None:
     draw_class(root / "test" / "eel", 1)
-    with pytest.raises(DataError, match=r"classes that '.*train' has not: \['eel'\]"):
+    with pytest.raises(DataError, match=r"classes that '.*train' does not have: \['eel'\]"):
         load(root)
 
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.config import training_config
-from impon_hpo.training.image_data import Augment
+from impon_hpo.lookup import find_modules_in
+from impon_hpo.training.data import Augment
 from impon_hpo.training.models import SmallImageResNet18, build_model
 from impon_hpo.training.splits import Split, Splits
+from tests.settings import training_config
 
 AUGMENT: Augment = "none"
 
@@ -206,13 +207,14 @@ def test_function_of_the_users_makes_the_model() -> None:
     assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 6)
 
 
-def test_function_of_the_users_is_found_in_the_working_directory(
+def test_function_of_the_users_is_found_in_a_folder_that_was_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("nets_of_the_user.py").write_text(
         "from torch import nn\ndef wide(n): return nn.Sequential(nn.Flatten(), nn.Linear(192, n))\n"
     )
+    find_modules_in(Path())
     try:
         assert n_parameters(build("nets_of_the_user:wide")) == 192 * 10 + 10
     finally:
@@ -246,6 +248,7 @@ def test_module_that_does_not_import_is_named() -> None:
 def test_module_that_fails_while_it_is_imported_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("nets_that_fail.py").write_text("1 / 0\n")
+    find_modules_in(Path())
     with pytest.raises(ConfigError, match=r"'nets_that_fail:wide' .*ZeroDivisionError"):
         build("nets_that_fail:wide")
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.optimization import make_optimizer, make_schedule, rungs
+from tests.settings import training_config
 
 LR = 0.8
 property_settings = settings(

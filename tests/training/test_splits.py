@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from impon_hpo.errors import ConfigError, DataError
-from impon_hpo.training.config import TrainingConfig, training_config
-from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.data import ImageData
 from impon_hpo.training.splits import Split, Splits, load_splits, split_data
+from tests.settings import training_config
 
 CPU = torch.device("cpu")
 property_settings = settings(

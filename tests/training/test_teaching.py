@@ -17,16 +17,15 @@ from impon_hpo.training.crossfit import crossfit_settings
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.single import train
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.teaching import (
     References,
     check_reference,
     learnt_enough,
-    wants_reference,
     with_reference,
     without_reference,
 )
-from impon_hpo.training.train import train
 from tests.training.runs import CPU, config
 from tests.tuning.forks import Forked
 
@@ -171,14 +170,6 @@ def test_run_without_a_reference_is_uniform_unless_its_sampler_says_how() -> Non
     assert without_reference(config(sampler="impon-memory")).sampler == "impon-memory"
 
 
-def test_who_wants_a_reference() -> None:
-    own = {"difficulty": f"{__name__}:folder"}
-    assert wants_reference(config(sampler="impon-memory"))
-    assert wants_reference(config(sampler="curriculum"))
-    assert not wants_reference(config(sampler="curriculum", sampler_options=own))
-    assert not wants_reference(config(sampler="impon"))
-
-
 def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
     assert not learnt_enough(0.18, 10)
     assert learnt_enough(0.2, 10)
@@ -188,7 +179,7 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
 
 def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:
     def find() -> None:
-        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout)
+        logging.basicConfig(level="INFO", format="%(message)s", stream=sys.stdout, force=True)
         References(Path("both")).find(config(**CROSSFIT), tiny_splits)
 
     processes = [Forked(find) for _ in range(2)]

@@ -106,7 +106,10 @@ def test_a_seed_belongs_to_the_study() -> None:
         make_study_sampler({"name": "TPESampler", "seed": 3}, seed=0, number=0)
 
 
-def test_a_pruner_of_ones_own_is_used_and_anything_else_refused() -> None:
+def test_a_pruner_of_ones_own_is_used_and_anything_else_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(Path().resolve())
     Path("my_pruner.py").write_text(
         "import optuna\n"
         "class LastPlace(optuna.pruners.BasePruner):\n"

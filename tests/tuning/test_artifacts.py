@@ -16,7 +16,7 @@ from PIL import Image
 
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.artifacts import (
@@ -27,6 +27,7 @@ from impon_hpo.tuning.artifacts import (
     upload_files,
 )
 from impon_hpo.tuning.objective import Objective
+from tests.settings import training_config
 
 SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
 KINDS = {

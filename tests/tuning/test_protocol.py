@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from fractions import Fraction
 from typing import Any
 
@@ -13,15 +12,21 @@ from impon_hpo.tuning.protocol import Policy, Protocol, arm_name
 from tests.comparing.comparisons import COMPARED, compared_study
 
 SIX = ("impon", "impon@1/2", "impon@1/3", "memory", "memory@1/2", "memory@1/3")
+
+
+def policy(schedule: Any, weights: Any, *arms: str) -> Policy:
+    return Policy(schedule=schedule, weights=weights, arms=arms)
+
+
 PLAIN = Protocol(
-    n_configurations=5,
-    n_trials=4,
-    n_blocks=6,
+    configurations=5,
+    trials=4,
+    blocks=6,
     placebo="memory",
     claim="memory@1/3",
     cost_ratio=0.5,
     margin=1.0,
-    policies=(Policy("cosine", "last", SIX),),
+    policies=(policy("cosine", "last", *SIX),),
     orders=50,
     test_size=None,
     test_epochs="all",
@@ -41,21 +46,23 @@ def test_every_key_is_taken_over() -> None:
         data = "digits", policies = [{}, { schedule = "rungs", weights = "ema", arms = ["memory"] }]
     }"""
     assert compared_study(f"compare={' '.join(table.split())}").protocol == Protocol(
-        n_configurations=7,
-        n_trials=3,
-        n_blocks=5,
+        configurations=7,
+        trials=3,
+        blocks=5,
         placebo="impon",
         claim="memory (rungs, ema)",
         cost_ratio=0.4,
         margin=2.0,
         policies=(
-            Policy("cosine", "last", ("memory", "memory@1/4", "impon", "impon@1/4")),
-            Policy("rungs", "ema", ("memory",)),
+            policy("cosine", "last", "memory", "memory@1/4", "impon", "impon@1/4"),
+            policy("rungs", "ema", "memory"),
         ),
         orders=9,
         test_size=100,
         test_epochs="last",
         data="digits",
+        arms=("memory", "impon"),
+        epoch_fractions=(0.25, 1),
     )
 
 
@@ -150,13 +157,13 @@ def test_fractions_are_exact_and_largest_first(given: str, fractions: list[str])
         ('cost_ratio="half"', "compare.cost_ratio = 'half': Input should be a valid number"),
         ("test_size=0", "compare.test_size = 0: Input should be greater than or equal to 1"),
         ("test_epochs=first", "compare.test_epochs = 'first': Input should be 'all' or 'last'"),
-        ("arms=memory", "compare.arms = 'memory': Input should be a valid list"),
+        ("arms=memory", "compare.arms = 'memory': Input should be a list"),
         ("arms=[3]", "compare.arms.0 = 3: Input should be a valid string"),
-        ("epoch_fractions=0.5", "compare.epoch_fractions = 0.5: Input should be a valid list"),
-        ("epoch_fractions=[]", "compare.epoch_fractions = []: List should have at least 1 item"),
+        ("epoch_fractions=0.5", "compare.epoch_fractions = 0.5: Input should be a list"),
+        ("epoch_fractions=[]", "compare.epoch_fractions = []: Tuple should have at least 1 item"),
         ("epoch_fractions=[true]", "compare.epoch_fractions.0 = True: Input should be"),
-        ("policies=[]", "compare.policies = []: List should have at least 1 item"),
-        ("policies=[3]", "compare.policies.0 = 3: Input should be a valid dictionary"),
+        ("policies=[]", "compare.policies = []: Tuple should have at least 1 item"),
+        ("policies=[3]", "compare.policies.0 = 3: Input should be a table"),
         ("data=3", "compare.data = 3: Input should be a valid string"),
     ],
 )
@@ -166,20 +173,19 @@ def test_wrong_value_is_named(setting: str, complaint: str) -> None:
     assert complaint in str(caught.value)
 
 
-POLICIES = "compare.policies must be such as"
-
-
 @pytest.mark.parametrize(
     ("policies", "complaint"),
     [
-        ("[{schedule='cosin'}]", POLICIES),
-        ("[{schedule=['cosine']}]", POLICIES),
-        ("[{schedule=3}]", POLICIES),
-        ("[{weights='mean'}]", POLICIES),
-        ("[{weight='ema'}]", POLICIES),
-        ("[{arms=[]}]", "compare.policies: arms must be a list of arms, but got {'arms': []}."),
-        ("[{arms='memory'}]", "compare.policies: arms must be a list of arms"),
-        ("[{arms=[3]}]", "compare.policies: arms must be a list of arms"),
+        (
+            "[{schedule='cosin'}]",
+            "policies.0.schedule = 'cosin': Input should be 'constant', ",
+        ),
+        ("[{}, {schedule=3}]", "compare.policies.1.schedule = 3: Input should be 'constant', "),
+        ("[{weights='mean'}]", "compare.policies.0.weights = 'mean': Input should be 'last' or "),
+        ("[{weight='ema'}]", "Unknown key 'compare.policies.0.weight'. Did you mean 'weights'?"),
+        ("[{arms=[]}]", "compare.policies.0.arms = []: Tuple should have at least 1 item"),
+        ("[{arms='memory'}]", "compare.policies.0.arms = 'memory': Input should be a list."),
+        ("[{arms=[3]}]", "compare.policies.0.arms.0 = 3: Input should be a valid string."),
         ("[{arms=['impon', 'impon']}]", "compare.policies.arms has 'impon' twice."),
         ("[{}, {}]", "compare.policies has 'cosine, last' twice."),
         ("[{weights='ema'}, {}, {schedule='cosine'}]", "has 'cosine, last' twice."),
@@ -189,10 +195,6 @@ def test_wrong_policy_is_named(policies: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compared_study(f"compare.policies={policies}")
     assert complaint in str(caught.value)
-    if complaint == POLICIES:
-        assert "schedule one of constant, cosine, one-cycle, rungs and weights last or ema" in str(
-            caught.value
-        )
 
 
 @pytest.mark.parametrize(
@@ -219,9 +221,9 @@ def test_unknown_arm_is_named_and_a_known_one_suggested(setting: str, complaint:
 @pytest.mark.parametrize("key", ["arms", "placebo"])
 @pytest.mark.parametrize("name", ["uniform", "mine"])
 def test_controls_cannot_be_asked_for(key: str, name: str) -> None:
-    asked = f"['{name}']" if key == "arms" else name
+    given = f"['{name}']" if key == "arms" else name
     with pytest.raises(ConfigError, match=rf"compare\.{key}: '{name}' is a control"):
-        compared_study("arms.mine.sampler=uniform-fraction", f"compare.{key}={asked}")
+        compared_study("arms.mine.sampler=uniform-fraction", f"compare.{key}={given}")
 
 
 @pytest.mark.parametrize("name", ["placebo", "uniform-short"])
@@ -237,7 +239,7 @@ def test_arm_cannot_be_called_like_a_share_or_a_policy(name: str) -> None:
 
 
 def test_comparison_needs_an_arm() -> None:
-    complaint = "compare.arms must name an arm to hold against uniform sampling"
+    complaint = "compare.arms must name an arm to compare with uniform sampling"
     with pytest.raises(ConfigError, match=complaint):
         compared_study("compare.arms=[]")
     alone = COMPARED.replace('"impon"', '"uniform"').replace('"impon-memory"', '"uniform"')
@@ -262,7 +264,10 @@ def test_arm_is_called_by_its_share_of_an_epoch(fraction: str, name: str) -> Non
 
 
 def test_arm_is_called_by_its_policy_unless_that_is_the_first() -> None:
-    first, other = Policy("cosine", "last", ("memory",)), Policy("rungs", "ema", ("memory",))
+    first, other = (
+        policy("cosine", "last", "memory"),
+        policy("rungs", "ema", "memory"),
+    )
     assert first.name("memory@1/3", first) == "memory@1/3"
     assert other.name("memory@1/3", first) == "memory@1/3 (rungs, ema)"
 
@@ -275,7 +280,7 @@ CHANGED: dict[str, Any] = {
     "claim": "memory",
     "cost_ratio": 0.6,
     "margin": 0.5,
-    "policies": (Policy("cosine", "ema", SIX),),
+    "policies": (policy("cosine", "ema", *SIX),),
     "orders": 51,
     "test_size": 100,
     "test_epochs": "last",
@@ -284,23 +289,23 @@ CHANGED: dict[str, Any] = {
 
 @pytest.mark.parametrize("field", CHANGED)
 def test_digest_changes_with_what_decides_the_verdict(field: str) -> None:
-    changed = dataclasses.replace(PLAIN, **{field: CHANGED[field]})
+    changed = PLAIN.model_copy(update={field: CHANGED[field]})
     assert changed.digest({}) != PLAIN.digest({})
 
 
 def test_digest_is_asked_of_every_field() -> None:
-    known = {field.name for field in dataclasses.fields(Protocol)}
+    known = set(Protocol.model_fields) - {"arms", "epoch_fractions"}  # which policies say, too
     assert known == {*CHANGED, "data"}, "what is new decides the verdict, too, or does it not?"
 
 
 def test_digest_changes_with_a_policy_s_arms_and_with_what_else_is_asked() -> None:
-    fewer = dataclasses.replace(PLAIN, policies=(Policy("cosine", "last", SIX[1:]),))
-    asked = {"pruner": {"name": "NopPruner"}, "seed": 1}
+    fewer = PLAIN.model_copy(update={"policies": (policy("cosine", "last", *SIX[1:]),)})
+    decisive = {"pruner": {"name": "NopPruner"}, "seed": 1}
     digests = {
         PLAIN.digest({}),
         fewer.digest({}),
-        PLAIN.digest(asked),
-        PLAIN.digest(asked | {"seed": 2}),
+        PLAIN.digest(decisive),
+        PLAIN.digest(decisive | {"seed": 2}),
     }
     assert len(digests) == 4
 

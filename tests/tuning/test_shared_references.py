@@ -23,7 +23,7 @@ from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.teaching import References
 from impon_hpo.tuning.objective import Objective
-from tests.cli.test_run import run
+from tests.cli.test_launch import run
 from tests.studies import SMALL, write_study
 from tests.training.runs import CPU, config
 

@@ -7,8 +7,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.space import FIXED, check_space, corners, parse_space, suggest
+from tests.settings import training_config
 
 TABLE = {
     "lr": {"type": "float", "low": 1e-3, "high": 0.3, "log": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ def test_an_arm_can_change_the_run() -> None:
         ("n_trials = 3", "", "'n_trials' is missing"),
         ("epochs = 3", "epoch = 3", "Unknown key 'run.epoch'. Did you mean 'epochs'?"),
         ("epochs = 3", "epochs = -3", "run.epochs = -3: Input should be greater than"),
-        ("epochs = 3", "sampler = 'impon'", "run.sampler belongs into an arm"),
+        ("epochs = 3", "sampler = 'impon'", "run.sampler belongs in an arm"),
         ("width = 4", "width = 0", "run.width = 0"),
         ("batch_size = 32", "batch_size = 0", "run.batch_size = 0"),
         ('"impon"', '"impno"', "arms.impon: Unknown batch sampler 'impno'. Did you mean 'impon'"),
@@ -128,15 +129,48 @@ def test_an_unknown_arm_lists_the_arms() -> None:
         small_study().arm("unifrom")
 
 
-def test_modules_beside_the_study_file_are_found() -> None:
-    folder = write_study(name="with-module")
-    (folder / "nets_beside_the_study.py").write_text(
-        "import torch\n"
-        "def linear(n):\n"
-        "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, n))\n"
-    )
-    study = read_study_file(str(folder), ["model=nets_beside_the_study:linear"])
-    assert study.arms["impon"].model == "nets_beside_the_study:linear"
+def test_reading_leaves_the_path_of_modules_as_it_is() -> None:
+    before = list(sys.path)
+    assert small_study("model=nets_beside_the_study:linear").arms["impon"].model
+    assert sys.path == before
+
+
+def test_batch_samplers_are_not_checked_where_nobody_trains() -> None:
+    folder = write_study(SMALL.replace('"impon"', '"my_samplers:Mine"\nstrength = 3'))
+    with pytest.raises(ConfigError, match="'my_samplers:Mine' cannot be imported"):
+        read_study_file(str(folder))
+    study = read_study_file(str(folder), check_samplers=False)
+    assert study.arms["impon"].sampler_options == {"strength": 3}
+    with pytest.raises(ConfigError, match=r"run\.lr = -1"):
+        read_study_file(str(folder), ["lr=-1"], check_samplers=False)
+
+
+def test_key_of_an_arms_own_run_is_named_as_it_stands_in_the_file() -> None:
+    wrong = "\n[arms.uniform.run]\nepoch_fraction = 2.0\nlrr = 1\n"
+    with pytest.raises(ConfigError) as caught:
+        small_study(text=SMALL + wrong)
+    first, second = str(caught.value).splitlines()
+    assert "arms.uniform.run.epoch_fraction = 2.0: Input should be less than" in first
+    assert "Unknown key 'arms.uniform.run.lrr'. Did you mean 'lr'?" in second
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("folder = 'elsewhere'\n" + SMALL, "Unknown key 'folder'"),
+        ("name = 'other'\n" + SMALL, "Unknown key 'name'"),
+        (SMALL.replace("seed = 1", "seed = -1"), "seed = -1: Input should be greater than"),
+        (SMALL.replace("[run]", "[ran]"), "Unknown key 'ran'. Did you mean 'run'?"),
+        (SMALL + "\n[compare]\nblocks = 1\n", "compare.blocks = 1: Input should be greater"),
+        (SMALL + "\n[arms]\nmine = 3\n", "arms.mine = 3: Input should be a table."),
+        (SMALL.replace("[arms.impon]", "[arms.'-x']"), "an arm's name becomes part of file names"),
+    ],
+)
+def test_every_mistake_is_told_once(text: str, complaint: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        small_study(text=text)
+    assert complaint in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_hyperband_over_several_arms_is_warned_of() -> None:

@@ -18,7 +18,8 @@ from benchmarks.measure import (
     spread,
     surroundings,
 )
-from impon_hpo.training.image_folder import EXTENSIONS, load_folder
+from impon_hpo.training.data import load_folder
+from impon_hpo.training.image_folder import EXTENSIONS
 
 
 def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurement:

@@ -20,12 +20,11 @@ from benchmarks.measure import (
     surroundings,
 )
 from impon_hpo import EpochResult, ImageData, Reference, Splits, TrainingConfig
-from impon_hpo.training.config import training_config
 from impon_hpo.training.device import find_device
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import split_data
-from impon_hpo.tuning.setting import parse_setting
 from impon_hpo.tuning.space import with_settings
+from impon_hpo.tuning.study_file import parse_setting
 
 OURS = "impon-hpo"
 N_CLASSES = 10
@@ -136,14 +135,7 @@ def build_recipe(
 
 def step_config(*, width: int, batch_size: int, rounds: int) -> TrainingConfig:
     """Return the settings of both sides: SGD with momentum and a cosine over all their epochs."""
-    return training_config(
-        {
-            "width": width,
-            "batch_size": batch_size,
-            "epochs": rounds + 1,
-            "lr": 0.05,
-        }
-    )
+    return TrainingConfig(width=width, batch_size=batch_size, epochs=rounds + 1, lr=0.05)
 
 
 def make_splits(config: TrainingConfig, *, n_train: int, side: int, device: torch.device) -> Splits:

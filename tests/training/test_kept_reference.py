@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError
+from impon_hpo.training.checkpoint import unpack
 from impon_hpo.training.kept_reference import KeptReference, reference_key
-from impon_hpo.training.packing import unpack
 from impon_hpo.training.splits import Split, Splits
 
 

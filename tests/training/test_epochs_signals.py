@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from impon_hpo.training.held_signals import HELD, HeldSignals
+from impon_hpo.training.epochs import HELD, HeldSignals
 
 
 class Came(Exception):

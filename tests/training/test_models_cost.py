@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from impon_hpo.training.flops import forward_flops
+from impon_hpo.training.models import forward_flops
 
 
 def test_layers_cost_two_operations_a_multiplication() -> None:

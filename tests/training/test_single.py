@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from impon_hpo.environment import environment
-from impon_hpo.errors import CheckpointError, ConfigError
+from impon_hpo.errors import CheckpointError, ConfigError, StorageError
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.config import TrainingConfig, training_config
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.models import build_model
 from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.single import train
 from impon_hpo.training.splits import load_splits
-from impon_hpo.training.train import train
+from tests.settings import training_config
 
 CPU = torch.device("cpu")
 
@@ -186,7 +187,7 @@ def test_result_that_cannot_be_written_is_an_error(folder: Path) -> None:
     result = Path(outcome["checkpoint"]).parent / "result.json"
     result.unlink()
     result.mkdir()
-    with pytest.raises(CheckpointError, match=r"result\.json' cannot be written"):
+    with pytest.raises(StorageError, match=r"result\.json' cannot be written"):
         train(config(epochs=1), folder, name="uniform")
 
 

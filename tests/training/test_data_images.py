@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from impon_hpo.errors import DataError
-from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.data import ImageData
 
 
 def images(count: int, channels: int = 3) -> NDArray[np.uint8]:
@@ -111,7 +111,7 @@ def test_test_images_without_labels_are_refused() -> None:
 
 
 def test_test_images_are_checked_too() -> None:
-    with pytest.raises(DataError, match="test images and labels must be equally many"):
+    with pytest.raises(DataError, match="as many test images as labels"):
         ImageData(images(4), labels(0, 0, 1, 1), images(2), labels(0))
 
 
@@ -121,5 +121,5 @@ def test_class_that_only_the_test_split_has_is_refused() -> None:
 
 
 def test_test_images_with_other_channels_are_refused() -> None:
-    with pytest.raises(DataError, match="another number of channels"):
+    with pytest.raises(DataError, match="same number of channels"):
         ImageData(images(4), labels(0, 0, 1, 1), images(1, channels=1), labels(0))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.tuning.setting import parse_setting
+from impon_hpo.tuning.study_file import parse_setting
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from impon_hpo.training.packing import JOINED, pack, unpack
-from impon_hpo.training.state_file import read_state, write_state
+from impon_hpo.training.checkpoint import JOINED, pack, read_state, unpack, write_state
 
 CPU = torch.device("cpu")
 

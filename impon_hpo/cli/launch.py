@@ -34,6 +34,7 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say, talk
+from impon_hpo.environment import keep_freed_memory
 from impon_hpo.errors import NothingYetError
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ def train(study: Study, arm: Arm = None, settings: Set = None) -> None:
     the last epoch.
     """
     with loading():
-        from impon_hpo.training.train import train as train_run
+        from impon_hpo.training.single import train as train_run
 
+    keep_freed_memory()
     study_file = read_study(study, settings)
     arm = study_file.arm(arm)
     try:
@@ -254,8 +256,8 @@ def _print_curves(
     study_file: StudyFile, runs: list[dict[str, Any]], control: str, format: Format
 ) -> None:
     from impon_hpo.comparing.curves import curves_of, epoch_rows, table
-    from impon_hpo.csv_table import write_csv
-    from impon_hpo.reporting.comparison_page import write_curves
+    from impon_hpo.files import write_csv
+    from impon_hpo.reporting.comparison_page import with_headings, write_curves
 
     curves = curves_of(runs, chance=0.0)
     horizon = runs[0]["horizon"]
@@ -273,7 +275,7 @@ def _print_curves(
     if format is Format.json:
         print_json(rows)
         return
-    print_table(f"{study_file.name}: {len(runs)} runs", rows)
+    print_table(f"{study_file.name}: {len(runs)} runs", with_headings(rows))
     print_line(f"this table: {folder / 'table.csv'}")
     print_line(f"every epoch: {folder / 'epochs.csv'}")
     print_line(f"picture: {page}")
@@ -295,6 +297,7 @@ def serve(orders: Orders) -> None:
     from impon_hpo.tuning.tune import budget_of
 
     quiet_optuna()
+    keep_freed_memory()
     end_with_parent()
     device = [] if orders.device is None else [f"device={orders.device}"]
     study_file = read_study(orders.study, [*orders.settings, *device])
@@ -319,13 +322,15 @@ def serve(orders: Orders) -> None:
     except BudgetSpentError as spent:
         say(f"The budget is spent: {spent}. With a greater one, the same command continues.")
     except KeyboardInterrupt as error:
+        _write_tables(study_file, orders)
         raise interrupted(error) from None
-    finally:
-        if orders.task == "tune":
-            _write_tables(study_file, orders)
+    _write_tables(study_file, orders)
 
 
 def _write_tables(study_file: StudyFile, orders: Orders) -> None:
+    """Write down what an arm's trials have recorded, as tables."""
+    if orders.task != "tune":
+        return
     from impon_hpo.reporting.status import write_csv_files
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies

@@ -10,19 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.environment import environment
-from impon_hpo.errors import CheckpointError
+from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import load_splits
-from impon_hpo.training.teaching import (
-    References,
-    learnt_enough,
-    prepare,
-    wants_reference,
-)
+from impon_hpo.training.teaching import References, learnt_enough, prepare
 
 log = logging.getLogger("impon_hpo")
 
@@ -45,7 +40,8 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     Raises:
         ConfigError: Device, model or batch sampler do not fit.
         DataError: The data are missing or broken.
-        CheckpointError: A checkpoint or result cannot be read or written.
+        CheckpointError: A checkpoint or reference cannot be read or written.
+        StorageError: The result cannot be written.
         NonFiniteLossError: Training diverged.
     """
     device = find_device(config.device)
@@ -69,11 +65,10 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     if checkpoint.path.exists():
         log.info(f"continuing from {checkpoint.path}")
     for result in train_epochs(config, splits, checkpoint, memory):
-        seconds = result.seconds_drawing + result.seconds_stepping + result.seconds_validating
         log.info(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
             f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
-            f"seen {result.share_seen:.1%}  {result.rows_trained / seconds:,.0f} rows/s"
+            f"seen {result.share_seen:.1%}  {result.rows_trained / result.seconds:,.0f} rows/s"
         )
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
@@ -94,8 +89,5 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         "environment": environment(str(device)),
         "checkpoint": str(checkpoint.path),
     }
-    try:
-        (home / "result.json").write_text(json.dumps(outcome, indent=2) + "\n")
-    except OSError as error:
-        raise CheckpointError(f"'{home / 'result.json'}' cannot be written: {error}") from error
+    write_file(home / "result.json", json.dumps(outcome, indent=2) + "\n")
     return outcome

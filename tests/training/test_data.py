@@ -18,10 +18,9 @@ from sklearn.datasets import load_digits as load_sklearn_digits
 from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN
 
 from impon_hpo.errors import ConfigError, DataError
-from impon_hpo.training import datasets
-from impon_hpo.training.config import training_config
-from impon_hpo.training.datasets import DATASETS, data_root, load_dataset
-from impon_hpo.training.image_data import ImageData
+from impon_hpo.training import data as data_module
+from impon_hpo.training.data import DATASETS, ImageData, data_root, load_dataset
+from tests.settings import training_config
 
 TORCHVISION = ("cifar10", "cifar100", "svhn", "mnist", "fashion-mnist")
 IDX_FILES = (
@@ -34,7 +33,7 @@ IDX_FILES = (
 
 @pytest.fixture(autouse=True)
 def _no_debian_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
+    monkeypatch.setattr(data_module, "DEBIAN_FASHION_MNIST", tmp_path / "debian")
 
 
 def load(name: str, root: Path, **settings: Any) -> ImageData:
@@ -252,7 +251,7 @@ def test_failed_download_says_why(
         raise URLError("the network is down")
 
     monkeypatch.setattr(f"torchvision.datasets.{fetch}", fail)
-    with pytest.raises(DataError, match=r"(?s)could not be fetched to .*the network is down"):
+    with pytest.raises(DataError, match=r"(?s)could not be downloaded to .*the network is down"):
         load(name, tmp_path, download=True)
 
 

@@ -1,0 +1,80 @@
+"""Files that are written whole or not at all; and tables, as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from impon_hpo.errors import StorageError
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
+    """Open a temporary file beside `path` that takes its place when the block ends.
+
+    If the block raises, the temporary file is deleted, and what was at `path` stays as it was.
+
+    Args:
+        path: The file. Its folder is made if it does not exist. Everybody may read it (mode 0644).
+        durable: Whether the content must be on the disk before the file takes its place, so that
+            it survives a power cut.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=path.name, suffix=".tmp", delete=False
+    ) as file:
+        temporary = Path(file.name)
+        try:
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)  # a temporary file is readable by its owner only
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all; text is written as UTF-8.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as the text of a CSV file, with a column for each name that any row has.
+
+    What a row lacks is left empty.
+    """
+    fields = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV file, whole or not at all.
+
+    Raises:
+        StorageError: The file cannot be written.
+    """
+    write_file(path, csv_text(rows))

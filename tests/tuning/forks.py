@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -66,6 +67,7 @@ class Forked:
             sys.stdout = os.fdopen(1, "w", closefd=False)
             sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
             faulthandler.enable()
+            logging.getLogger().handlers.clear()  # pytest's own, which nobody reads here
             sys.unraisablehook = sys.__unraisablehook__  # not pytest's, which waits for the end
             run()
 

@@ -13,7 +13,7 @@ The command line prints the message of any of them without a traceback and exits
 
 
 class ImponHpoError(Exception):
-    """Base of every error that this package raises for a reason that its user can mend."""
+    """Base of every error that this package raises for a reason that its user can fix."""
 
 
 class ConfigError(ImponHpoError, ValueError):

@@ -285,7 +285,7 @@ def samplers_grid(study_file: StudyFile, arms: Sequence[str], n_seeds: int) -> G
     The middle configuration of the first uniform arm teaches the others of its seed.
 
     Raises:
-        ConfigError: The space is no grid: only categorical settings make one. Or an arm needs a
+        ConfigError: The space is not a grid: only categorical settings make one. Or an arm needs a
             teacher, and there is none.
     """
     params = list(_every_configuration(study_file.space))

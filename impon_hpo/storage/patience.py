@@ -74,8 +74,8 @@ class PatientStorage(_Forwarding):  # type: ignore[misc, valid-type]
                 raise
             waited, self._patience = self._patience, 0.0  # what is left to do does not wait again
             raise StorageError(
-                f"Storage '{self._shown}' has been away for {waited:.0f} seconds: "
-                f"{_said(error)} When it is back, the same command continues."
+                f"Storage '{self._shown}' could not be reached for {waited:.0f} seconds: "
+                f"{_said(error)} When it is back, run the same command again."
             ) from None
 
 

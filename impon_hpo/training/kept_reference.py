@@ -62,7 +62,7 @@ class KeptReference:
         Raises:
             CheckpointError: The file is missing, broken, or of other data.
         """
-        advice = "Delete it, and it is made anew."
+        advice = "Delete it, and it is rebuilt."
         state = read_state(path, torch.device("cpu"), "Reference", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise CheckpointError(f"'{path}' is no '{FORMAT}' of impon-hpo.")

@@ -105,7 +105,9 @@ def test_it_gives_up_in_the_end_and_says_what_to_do() -> None:
     with pytest.raises(StorageError) as caught:
         study.ask()
     said = str(caught.value)
-    assert "'postgresql://me:***@host/db' has been away for 0 seconds: server closed." in said
+    assert (
+        "'postgresql://me:***@host/db' could not be reached for 0 seconds: server closed." in said
+    )
     assert "the same command continues" in said
     assert "secret" not in said
     begun = away.calls

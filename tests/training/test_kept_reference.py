@@ -60,7 +60,7 @@ def test_file_cut_short_is_refused(length: int, tiny_splits: Splits, tmp_path: P
     path = tmp_path / "r.pt"
     kept(tiny_splits).save(path)
     path.write_bytes(path.read_bytes()[:length])
-    with pytest.raises(CheckpointError, match=r"cannot be read: .*Delete it, and it is made anew"):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .*Delete it, and it is rebuilt"):
         KeptReference.load(path, tiny_splits)
 
 

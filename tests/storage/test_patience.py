@@ -108,7 +108,7 @@ def test_it_gives_up_in_the_end_and_says_what_to_do() -> None:
     assert (
         "'postgresql://me:***@host/db' could not be reached for 0 seconds: server closed." in said
     )
-    assert "the same command continues" in said
+    assert "When it is back, run the same command again." in said
     assert "secret" not in said
     begun = away.calls
     with pytest.raises(StorageError):  # what is left to do does not wait again

@@ -190,7 +190,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["tune", "small", "--set", "arms.impon.bank_size=8"], "but got bank_size=8"),
     (["tune", "small", "--set", "arms.impon.bank_size=9999"], "training rows (240)"),
     (["tune", "small", "--set", "subset=0"], "run.subset = 0"),
-    (["tune", "small", "--set", "subset=99999"], "after validation_size = 100"),
+    (["tune", "small", "--set", "subset=99999"], "validation_size = 100 leaves"),
     (["tune", "small", "--set", "epochs=-1"], "run.epochs = -1"),
     (["tune", "small", "--set", "lr=0"], "run.lr = 0"),
     (["tune", "small", "--set", "arms.impon.estimator_lr=-1e-6"], "estimator_lr"),

@@ -170,7 +170,7 @@ def test_code_in_a_checkpoint_is_never_run(
 def test_file_of_another_kind_is_refused(foreign: Any, checkpoint: Checkpoint) -> None:
     checkpoint.path.parent.mkdir()
     torch.save(foreign, checkpoint.path)
-    with pytest.raises(CheckpointError, match=f"no checkpoint of format {FORMAT} of impon-hpo"):
+    with pytest.raises(CheckpointError, match=f"not a checkpoint of format {FORMAT} of impon-hpo"):
         checkpoint.load(CONFIG, CPU)
 
 

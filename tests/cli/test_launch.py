@@ -23,8 +23,9 @@ import pytest
 from PIL import Image
 
 from impon_hpo.cli.app import main
+from impon_hpo.errors import ImponHpoError
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import WORKER, read_studies
+from impon_hpo.storage.trials import WORKER, read_comparison, read_studies
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import this_worker
 from tests.conftest import STUDIES
@@ -385,20 +386,32 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues() -> None:
     assert [trial.state.name for trial in study.trials] == ["WAITING"]
 
 
+def runs_under_way() -> int:
+    """Return how many runs of the comparison have an epoch behind them and are not finished."""
+    try:
+        storage = open_storage("sqlite:///runs/small/study.db", create=False)
+        records, _ = read_comparison(storage, "small")
+    except ImponHpoError:
+        return 0
+    trials = [trial for record in records for trial in record.trials]
+    return sum(trial.state == "RUNNING" and bool(trial.epochs) for trial in trials)
+
+
 def test_sigterm_ends_a_comparison_at_once_and_with_it_its_workers() -> None:
     # A run of a hundred thousand epochs: whoever waits for its end waits too long.
     write_study(SMALL.replace("epochs = 3", "epochs = 100000"))
     command = [*COMMAND, "compare", "small", "--workers", "2", "--set", "compare.blocks=6"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    locks = Path("runs/small/compare/cells")
-    while len(list(locks.glob("*.lock"))) < 2:
+    while runs_under_way() < 2:
         assert process.poll() is None
-        time.sleep(0.05)
+        time.sleep(0.2)
     os.kill(process.pid, signal.SIGTERM)
     _, error = process.communicate(timeout=60)  # the workers hold the same pipes
     assert process.returncode == 143
     assert "The same command continues" in error
     assert "Traceback" not in error
+    assert runs_under_way() == 0
+    assert len(list(Path("runs/small/checkpoints").glob("*.pt"))) == 2
 
 
 def test_study_goes_on_when_nobody_reads_what_it_says() -> None:

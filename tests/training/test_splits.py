@@ -205,11 +205,11 @@ def test_all_other_rows_of_a_data_set_with_test_split_train_or_validate() -> Non
 @pytest.mark.parametrize(
     ("given_settings", "numbers"),
     [
-        ({"validation_size": 90}, ("90 rows", "validation_size = 90", "there are 0 left")),
-        ({"validation_size": 500}, ("90 rows", "validation_size = 500", "there are 0 left")),
-        ({"batch_size": 82}, ("90 rows", "there are 81 left", r"batch_size (82)")),
-        ({"subset": 82}, ("there are 81 left", "subset (given: 82)")),
-        ({"subset": 20, "batch_size": 32}, ("subset (given: 20)", "batch_size (32)")),
+        ({"validation_size": 90}, ("90 rows", "validation_size = 90", "leaves 0")),
+        ({"validation_size": 500}, ("90 rows", "validation_size = 500", "leaves 0")),
+        ({"batch_size": 82}, ("90 rows", "leaves 81", r"batch_size (82)")),
+        ({"subset": 82}, ("leaves 81", "subset (82)")),
+        ({"subset": 20, "batch_size": 32}, ("subset (20)", "batch_size (32)")),
     ],
 )
 def test_too_few_rows_are_refused_with_the_numbers(

@@ -61,7 +61,7 @@ WHERE: dict[str, tuple[Any, str, bool]] = {
 }
 POINTS = [
     ("in an epoch", 31),
-    ("before the checkpoint is renamed", 2),
+    ("before the checkpoint is renamed", 3),
     ("between checkpoint and report", 2),
     ("between report and pruner", 3),
     ("between pruner and end", 2),

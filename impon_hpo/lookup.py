@@ -1,4 +1,4 @@
-"""Names to things: "resnet18" through a table, or "my_nets:wide" through an import."""
+"""From names to objects: "resnet18" by a table, or "my_nets:wide" by an import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiling: how a training step is run on its device, as `compile` says or as it pays."""
+"""Compiling: how a training step is run on its device, as `compile` says."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from impon_hpo.training.training_step import TrainingStep
 log = logging.getLogger("impon_hpo")
 
 COMPILE_SECONDS = 35.0
-"""What inductor takes for ResNet18 at one shape, with nothing in its cache (studies/speed)."""
+"""Seconds of inductor for ResNet18 at one shape, with an empty cache (studies/speed)."""
 
 GAIN = 0.25
-"""Share of a captured step that inductor then saves on a GPU (studies/speed)."""
+"""Share of the time of a captured step that inductor saves on a GPU (studies/speed)."""
 
 _compiled: set[tuple[object, ...]] = set()
-"""The shapes that this process has compiled already: torch keeps what it has compiled."""
+"""The shapes that this process has compiled: torch keeps them until the process ends."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,12 @@ class Ahead:
 
 
 class CompiledStep:
-    """A training step as it is run: "off" operation by operation; "graph" captured as a CUDA graph
-    after its first three calls; "inductor" with a model compiled by torch, on a GPU captured, too.
+    """A training step as its `compile` setting says.
 
-    "auto" is "off" on a CPU. On a GPU it is "graph", and "inductor" from the epoch on at which the
-    seconds measured and the epochs to come say that compiling pays.
+    "off": operation by operation. "graph": captured as a CUDA graph after its first three calls.
+    "inductor": with a model compiled by torch, and captured on a GPU. "auto": "off" on a CPU; on a
+    GPU "graph", and "inductor" as soon as the remaining epochs would save more time than compiling
+    takes.
 
     Args:
         step: The step.
@@ -58,12 +59,12 @@ class CompiledStep:
     def __init__(
         self, step: TrainingStep, config: TrainingConfig, *, scores_watched: bool, ahead: Ahead
     ) -> None:
-        self._step, self._asked, self._ahead = step, config.compile, ahead
+        self._step, self._setting, self._ahead = step, config.compile, ahead
         on_gpu = captured.graph_on(step.device) is not None
         if config.compile == "graph" and not on_gpu:
             raise ConfigError(
                 "compile = 'graph' needs a CUDA GPU, and this run is on a CPU. Use "
-                "compile = 'auto', which is 'graph' where there is a GPU."
+                "compile = 'auto', which is 'graph' on a GPU."
             )
         self._may_compile = config.compile == "auto"
         self.mode: str = config.compile
@@ -99,16 +100,16 @@ class CompiledStep:
             return self._train(rows, weights)
 
     @property
-    def losses_there(self) -> torch.cuda.Event | None:
-        """On a GPU: reached when the losses of the last step are there, before its weights are."""
+    def losses_ready(self) -> torch.cuda.Event | None:
+        """On a GPU: reached when the losses of the last step are ready, before its weights are."""
         return self._train.result_there
 
     def epoch_done(self, seconds: float, epochs_left: int) -> None:
-        """Decide, under "auto", whether the epochs to come are compiled.
+        """Decide, under "auto", whether the remaining epochs are compiled.
 
         Args:
-            seconds: What the steps of the last epoch took.
-            epochs_left: Epochs that this run has left.
+            seconds: Time of the steps of the last epoch.
+            epochs_left: Epochs that remain in this run.
         """
         if self.mode == "inductor":
             _compiled.add(self._shape)
@@ -117,8 +118,8 @@ class CompiledStep:
         epochs = epochs_left + self._ahead.epochs
         if epochs * seconds * GAIN > COMPILE_SECONDS:
             log.info(
-                f"compile: about {epochs:.0f} epochs of {seconds:.1f} s are to come, so they are "
-                f"compiled, which takes about {COMPILE_SECONDS:.0f} s and saves a quarter of each"
+                f"compile: about {epochs:.0f} epochs of {seconds:.1f} s remain. Compiling takes "
+                f"about {COMPILE_SECONDS:.0f} s and saves a quarter of each."
             )
             self._compile()
 
@@ -128,13 +129,13 @@ class CompiledStep:
         self._train = self._captured(self._step.train)
 
     def _do_not_compile(self, error: Exception) -> None:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        if self._asked != "auto":
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if self._setting != "auto":
             raise ConfigError(
-                f"compile = 'inductor': torch cannot compile this model here: {said} "
+                f"compile = 'inductor': torch cannot compile this model here: {reason} "
                 "Use compile = 'auto' or 'off'."
             ) from error
-        log.info(f"compile: torch cannot compile this model here: {said}")
+        log.info(f"compile: torch cannot compile this model here: {reason}")
         self._may_compile = False
         self.mode = "graph"
         self._step.do_not_compile()
@@ -147,14 +148,14 @@ class CompiledStep:
             generators=[self._step.augmentation.generator],
             lane="training",
             capture=capture,
-            refused=partial(_refused, self._asked),
+            refused=partial(_refused, self._setting),
         )
 
 
-def _refused(asked: str, reason: str) -> None:
-    if asked == "graph":
+def _refused(setting: str, reason: str) -> None:
+    if setting == "graph":
         raise ConfigError(
             "compile = 'graph': a step of this model cannot be captured as a CUDA graph: "
             f"{reason}. Use compile = 'off'."
         )
-    log.info(f"compile: a step cannot be captured as a CUDA graph and is run as it is: {reason}")
+    log.info(f"compile: a step cannot be captured as a CUDA graph, so it runs without: {reason}")

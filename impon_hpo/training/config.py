@@ -141,15 +141,15 @@ class TrainingConfig(Settings):
     batch_size: int = Field(default=128, ge=2, description="rows a step")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="label smoothing")
     autocast: bool | Auto = Field(
-        default="auto", description="bfloat16 autocast; auto: where it pays"
+        default="auto", description="bfloat16 autocast; auto: where it is faster"
     )
     channels_last: bool | Auto = Field(
-        default="auto", description="channels_last; auto: wherever its gradients can be trusted"
+        default="auto", description="channels_last; auto: wherever its gradients are correct"
     )
     compile: Literal["auto", "graph", "inductor", "off"] = Field(
         default="auto",
         description="how a step is run: off, graph (a CUDA graph) or inductor (torch.compile, on a "
-        "GPU with a graph); auto: off on a CPU, else graph, and inductor where that pays",
+        "GPU with a graph); auto: off on a CPU, else graph, and inductor where that saves time",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1 …")
     seed: int = Field(

@@ -1,4 +1,4 @@
-"""Cross-fitting: small models, each of which judges the rows that it has not seen."""
+"""Cross-fitting: small models, each of which judges the rows that it was not trained on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class CrossfitSettings(Settings):
 
 
 def crossfit_settings(config: TrainingConfig) -> CrossfitSettings:
-    """Return the settings that `config.reference_options` ask for, defaults filled in.
+    """Return `config.reference_options` with all defaults filled in.
 
     Raises:
         ConfigError: A key is unknown or a value does not fit.
@@ -67,7 +67,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
         splits: The data; only `train` is read.
 
     Raises:
-        ConfigError: `reference_options` do not fit, or fit these data not.
+        ConfigError: `reference_options` are wrong, or do not fit the data.
     """
     settings = crossfit_settings(config)
     small = _small_config(config, settings)
@@ -104,7 +104,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
             logits = _logits(run, held_out)
             rows_judged += len(held_out)
             losses = cross_entropy(logits, held_out.labels, reduction="none")
-            # A row that a small model is sure to get wrong must not outweigh all others.
+            # A row that a small model is sure about, but wrong, must not outweigh all others.
             trajectory[epoch, inside] = losses.nan_to_num(20.0).clamp(0, 20)
             if epoch >= first_counted:
                 probabilities[inside] += logits.softmax(1).nan_to_num(1 / splits.n_classes)

@@ -1,4 +1,4 @@
-"""The device of a run, and what pays on it."""
+"""The device of a run, and which number formats suit it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from impon_hpo.training.config import TrainingConfig
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device for "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1" …
+    """Return the device for "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1" …
 
     Raises:
-        ConfigError: The name is no device, or the device is not on this machine.
+        ConfigError: The name is not a device, or this machine does not have it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -31,15 +31,15 @@ def find_device(name: str) -> torch.device:
     n_gpus = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
         raise ConfigError(
-            f"device '{name}' is not there: this machine has {n_gpus} CUDA GPU(s) that torch "
-            f"{torch.__version__} can use. Use --set device=cpu, or see `impon-hpo doctor`."
+            f"This machine does not have device '{name}': torch {torch.__version__} can use "
+            f"{n_gpus} CUDA GPU(s). Use --set device=cpu, or see `impon-hpo doctor`."
         )
     return device
 
 
 def autocast_pays(config: TrainingConfig, device: torch.device) -> bool:
-    """Decide `autocast`: as told; else on a GPU with bfloat16, and on a CPU that has bfloat16
-    arithmetic for networks at least 32 wide (narrower ones lose as much to casts as they gain)."""
+    """Decide `autocast`: as set; "auto" is on for a GPU with bfloat16, and for a CPU with bfloat16
+    arithmetic if the network is at least 32 wide (casts cost a narrower one what it gains)."""
     if config.autocast != "auto":
         return config.autocast
     if device.type == "cuda":
@@ -51,10 +51,10 @@ def autocast_pays(config: TrainingConfig, device: torch.device) -> bool:
 def memory_format(
     config: TrainingConfig, model: nn.Module, device: torch.device
 ) -> torch.memory_format:
-    """Decide `channels_last`: as told; else wherever the device can be trusted with it.
+    """Decide `channels_last`: as set; "auto" is on wherever it is safe.
 
     Raises:
-        ConfigError: It is asked for where it is not safe.
+        ConfigError: It is set to true where it is not safe.
     """
     if config.channels_last is False:
         return torch.contiguous_format
@@ -72,7 +72,7 @@ def memory_format(
 
 
 _CHANNEL_BLOCK = 16
-"""Channels that oneDNN takes at a time with the widest vectors (AVX-512)."""
+"""Channels that oneDNN processes at a time with the widest vectors (AVX-512)."""
 
 
 def takes_channels_last(model: nn.Module, device: torch.device) -> bool:
@@ -92,7 +92,7 @@ def takes_channels_last(model: nn.Module, device: torch.device) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    # torch has no public question for this in all versions from 2.9 on; Linux lists the flags.
+    # Not all versions of torch since 2.9 have a public function for this; Linux lists the flags.
     with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as file:
         for line in file:
             if line.startswith("flags"):

@@ -92,7 +92,7 @@ def _images_below(folder: Path) -> list[str]:
 
 
 def _cache_path(root: Path, files: Iterable[str], image_size: int | None) -> Path:
-    """Name the cache after everything that decides its content: files, sizes, times, size."""
+    """Return the cache of some files; its name is a hash of all that decides its content."""
     before = len(str(root / "x")) - 1
     digest = hashlib.sha256(f"v1 {root.resolve()} {image_size}".encode())
     for file in files:

@@ -1,4 +1,4 @@
-"""A reference as it is kept: made once, stored whole or not at all, checked against the data."""
+"""A reference in a file: made once, written whole or not at all, checked against the data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FORMAT = "reference 1"
 
 @dataclass(frozen=True)
 class KeptReference:
-    """A reference with what was paid for it and what it is of.
+    """A reference, what it cost, and which data it belongs to.
 
     Args:
         reference: What was learnt about each row.
-        cost: Forward-equivalents of the study's model that making it took; 0 where it came free.
+        cost: Forward-equivalents of the study's model that it took; 0 for prequential.
         maker: "crossfit" or "prequential".
         settings: How it was made, as plain JSON values.
-        data: The fingerprint of the training rows that it is of.
+        data: The fingerprint of the training rows that it describes.
     """
 
     reference: Reference
@@ -37,7 +37,7 @@ class KeptReference:
     data: dict[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write the file: temporary file, flush to disk, rename.
+        """Write the file: whole or not at all.
 
         Raises:
             CheckpointError: It cannot be written.
@@ -57,7 +57,7 @@ class KeptReference:
 
     @classmethod
     def load(cls, path: Path, splits: Splits) -> KeptReference:
-        """Read the file and check that it is of the training rows of `splits`.
+        """Read the file and check that it describes the training rows of `splits`.
 
         Raises:
             CheckpointError: The file is missing, broken, or of other data.
@@ -65,13 +65,13 @@ class KeptReference:
         advice = "Delete it, and it is rebuilt."
         state = read_state(path, torch.device("cpu"), "Reference", advice)
         if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise CheckpointError(f"'{path}' is no '{FORMAT}' of impon-hpo.")
+            raise CheckpointError(f"'{path}' is not a '{FORMAT}' of impon-hpo.")
         missing = {"data", "loss", "probabilities", "cost", "maker", "settings"} - set(state)
         if missing:
             raise CheckpointError(f"Reference '{path}' is broken: it lacks {sorted(missing)}.")
         here = splits.fingerprint
         different = [
-            f"{key} is {state['data'].get(key)!r} there and {value!r} here"
+            f"{key} is {state['data'].get(key)!r} in the file and {value!r} here"
             for key, value in here.items()
             if state["data"].get(key) != value
         ]
@@ -96,5 +96,5 @@ class KeptReference:
 
 def reference_key(data: dict[str, Any], maker: str, settings: dict[str, Any]) -> str:
     """Return a short hash of what decides the content of a reference."""
-    said = json.dumps([FORMAT, data, maker, settings], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()[:16]
+    text = json.dumps([FORMAT, data, maker, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -12,10 +12,10 @@ from impon_hpo.sampling.reference import Reference
 
 
 class RowMemory:
-    """Gathers what a training run observes of its rows; 4 · (classes + epochs + 4) bytes a row.
+    """Collects what a training run observes of its rows; 4 · (classes + epochs + 4) bytes a row.
 
-    Each visit counts as it was before the row's own update at that step, augmented as it was
-    trained on. Losses that are not finite are left out.
+    A visit counts with the loss before the row's own update, augmented as it was trained on. Losses
+    that are not finite are left out.
 
     Args:
         labels: (n,) int64, on the device of the run.
@@ -27,11 +27,11 @@ class RowMemory:
         self.losses = torch.zeros(len(labels), device=labels.device)
         self.probabilities = torch.zeros(len(labels), n_classes, device=labels.device)
         self.visits = torch.zeros(len(labels), device=labels.device)
-        self._trajectory: list[Tensor] = []  # below 0 where a row has not been visited yet
+        self._trajectory: list[Tensor] = []  # below 0: not visited yet
         self._before = (self.losses.clone(), self.visits.clone())
 
     def add(self, rows: Tensor, logits: Tensor) -> None:
-        """Take in the logits (B, n_classes) that rows (B,) had."""
+        """Add the logits (B, n_classes) of rows (B,)."""
         logits = logits.float()
         finite = torch.isfinite(logits).all(1)
         logits = torch.where(finite[:, None], logits, 0.0)
@@ -44,7 +44,7 @@ class RowMemory:
         self.visits.index_add_(0, rows, counted)
 
     def end_epoch(self) -> None:
-        """Note each row's mean loss in the epoch that ends; rows it left out keep their last."""
+        """Record each row's mean loss in the epoch that ends; a row not visited keeps its last."""
         losses, visits = self.losses - self._before[0], self.visits - self._before[1]
         last = self._trajectory[-1] if self._trajectory else torch.full_like(losses, -1.0)
         self._trajectory.append(torch.where(visits > 0, losses / visits.clamp_min(1), last))
@@ -56,7 +56,7 @@ class RowMemory:
         return float((self.visits > 0).double().mean())
 
     def reference(self) -> Reference:
-        """Return the means over the visits; rows never visited get those of their class."""
+        """Return the means over the visits; rows never visited get the means of their class."""
         seen = self.visits > 0
         classes = self.probabilities.shape[1]
         of_class = torch.zeros(classes, classes, device=self.labels.device)

@@ -71,7 +71,7 @@ def small_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
 
 
 def imagenet_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
-    """Build torchvision's resnet18, untrained; `width` is not its to choose."""
+    """Return torchvision's resnet18, untrained; it ignores `width`."""
     model = torchvision_resnet18(num_classes=n_classes)
     if in_channels != 3:
         model.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
@@ -84,11 +84,11 @@ MODELS = {"resnet18": small_resnet18, "resnet18-imagenet": imagenet_resnet18}
 def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
     """Build the model of `config` on the CPU, with initial weights drawn from `seed`.
 
-    A function of the user's, "module:function", is called with the number of classes.
+    A user's function, "module:function", is called with the number of classes.
 
     Raises:
-        ConfigError: The name is unknown, or a function of the user's fails, returns no `nn.Module`,
-            or one that does not turn two images into logits (2, n_classes).
+        ConfigError: The name is unknown, or the user's function fails, does not return an
+            `nn.Module`, or returns one that does not turn two images into logits (2, n_classes).
     """
     in_channels = splits.train.images.shape[3]
     with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
@@ -136,9 +136,9 @@ def _check_output(name: str, model: nn.Module, splits: Splits) -> None:
 def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """Return the floating-point operations of one image (C, H, W) through `model`.
 
-    The model's mode is kept; its running statistics are not touched.
+    Neither the model's mode nor its running statistics change.
     """
-    from torch.utils.flop_counter import FlopCounterMode  # which loads Triton
+    from torch.utils.flop_counter import FlopCounterMode  # loads Triton
 
     parameter = next(model.parameters())
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)

@@ -17,7 +17,7 @@ from impon_hpo.training.config import TrainingConfig
 def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
     """Make SGD, Adam or AdamW in its fused form; weight decay applies to every parameter.
 
-    On a GPU the learning rate is a tensor, so that a captured step reads what it is by then.
+    On a GPU the learning rate is a tensor, so that a captured step reads its current value.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     on_gpu = bool(parameters) and captured.graph_on(parameters[0].device) is not None
@@ -43,7 +43,7 @@ def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Opti
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Load a state, of a run on whatever device, and keep the learning rate in its place."""
+    """Load a state from a run on any device; the learning rate stays a tensor or a number."""
     places = [group["lr"] for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, place in zip(optimizer.param_groups, places, strict=True):
@@ -96,22 +96,23 @@ def make_schedule(
 def rungs(epochs: int, factor: int) -> list[int]:
     """Return the epochs at which successive halving decides: …, epochs / factor², epochs / factor,
     epochs, rounded down, from 1 on."""
-    found = [epochs]
-    while found[0] // factor >= 1:
-        found.insert(0, found[0] // factor)
-    return found
+    ends = [epochs]
+    while ends[0] // factor >= 1:
+        ends.insert(0, ends[0] // factor)
+    return ends
 
 
 class AveragedWeights:
-    """A copy of a model whose weights follow it; torch's `AveragedModel`, which lists the tensors
-    anew at every step, takes the host ten times as long.
+    """A copy of a model whose weights are a moving average of the model's.
 
-    A step keeps min(longest, n / (n + 1)) of the average of n before, so that the random beginning
-    does not linger. Running statistics are averaged like weights, counts are taken as they are.
+    After n updates, the next one keeps the share min(longest, n / (n + 1)) of the average, so that
+    the random initial weights are soon forgotten. Running statistics are averaged like weights;
+    counts are copied. torch's `AveragedModel` lists the tensors at every step, which takes the host
+    ten times as long.
 
     Args:
-        model: The model; its tensors are listed once, and must be changed in place.
-        longest: The most that a step keeps, 0 … 1.
+        model: The model. Its tensors are listed once, and must be changed in place.
+        longest: The largest share that an update keeps, 0 … 1.
     """
 
     def __init__(self, model: nn.Module, longest: float) -> None:
@@ -123,7 +124,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take in the weights as they are now."""
+        """Add the current weights to the average."""
         kept = min(self.longest, self.n_averaged / (self.n_averaged + 1))
         torch._foreach_lerp_(self._averaged, self._current, 1 - kept)
         if self._current_counts:
@@ -141,10 +142,10 @@ class AveragedWeights:
 def average_weights(
     config: TrainingConfig, model: nn.Module, steps_per_epoch: int
 ) -> AveragedWeights | None:
-    """Return what averages the weights of `model`, or None where `eval_weights` is "last".
+    """Return the averaged weights of `model`, or None if `eval_weights` is "last".
 
-    Call `update()` after each step. The average forgets with a time constant of `ema_epochs`: a
-    step keeps at most exp(-1 / steps) of it.
+    Call `update()` after each step. `ema_epochs` is the time constant: a step keeps at most
+    exp(-1 / (ema_epochs · steps_per_epoch)) of the average.
     """
     if config.eval_weights == "last":
         return None

@@ -30,11 +30,11 @@ PHASES = ("drawing", "stepping")
 
 @dataclass
 class BegunEpoch:
-    """What an epoch has come to so far, beside what the moving parts of the run know themselves.
+    """An epoch of which some steps are done.
 
     Args:
-        losses: (steps_per_epoch,) float64, the mean loss of each batch, 0 for those to come.
-        timer: Has the seconds spent.
+        losses: (steps_per_epoch,) float64, the mean loss of each batch; 0 for the steps left.
+        timer: Counts the seconds.
         steps: Steps taken.
         rows_scored: Rows scored.
     """
@@ -66,14 +66,14 @@ VALIDATION_BATCH = 1000
 class TrainingRun:
     """The moving parts of one training run; `train_epoch` advances them all by an epoch.
 
-    `step_losses` has for each epoch done the mean loss of each batch, (steps_per_epoch,) float64;
-    `class_picks` how often each class was picked.
+    For each epoch that is done, `results` has its result, `step_losses` the mean loss of each batch
+    (steps_per_epoch,) float64, and `class_picks` how often each class was picked.
 
     Args:
         config: The settings.
-        splits: The data; their device is where everything happens.
-        memory: Takes in what the run observes of each row.
-        ahead: What comes after this run, and who is told how it is compiled.
+        splits: The data. Everything runs on their device.
+        memory: Collects what the run observes of each row.
+        ahead: What comes after this run, for `compile = "auto"`.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data, or `compile` not the device.
@@ -92,7 +92,7 @@ class TrainingRun:
         self.step_losses: list[Tensor] = []
         self._begun: BegunEpoch | None = None
         self.device = splits.train.labels.device
-        # Each purpose its own stream: another batch sampler changes neither weights nor crops.
+        # A seed for each purpose: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
         weights_seed, crop_seed, sampler_seed = seeds
         self.training_step = TrainingStep(
@@ -128,11 +128,11 @@ class TrainingRun:
         return len(self.results)
 
     def train_epoch(self, between_steps: Callable[[], None] | None = None) -> EpochResult:
-        """Train for one epoch, or what is left of it, validate, and return what came of it.
+        """Train for one epoch, or the rest of one, validate, and return the result.
 
         Args:
-            between_steps: Called after every step; it may raise, and the state is then that of the
-                middle of an epoch.
+            between_steps: Called after every step. If it raises, the run can be saved as it is, in
+                the middle of an epoch.
 
         Raises:
             NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
@@ -187,19 +187,19 @@ class TrainingRun:
             return losses, logits
 
         self.model.train()
-        losses_there = None
+        losses_ready = None
         try:
             for step in range(begun.steps, self.steps_per_epoch):
                 with timer.phase("drawing"):
-                    with self._beside(losses_there):
+                    with self._beside(losses_ready):
                         draw = self.sampler.draw(score)
                     self._beside.join()
                 with timer.phase("stepping"):
                     losses, logits, mean = self.step(draw.rows, draw.weights)
                     begun.losses[step] = mean
                 if self.sampler.beside_training:
-                    losses_there = self.compiled.losses_there
-                with timer.phase("drawing"), self._beside(losses_there):
+                    losses_ready = self.compiled.losses_ready
+                with timer.phase("drawing"), self._beside(losses_ready):
                     self.sampler.observe(draw, losses, logits)
                     if self.memory is not None:
                         self.memory.add(draw.rows, logits)
@@ -236,7 +236,7 @@ class TrainingRun:
         return losses, logits, mean
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps: everything that the next step depends on."""
+        """Return everything that the next step depends on, for a checkpoint."""
         return {
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
@@ -253,7 +253,7 @@ class TrainingRun:
         }
 
     def continue_from(self, checkpoint: Checkpoint) -> None:
-        """Take over the state of `checkpoint`, if it is there.
+        """Load the state of `checkpoint`, if it exists.
 
         Raises:
             CheckpointError: It is broken or of another run.

@@ -1,4 +1,4 @@
-"""One run from start to end: trained or continued, tested once, its result kept beside it."""
+"""A single run from start to end: trained or continued, tested once, and its result written."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ log = logging.getLogger("impon_hpo")
 
 
 def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
-    """Train `config` (or continue), test the result, and return all that came of it.
+    """Train `config`, or continue its run, test the model, and return the result.
 
-    Checkpoint and `result.json` lie in `folder/<name>-<hash of the settings>`, so that runs with
-    other settings do not touch each other.
+    Checkpoint and `result.json` are in `folder/<name>-<hash of the settings>`, so that runs with
+    different settings do not touch each other.
 
     Args:
         config: The settings.
-        folder: Where runs are kept; references lie beside it.
-        name: A name for this one.
+        folder: The folder of all runs; references are in a folder beside it.
+        name: A name for this run.
 
     Returns:
         Validation and test accuracy, cost, every epoch, settings, environment and the path of the
@@ -54,12 +54,12 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     if memory is not None:
         log.info(
             "There is no reference yet: this run is trained with '%s', and what it sees of the "
-            "rows is the reference of the next ones.",
+            "rows becomes the reference of later ones.",
             config.sampler,
         )
-    # A run with a reference is another one than the run without that came before it.
-    said = json.dumps([wanted.identity(), key], sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()[:8]
+    # A run with a reference is not the run without one that came before it.
+    text = json.dumps([wanted.identity(), key], sort_keys=True)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():

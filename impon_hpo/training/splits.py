@@ -21,7 +21,7 @@ from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.data import Augment, ImageData, load_dataset
 
 TEST_SHARE = 0.1
-"""Share of the data taken off as test split where the data set has none."""
+"""Share of the data that becomes the test split if the data set has none."""
 
 
 @dataclass(frozen=True)

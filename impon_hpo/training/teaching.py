@@ -1,5 +1,4 @@
-"""Teaching: what earlier training learnt about each row, kept as references, and the one rule by
-which a run gets one."""
+"""Teaching: how a run gets a reference, which is what earlier training learnt about each row."""
 
 from __future__ import annotations
 
@@ -38,10 +37,10 @@ def check_reference(config: TrainingConfig) -> None:
 
 
 class References:
-    """Finds, makes and keeps references, by the hash of the data and of how they are made.
+    """Finds, makes and stores references, by the hash of the data and of how they are made.
 
     Args:
-        folder: Where they are kept, one file each.
+        folder: The folder with a file for each.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,8 +49,10 @@ class References:
     def key(
         self, config: TrainingConfig, splits: Splits, *, teacher: TrainingConfig | None = None
     ) -> str:
-        """Return the name of the reference that `config` asks for on the data of `splits`; one that
-        comes from a known run has all settings of this `teacher` in it."""
+        """Return the name of the reference that `config` asks for on the data of `splits`.
+
+        If the run that it comes from is known, all settings of this `teacher` are part of it.
+        """
         settings: dict[str, Any] = {}
         if config.reference == "crossfit":
             settings = crossfit_settings(config).model_dump()
@@ -67,9 +68,9 @@ class References:
     def find(
         self, config: TrainingConfig, splits: Splits, *, teacher: TrainingConfig | None = None
     ) -> KeptReference | None:
-        """Return the reference that `config` asks for, made if need be; None if it cannot be yet.
+        """Return the reference that `config` asks for, or None if it cannot be made yet.
 
-        A prequential one comes from an earlier run (see `learn`), and until then there is none.
+        A crossfit one is made here, once. A prequential one comes from an earlier run: see `learn`.
 
         Raises:
             ConfigError: `reference` or its options are wrong.
@@ -96,7 +97,7 @@ class References:
         *,
         teacher: TrainingConfig | None = None,
     ) -> KeptReference:
-        """Keep what a finished run observed as the prequential reference, if it is the first.
+        """Store what a finished run observed as the prequential reference, if there is none yet.
 
         Raises:
             CheckpointError: It cannot be written.
@@ -123,10 +124,15 @@ class References:
 def prepare(
     config: TrainingConfig, splits: Splits, kept: KeptReference | None
 ) -> tuple[TrainingConfig, Splits, RowMemory | None]:
-    """Return settings and data of a run, and a memory where it is to learn a reference.
+    """Return the settings and data to train a run with, and a memory if it makes a reference.
 
-    A run that reads no reference stays as it is. One whose reference is there gets it. One whose
-    reference is not there yet is trained without, and gathers it for later ones.
+    A run that reads no reference stays as it is. If the reference exists, the run gets it. If not,
+    the run is trained without, and what it sees becomes the reference of later runs.
+
+    Args:
+        config: The settings of the run.
+        splits: The data, without a reference.
+        kept: The reference, from `References.find`, or None.
     """
     if not wants_reference(config):
         return config, splits, None
@@ -137,16 +143,21 @@ def prepare(
 
 
 def learnt_enough(val_accuracy: float, n_classes: int) -> bool:
-    """Return whether a run got so far above guessing that what it saw can teach others: a tenth of
-    the way to 1."""
+    """Return whether what a run saw can teach others: its accuracy must be at least a tenth of the
+    way from guessing to 1.
+
+    Args:
+        val_accuracy: Validation accuracy of the run, 0 … 1.
+        n_classes: Number of classes.
+    """
     return val_accuracy >= 1 / n_classes + 0.1 * (1 - 1 / n_classes)
 
 
 def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
-    """Return `splits` with the reference, if there is one."""
+    """Return `splits` with the reference, or as they are if it is None."""
     return splits if kept is None else dataclasses.replace(splits, reference=kept.reference)
 
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:
-    """Return `config` for a run that has no reference yet: uniform, unless its sampler says how."""
+    """Return `config` for a run without a reference: uniform, unless its sampler works without."""
     return uniformly(config) if sampler_class(config.sampler).needs_reference else config

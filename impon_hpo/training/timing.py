@@ -11,11 +11,11 @@ import torch
 
 
 class PhaseTimer:
-    """Adds up the seconds spent in named phases: on a GPU by its own events, else by the clock.
+    """Adds up the seconds spent in named phases: on a GPU with its events, otherwise by the clock.
 
     Args:
         device: Where the phases run.
-        seconds: What was counted before.
+        seconds: What was counted before, by phase.
     """
 
     def __init__(self, device: torch.device, seconds: Mapping[str, float] | None = None) -> None:
@@ -26,7 +26,7 @@ class PhaseTimer:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what runs inside towards `name`."""
+        """Add the time of the block to `name`."""
         if self._on_gpu:
             start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             stream = torch.cuda.current_stream(self._device)
@@ -40,7 +40,7 @@ class PhaseTimer:
             self._seconds[name] += time.perf_counter() - begun
 
     def seconds(self, name: str) -> float:
-        """Return the seconds counted towards `name`; waits for the GPU."""
+        """Return the seconds of `name`; waits for the GPU."""
         if self._events:
             torch.cuda.synchronize(self._device)
             for phase, start, end in self._events:
@@ -50,13 +50,13 @@ class PhaseTimer:
 
 
 class Beside:
-    """Runs on a second stream what does not need the whole of the step before it.
+    """Runs work on a second stream that need not wait for the whole step before it.
 
-    Tensors made inside may be used outside after `join()`, and the other way round from the moment
-    that is waited for on. On a CPU everything runs in turn.
+    Tensors made inside a block may be used outside after `join()`. Tensors made outside may be used
+    inside once the event that the block waits for is reached. On a CPU everything runs in turn.
 
     Args:
-        device: Where everything happens.
+        device: Where everything runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -66,7 +66,7 @@ class Beside:
 
     @contextmanager
     def __call__(self, since: torch.cuda.Event | None) -> Iterator[None]:
-        """Run what is inside as soon as `since` is reached; None: when all before it is done."""
+        """Run the block as soon as `since` is reached; None: after everything before it."""
         if self._stream is None:
             yield
             return
@@ -79,11 +79,11 @@ class Beside:
             yield
 
     def wait_for_all(self) -> None:
-        """Inside: have what follows wait for all that was asked for outside."""
+        """Inside a block: make what follows wait for everything started outside."""
         if self._stream is not None and self._main is not None:
             self._stream.wait_stream(self._main)
 
     def join(self) -> None:
-        """Outside: have what follows wait for all that was asked for inside."""
+        """Outside: make what follows wait for everything started inside a block."""
         if self._stream is not None:
             torch.cuda.current_stream(self._device).wait_stream(self._stream)

@@ -1,4 +1,4 @@
-"""The step: model, optimiser and augmentation of a run, and what one batch does with them."""
+"""The training step: model, optimiser and augmentation of a run, and what a batch does to them."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class TrainingStep:
     """What is trained and how: rows go in, the losses that they had come out.
 
     Nothing in it depends on a Python number that changes from step to step, so that a GPU can
-    replay it: the learning rate is a tensor there.
+    replay it. That is why the learning rate is a tensor on a GPU.
 
     Args:
         config: The settings.
-        splits: The data; their device is where everything happens.
+        splits: The data. Everything runs on their device.
         weights_seed: Seed of the initial weights.
         crop_seed: Seed of crops and flips.
 
@@ -67,8 +67,8 @@ class TrainingStep:
         """Train on rows (B,) whose losses count `weights` (B,), or 1.
 
         Yields:
-            The losses (B,) float32 and logits (B, n_classes) float32 that the rows have, and the
-            mean of the losses, () float64; when it is asked for more, the weights change.
+            Once: the losses (B,) float32 and logits (B, n_classes) float32 of the rows, and the
+            mean of the losses, () float64. The weights change when the iteration goes on.
         """
         logits = self._logits(self.augmentation.read(rows), self._forward)
         losses = self.row_losses(logits, self.splits.train.labels[rows])

@@ -19,7 +19,7 @@ from impon_hpo.storage.connect import no_experimental_warnings
 Base = TypeVar("Base", BasePruner, BaseSampler)
 
 FIXED_ORDER = ("GridSampler", "QMCSampler")
-"""Study samplers whose seed decides the order that all workers go through together."""
+"""Study samplers whose seed decides an order that all workers go through together."""
 
 
 def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
@@ -49,7 +49,8 @@ def make_study_sampler(table: Mapping[str, Any], *, seed: int, number: int) -> B
         seed: The study's seed.
         number: Of the trial that is to be proposed. The generator depends on seed and number,
             so that an interrupted study proposes what it would have otherwise, and workers do not
-            propose the same; but for those that go through a fixed order, kept in the storage.
+            propose the same. Samplers that go through a fixed order, which is in the storage, get
+            the same generator for all trials.
 
     Raises:
         ConfigError: The name or an argument is unknown, or a value does not fit.
@@ -99,9 +100,11 @@ def _make(module: ModuleType, base: type[Base], table: Mapping[str, Any], kind: 
             )
     try:
         with no_experimental_warnings():
-            made = cls(**arguments)
+            algorithm = cls(**arguments)
     except (ValueError, TypeError, ImportError) as error:
         raise ConfigError(f"{name}: {error}") from error
-    if not isinstance(made, base):
-        raise ConfigError(f"{kind} '{name}' must be an optuna {base.__name__}, but is {made!r}.")
-    return made
+    if not isinstance(algorithm, base):
+        raise ConfigError(
+            f"{kind} '{name}' must be an optuna {base.__name__}, but is {algorithm!r}."
+        )
+    return algorithm

@@ -125,7 +125,7 @@ class StudyFile(Settings):
         return name
 
     def warnings(self) -> list[str]:
-        """Return what is allowed but rarely meant."""
+        """Return warnings about what is allowed but rarely intended."""
         if self.pruner.get("name") == "HyperbandPruner" and len(self.arms) > 1:
             return [
                 "HyperbandPruner takes a trial's bracket from the study's name, so the arms of "

@@ -47,7 +47,7 @@ def test_gpu_that_is_not_there_is_refused_with_the_count(
     name: str, n_gpus: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-    with pytest.raises(ConfigError, match=rf"'{name}' is not there.* has {n_gpus} CUDA GPU\(s\)"):
+    with pytest.raises(ConfigError, match=rf"'{name}'.* can use {n_gpus} CUDA GPU\(s\)"):
         find_device(name)
 
 

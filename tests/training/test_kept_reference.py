@@ -45,7 +45,7 @@ def test_reference_of_other_data_says_what_differs(tiny_splits: Splits, tmp_path
     fewer = dataclasses.replace(
         tiny_splits, train=Split(train.images[:100], train.labels[:100]), reference=None
     )
-    with pytest.raises(CheckpointError, match=r"rows is 320 there and 100 here; images"):
+    with pytest.raises(CheckpointError, match=r"rows is 320 in the file and 100 here; images"):
         KeptReference.load(path, fewer)
     relabelled = dataclasses.replace(
         tiny_splits, train=Split(train.images, train.labels.flip(0)), reference=None
@@ -66,7 +66,7 @@ def test_file_cut_short_is_refused(length: int, tiny_splits: Splits, tmp_path: P
 
 def test_foreign_file_is_refused(tiny_splits: Splits, tmp_path: Path) -> None:
     torch.save({"weights": torch.zeros(3)}, tmp_path / "r.pt")
-    with pytest.raises(CheckpointError, match=r"is no .reference 1. of impon-hpo"):
+    with pytest.raises(CheckpointError, match=r"is not a .reference 1. of impon-hpo"):
         KeptReference.load(tmp_path / "r.pt", tiny_splits)
 
 
@@ -98,7 +98,7 @@ def test_reference_of_a_larger_image_says_so(tiny_splits: Splits, tmp_path: Path
     kept(tiny_splits).save(tmp_path / "r.pt")
     images = tiny_splits.train.images.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     larger = dataclasses.replace(tiny_splits, train=Split(images, tiny_splits.train.labels))
-    with pytest.raises(CheckpointError, match=r"image is '8×8×1' there and '16×16×1' here"):
+    with pytest.raises(CheckpointError, match=r"image is '8×8×1' in the file and '16×16×1' here"):
         KeptReference.load(tmp_path / "r.pt", larger)
 
 

@@ -14,6 +14,7 @@ import typer
 from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted
 from impon_hpo.console import loading, print_json, print_table, say
+from impon_hpo.environment import keep_freed_memory
 from impon_hpo.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -248,4 +249,5 @@ def _print(measured: Measurement, format: Format) -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()  # as the commands do that train
     main(app)

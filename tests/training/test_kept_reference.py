@@ -50,7 +50,7 @@ def test_reference_of_other_data_says_what_differs(tiny_splits: Splits, tmp_path
     relabelled = dataclasses.replace(
         tiny_splits, train=Split(train.images, train.labels.flip(0)), reference=None
     )
-    with pytest.raises(CheckpointError, match=r"other data: labels is '\w+' there") as caught:
+    with pytest.raises(CheckpointError, match=r"other data: labels is '\w+' in the file") as caught:
         KeptReference.load(path, relabelled)
     assert "images" not in str(caught.value)
 

@@ -41,7 +41,7 @@ def test_the_full_size_study_is_checked_without_gpu_and_without_data(compile: st
     assert facts["parameters"] == 11_173_962
     assert facts["epochs_at_most"] == 900
     assert len(facts["missing_here"]) == 2
-    assert "device 'cuda' is not there" in facts["missing_here"][0]
+    assert "does not have device 'cuda'" in facts["missing_here"][0]
     assert "CIFAR-10 is not in" in facts["missing_here"][1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
 from typing import Annotated, Any
 
 import typer
@@ -36,15 +35,18 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
 
     study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
-    trainings, n_wanted = read_comparison(opened, study_file.name)
+    trainings = read_comparison(opened, study_file.name)
     comparison = {
-        "runs_wanted": n_wanted,
+        "runs_wanted": sum(record.n_wanted for record in trainings),
         "runs_recorded": sum(record.n_finished for record in trainings),
         "runs_under_way": sum(record.count("RUNNING") for record in trainings),
     }
-    arms = []
-    with suppress(NothingYetError) if trainings else nullcontext():
+    try:
         arms = [summarise(record) for record in read_studies(opened, study_file.name)]
+    except NothingYetError:
+        if not trainings:
+            raise
+        arms = []
     if format is Format.json:
         more: dict[str, Any] = {"bytes_on_disk": disk_use(study_file.runs)}
         more["comparison"] = comparison if trainings else None
@@ -55,8 +57,9 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
         print_summary(facts)
     if trainings:
         print_line(
-            f"{study_file.name}, comparison: {comparison['runs_recorded']} of {n_wanted} runs are "
-            f"recorded, {comparison['runs_under_way']} under way"
+            f"{study_file.name}, comparison: {comparison['runs_recorded']} of "
+            f"{comparison['runs_wanted']} runs are recorded, "
+            f"{comparison['runs_under_way']} under way"
         )
     print_line(disk_line(study_file.runs))
 

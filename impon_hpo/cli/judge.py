@@ -57,14 +57,12 @@ def report(
 ) -> None:
     """Make the report of a comparison again from what is recorded, without training."""
     with loading():
-        from impon_hpo.comparing.evidence import gather, read_committed
+        from impon_hpo.comparing.evidence import gather
 
         quiet_optuna()
     study_file = read_study(study, settings, check_samplers=False)
-    if recordings is not None:
-        print_comparison(study_file, read_committed(study_file, recordings), format)
-    else:
-        print_comparison(study_file, gather(study_file, _opened(study_file, storage)), format)
+    opened = None if recordings is not None else _opened(study_file, storage)
+    print_comparison(study_file, gather(study_file, opened, recordings), format)
 
 
 def _opened(study_file: StudyFile, storage: str | None) -> BaseStorage | None:
@@ -118,7 +116,7 @@ def pictures(
     Nothing is trained.
     """
     with loading():
-        from impon_hpo.comparing.evidence import gather, read_committed
+        from impon_hpo.comparing.evidence import gather
         from impon_hpo.comparing.summary import summarise_comparison
         from impon_hpo.reporting.chart import Palette
         from impon_hpo.reporting.readme_pictures import comparison_pictures, trial_pictures
@@ -137,10 +135,7 @@ def pictures(
         palette, store = Palette(list(study_file.arms)), artifact_store(study_file.artifacts)
         written += trial_pictures(folder, records, arms or list(study_file.arms), palette, store)
     with suppress(NothingYetError):
-        if recordings is not None:
-            gathered = read_committed(study_file, recordings)
-        else:
-            gathered = gather(study_file, opened)
+        gathered = gather(study_file, None if recordings is not None else opened, recordings)
         written += comparison_pictures(folder, summarise_comparison(study_file, gathered))
     if not written:
         raise NothingYetError(

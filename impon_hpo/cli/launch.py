@@ -290,7 +290,6 @@ def worker(orders: Annotated[str, typer.Argument(metavar="JSON")]) -> None:
 
 def serve(orders: Orders) -> None:
     """Do one worker's share of what is ordered."""
-    from impon_hpo.storage.connect import open_storage
     from impon_hpo.tuning.budget import BudgetSpentError
     from impon_hpo.tuning.processes import end_with_parent
     from impon_hpo.tuning.progress import RecordingProgress, TuningProgress
@@ -308,17 +307,14 @@ def serve(orders: Orders) -> None:
                 from impon_hpo.tuning.tune import tune as tune_arm
 
                 tune_arm(study_file, orders.arms[0], orders, progress)
-            elif orders.task == "compare":
-                from impon_hpo.comparing.compare import compare as record
-
-                record(study_file, orders, progress)
             else:
-                from impon_hpo.comparing.compare import train_grid
-                from impon_hpo.comparing.trainings import samplers_grid
+                from impon_hpo.comparing import compare as comparing
 
-                grid = samplers_grid(study_file, orders.arms, orders.n_seeds)
-                storage = open_storage(orders.storage or study_file.storage, create=True)
-                train_grid(study_file, grid, storage, orders, progress)
+                comparisons = {
+                    "compare": comparing.compare,
+                    "compare-samplers": comparing.compare_samplers,
+                }
+                comparisons[orders.task](study_file, orders, progress)
     except BudgetSpentError as spent:
         say(f"The budget is spent: {spent}. With a greater one, the same command continues.")
     except KeyboardInterrupt as error:

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial
 
 from impon_hpo.comparing.evidence import ending, fix, read_trials, runs_to_adopt
 from impon_hpo.comparing.recording import STEP_LOSSES, make_jobs
-from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, comparison_grid
+from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, comparison_grid, samplers_grid
 from impon_hpo.environment import environment
 from impon_hpo.storage.connect import ArtifactStore, artifact_store, open_storage
-from impon_hpo.storage.trials import RECORDED, epochs_of
+from impon_hpo.storage.trials import COMMAND, QUESTION, RECORDED, epochs_of
 from impon_hpo.training.device import find_device
 from impon_hpo.training.teaching import References
 from impon_hpo.tuning.lease import Watch
@@ -42,12 +42,25 @@ def compare(study_file: StudyFile, orders: Orders, progress: Progress) -> None:
         KeyboardInterrupt: The user stopped it.
     """
     grid = comparison_grid(study_file, orders.arms)
-    storage = open_storage(orders.storage or study_file.storage, create=True)
     adopted: Collection[Key] = ()
-    if orders.recordings is not None:
+    if orders.recordings is not None:  # a mistake in it comes before anything is begun
         adopted = runs_to_adopt(study_file, Path(orders.recordings))
+    storage = open_storage(orders.storage or study_file.storage, create=True)
     fixed = fix(study_file, storage, command=orders.command, recorded=adopted)
     train_grid(study_file, grid, storage, orders, progress, recorded=fixed.recorded)
+
+
+def compare_samplers(study_file: StudyFile, orders: Orders, progress: Progress) -> None:
+    """Train what is not there yet of every arm on every configuration of a grid.
+
+    Args:
+        study_file: The study.
+        orders: Arms, seeds, storage, budget and device.
+        progress: Gets what there is to tell.
+    """
+    grid = samplers_grid(study_file, orders.arms, orders.n_seeds)
+    storage = open_storage(orders.storage or study_file.storage, create=True)
+    train_grid(study_file, grid, storage, orders, progress)
 
 
 def train_grid(
@@ -81,8 +94,7 @@ def train_grid(
         references=References(study_file.runs / "references"),
         artifact_store=artifact_store(study_file.artifacts),
         checkpoints=checkpoints,
-        question=study_file.question,
-        command=command_of(orders),
+        noted={QUESTION: study_file.question, COMMAND: command_of(orders)},
         environment=environment(str(device)),
     )
     work(
@@ -109,7 +121,7 @@ def results(
     step_losses (means of stretches of an epoch's steps, or none), ended and ended_cost (of a run
     that diverged), reference_cost and environments.
     """
-    store = artifact_store(study_file.artifacts)
+    store = artifact_store(study_file.artifacts) if losses else None
     trials, environments = read_trials(grid, storage)
     listed = []
     for block in range(grid.n_blocks):
@@ -129,7 +141,7 @@ def results(
                         "epochs": list(epochs_of(trial.user_attrs).values()),
                         "horizon": training.config.epochs,
                         "steps_per_epoch": facts["steps_per_epoch"],
-                        "step_losses": _step_losses(storage, store, trial) if losses else [],
+                        "step_losses": [] if store is None else _step_losses(storage, store, trial),
                         "ended": reason,
                         "ended_cost": cost,
                         "reference_cost": facts["reference_cost"],

@@ -71,7 +71,7 @@ def fix(
         if not study.get_trials(deepcopy=False):
             # A trial is made in one step, and the storage numbers them: number 0 is the first.
             study.add_trial(create_trial(state=TrialState.PRUNED, user_attrs={PROTOCOL: note}))
-    return _fixed(study)
+    return _fixed(study.study_name, study.get_trials(deepcopy=False)[0])
 
 
 def read_fixed(study_file: StudyFile, storage: BaseStorage) -> Fixed | None:
@@ -79,19 +79,19 @@ def read_fixed(study_file: StudyFile, storage: BaseStorage) -> Fixed | None:
     name = _protocol_name(study_file)
     if name not in optuna.get_all_study_names(storage):
         return None
-    study = optuna.load_study(study_name=name, storage=storage)
-    return _fixed(study) if study.get_trials(deepcopy=False) else None
+    trials = optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
+    return _fixed(name, trials[0]) if trials else None
 
 
 def _protocol_name(study_file: StudyFile) -> str:
     return f"{study_file.name}-compare-protocol"
 
 
-def _fixed(study: optuna.Study) -> Fixed:
-    note = study.get_trials(deepcopy=False)[0].user_attrs.get(PROTOCOL)
+def _fixed(study: str, first: FrozenTrial) -> Fixed:
+    note = first.user_attrs.get(PROTOCOL)
     if note is None:
         raise StorageError(
-            f"The storage holds a study '{study.study_name}' that impon-hpo did not make. "
+            f"The storage holds a study '{study}' that impon-hpo did not make. "
             "Use another --storage."
         )
     recorded = frozenset((name, block, number) for name, block, number in note["recorded"])
@@ -217,9 +217,7 @@ def _adopted_rows(
         return {}
     rows: dict[Key, list[Mapping[str, Any]]] = {}
     with suppress(NothingYetError):
-        for row in read_committed(study_file, table or study_file.folder).rows:
-            key = (row["training"], int(row["block"]), int(row["configuration"]))
-            rows.setdefault(key, []).append(row)
+        rows = read_committed(study_file, table or study_file.folder).rows_of
     if not fixed.recorded <= rows.keys():
         raise StorageError(
             "What is in the storage continues a table that is not here. Give its folder with "

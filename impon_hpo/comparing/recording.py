@@ -34,7 +34,6 @@ from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import (
     COMPLETE,
     DIVERGED,
-    OnEpoch,
     Past,
     resumed_run,
     train_trial,
@@ -42,7 +41,7 @@ from impon_hpo.tuning.objective import (
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import open_any_study
-from impon_hpo.tuning.worker import Job
+from impon_hpo.tuning.worker import Job, OnEpoch
 
 STEP_LOSSES = "step_losses.json"
 LOSSES_AN_EPOCH = 20
@@ -235,8 +234,7 @@ def make_jobs(
     references: References,
     artifact_store: ArtifactStore,
     checkpoints: Checkpoints,
-    question: str,
-    command: dict[str, Any],
+    noted: Mapping[str, Any],
     environment: dict[str, Any],
 ) -> list[Job]:
     """Open the studies of a grid and return what a worker is to do, block by block.
@@ -252,8 +250,7 @@ def make_jobs(
         references: The folder of references on this machine.
         artifact_store: Where other machines find them; step losses go there, too.
         checkpoints: Where runs are saved.
-        question: What the study is to answer.
-        command: `study`, `settings` and `storage` as the user gave them.
+        noted: Attributes that each study is noted with.
         environment: Versions and hardware of this process.
     """
     runs = {
@@ -265,15 +262,11 @@ def make_jobs(
             storage,
             study_name(grid, training, recorded),
             grid.identity(training),
-            question=question,
-            command=command,
+            noted={**noted, WANTED: len(runs[training.name])},
             environment=environment,
         )
         for training in grid.trainings
     }
-    for name, study in studies.items():
-        if study.user_attrs.get(WANTED) != len(runs[name]):
-            study.set_user_attr(WANTED, len(runs[name]))
     recorder = Recorder(
         grid,
         studies,

@@ -59,11 +59,11 @@ class Recordings:
     def __init__(self, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
         self.rows = rows
         self.about = about
-        gathered: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
+        self.rows_of: dict[tuple[str, int, int], list[Mapping[str, Any]]] = {}
         for row in rows:
             key = (row["training"], int(row["block"]), int(row["configuration"]))
-            gathered.setdefault(key, []).append(row)
-        self.runs = {key: _run(found) for key, found in gathered.items()}
+            self.rows_of.setdefault(key, []).append(row)
+        self.runs = {key: _run(of_run) for key, of_run in self.rows_of.items()}
 
     def blocks_of(self, training: str, n_configurations: int, *, taught: bool) -> list[int]:
         """Return the blocks in which a training has all its configurations (a taught one lacks the

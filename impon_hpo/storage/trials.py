@@ -82,9 +82,7 @@ class TrialRecord:
     @property
     def finished(self) -> bool:
         """Whether it counts towards the number of trials asked for."""
-        return self.state in ("COMPLETE", "PRUNED") or (
-            self.state == "FAIL" and self.reason != INTERRUPTED
-        )
+        return _counts(self.state, self.reason)
 
     @property
     def fate(self) -> str:
@@ -154,8 +152,11 @@ def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_finished(trial: FrozenTrial) -> bool:
     """Return whether a trial counts towards the number of trials asked for."""
-    interrupted = trial.user_attrs.get(REASON) == INTERRUPTED
-    return trial.state.is_finished() and not (trial.state == TrialState.FAIL and interrupted)
+    return _counts(trial.state.name, trial.user_attrs.get(REASON, ""))
+
+
+def _counts(state: str, reason: str) -> bool:
+    return state in ("COMPLETE", "PRUNED") or (state == "FAIL" and reason != INTERRUPTED)
 
 
 def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
@@ -195,6 +196,7 @@ class StudyRecord:
         environments: Versions and hardware of those who took part.
         references: What earlier training learnt about the rows, by key: maker, cost, settings.
         trials: Its trials in the order of their numbers.
+        n_wanted: Of a comparison, how many runs it is to have.
     """
 
     optuna_study: optuna.Study
@@ -204,6 +206,7 @@ class StudyRecord:
     environments: list[dict[str, Any]]
     references: dict[str, dict[str, Any]]
     trials: list[TrialRecord]
+    n_wanted: int = 0
 
     @property
     def best(self) -> TrialRecord | None:
@@ -235,24 +238,19 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
     return records
 
 
-def read_comparison(storage: BaseStorage, study: str) -> tuple[list[StudyRecord], int]:
-    """Read the trainings of the comparison of `study` that the storage holds, and return how many
-    runs are wanted of them in all; none where nothing was compared yet."""
-    records = _read_all(storage, f"{study} compare")
-    wanted = [record.optuna_study.user_attrs.get(WANTED, 0) for record in records]
-    return records, sum(wanted)
+def read_comparison(storage: BaseStorage, study: str) -> list[StudyRecord]:
+    """Read the trainings of the comparison of `study` that the storage holds, if it holds any."""
+    return _read_all(storage, f"{study} compare")
 
 
 def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:
-    studies = (
-        optuna.load_study(study_name=name, storage=storage)
-        for name in optuna.get_all_study_names(storage)
-    )
-    return [
-        read_study(found)
-        for found in studies
-        if found.user_attrs.get(IDENTITY, {}).get("study") == study
+    # All attributes at once: the studies of a comparison are many, and mostly not meant.
+    names = [
+        kept.study_name
+        for kept in storage.get_all_studies()
+        if kept.user_attrs.get(IDENTITY, {}).get("study") == study
     ]
+    return [read_study(optuna.load_study(study_name=name, storage=storage)) for name in names]
 
 
 def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None) -> StudyRecord:
@@ -276,6 +274,7 @@ def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None)
             if key.startswith(REFERENCE)
         },
         trials=[read_trial(trial, horizon) for trial in trials],
+        n_wanted=attributes.get(WANTED, 0),
     )
 
 

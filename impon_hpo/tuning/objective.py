@@ -37,12 +37,12 @@ from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.teaching import References, check_reference, learnt_enough, prepare
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
+from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
+from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
-
-OnEpoch = Callable[[optuna.Trial, EpochResult], None]
 
 COMPLETE, PRUNED_BY_STUDY, DIVERGED, FAILED = "complete", "pruned", "diverged", "failed"
 """How a run ended, as `train_trial` tells it."""
@@ -285,7 +285,8 @@ def train_trial(
         ended: Called with the run and how it ended: "complete", "pruned", "diverged" or "failed".
         on_epoch: Called after every new epoch is recorded, before it is reported.
         measure: Returns what is to be recorded of an epoch beside its result.
-        save_seconds: At least so many seconds lie between two checkpoints.
+        save_seconds: At least so many seconds lie between two checkpoints, but for one when it is
+            stopped.
         prunes: Whether the study's pruner is asked.
 
     Raises:
@@ -313,8 +314,8 @@ def train_trial(
         _end(trial, run, str(error), cost_of_no_result=error.cost)
         ended(run, DIVERGED)
         raise optuna.TrialPruned(str(error)) from error
-    except KeyboardInterrupt:
-        trial.set_user_attr(REASON, INTERRUPTED)
+    except (KeyboardInterrupt, BudgetSpentError) as stop:
+        _stop(trial, run, stop, checkpoint if save_seconds > 0 else None)
         raise
     except ImponHpoError:
         raise
@@ -329,6 +330,19 @@ def train_trial(
     trial.set_user_attr(COST, sum(result.cost for result in run.results))
     ended(run, COMPLETE)
     return run.results[-1].val_accuracy
+
+
+def _stop(
+    trial: optuna.Trial,
+    run: TrainingRun | None,
+    stop: BaseException,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """Save a run that is stopped, where its checkpoints lie apart: whole epochs would be lost."""
+    if run is not None and checkpoint is not None:
+        checkpoint.save(run.state_dict())
+    if isinstance(stop, KeyboardInterrupt):
+        trial.set_user_attr(REASON, INTERRUPTED)
 
 
 def _record(

@@ -24,7 +24,7 @@ from impon_hpo.storage.trials import (
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.budget import Budget, spent
 from impon_hpo.tuning.live_table import clock, live_table, seconds_left
-from impon_hpo.tuning.worker import Job
+from impon_hpo.tuning.worker import Job, count_finished
 
 READING_SHARE = 0.05
 """Share of the time that may go into reading the storage for the table."""
@@ -141,15 +141,13 @@ class RecordingProgress(LiveProgress):
         """Take note of what is to be done, and say how much of it is there."""
         self._jobs = jobs
         self._studies = {job.study.study_name: job.study for job in jobs}
-        self._names = {job.study.study_name: job.name for job in jobs}
         self._n_runs = sum(job.end - job.begin for job in jobs)
         n_finished = self._n_finished()
         if n_finished:
             self.note(f"{n_finished} of {self._n_runs} runs are there already.")
 
     def _n_finished(self) -> int:
-        trials = {name: study.get_trials(deepcopy=False) for name, study in self._studies.items()}
-        return sum(job.n_finished(trials[job.study.study_name]) for job in self._jobs)
+        return count_finished(self._jobs, lambda study: study.get_trials(deepcopy=False))
 
     def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
         """A run begins."""

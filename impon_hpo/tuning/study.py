@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import optuna
@@ -56,8 +57,7 @@ def open_study(
         storage,
         study_name(study_file, arm),
         study_file.identity(arm),
-        question=study_file.question,
-        command=command,
+        noted={QUESTION: study_file.question, COMMAND: command},
         environment=environment,
     )
     _write_resolved(study_file, arm, study.user_attrs)
@@ -75,8 +75,7 @@ def open_any_study(
     name: str,
     identity: dict[str, Any],
     *,
-    question: str,
-    command: dict[str, Any],
+    noted: Mapping[str, Any],
     environment: dict[str, Any],
 ) -> optuna.Study:
     """Make a study that never prunes, or continue it.
@@ -88,8 +87,7 @@ def open_any_study(
         storage: Where it is kept.
         name: Its name.
         identity: What must be the same when it is continued, as plain JSON values.
-        question: What it is to answer.
-        command: `study`, `settings` and `storage` as the user gave them, for the commands shown.
+        noted: Attributes that are kept as last given: the question, the command …
         environment: Versions and hardware of this process.
 
     Raises:
@@ -129,7 +127,7 @@ def open_any_study(
         )
     if UID not in attributes:
         study.set_user_attr(UID, uuid.uuid4().hex)
-    _note(study, attributes, question, command)
+    _note(study, attributes, noted)
     environments = attributes.get(ENVIRONMENTS, [])
     if environment not in environments:
         study.set_user_attr(ENVIRONMENTS, [*environments, environment])
@@ -157,17 +155,15 @@ def finished_study(
     record = read_study(study)
     if record.n_finished < n_trials or record.count("RUNNING"):  # one that may be lost
         return None
-    _note(study, study.user_attrs, study_file.question, command)
+    _note(study, study.user_attrs, {QUESTION: study_file.question, COMMAND: command})
     record = dataclasses.replace(record, question=study_file.question, command=command)
     _write_resolved(study_file, arm, study.user_attrs)
     return record
 
 
-def _note(
-    study: optuna.Study, attributes: dict[str, Any], question: str, command: dict[str, Any]
-) -> None:
-    """Keep what the study is to answer, and the command as the user gave it last."""
-    for key, value in ((QUESTION, question), (COMMAND, command)):
+def _note(study: optuna.Study, attributes: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
+    """Keep what was given last; `attributes` are those that the study has."""
+    for key, value in noted.items():
         if attributes.get(key) != value:
             study.set_user_attr(key, value)
 

@@ -10,7 +10,6 @@ from optuna.storages import BaseStorage
 from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
 from impon_hpo.storage.connect import artifact_store, open_storage, without_secrets
-from impon_hpo.storage.trials import StudyRecord, read_study
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
@@ -37,29 +36,11 @@ def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
     return Checkpoints(study_file.runs / "checkpoints", keep=orders.keep_checkpoints)
 
 
-def already_tuned(study_file: StudyFile, arm: str, orders: Orders) -> StudyRecord | None:
-    """Return the record of an arm that has all the trials it wants, where no trial runs; or None.
+def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> None:
+    """Run trials of an arm until as many are finished as wanted.
 
-    Neither data nor model are looked at, which take seconds to load.
-    """
-    storage: BaseStorage | None = None
-    with suppress(NothingYetError):
-        storage = open_storage(orders.storage or study_file.storage, create=False)
-    if storage is None:
-        return None
-    n_trials = orders.n_trials or study_file.n_trials
-    record = finished_study(study_file, arm, storage, n_trials, command=command_of(orders))
-    if record is not None:
-        study = record.optuna_study
-        checkpoints = checkpoints_of(study_file, orders)
-        checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
-    return record
-
-
-def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> StudyRecord:
-    """Run trials of an arm until as many are finished as wanted, and return its record.
-
-    A trial that fails is recorded with its reason and the study goes on.
+    A trial that fails is recorded with its reason and the study goes on. Of an arm that has all its
+    trials, neither data nor model are looked at, which take seconds to load.
 
     Args:
         study_file: The study.
@@ -72,16 +53,23 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         BudgetSpentError: The budget is spent.
         KeyboardInterrupt: The user stopped it.
     """
-    record = already_tuned(study_file, arm, orders)
-    if record is not None:
-        return record
+    n_trials = orders.n_trials or study_file.n_trials
+    address = orders.storage or study_file.storage
+    checkpoints = checkpoints_of(study_file, orders)
+    storage: BaseStorage | None = None
+    with suppress(NothingYetError):
+        storage = open_storage(address, create=False)
+    if storage is not None:
+        record = finished_study(study_file, arm, storage, n_trials, command=command_of(orders))
+        if record is not None:
+            study = record.optuna_study
+            checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
+            return
 
     from impon_hpo.training.teaching import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
 
-    n_trials = orders.n_trials or study_file.n_trials
-    checkpoints = checkpoints_of(study_file, orders)
     objective = Objective(
         study_file.arms[arm],
         study_file.space,
@@ -91,7 +79,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         n_trials=n_trials,
     )
     check_fit(study_file.arms[arm], study_file.space, objective.splits)
-    storage = open_storage(orders.storage or study_file.storage, create=True)
+    storage = open_storage(address, create=True) if storage is None else storage
     study = open_study(
         study_file,
         arm,
@@ -115,4 +103,3 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         watch=Watch(grace=orders.grace),
         checkpoints=checkpoints,
     )
-    return read_study(study)

@@ -261,8 +261,16 @@ class _Worker:
 
     def n_finished(self) -> int:
         """Return how many trials of all jobs are finished."""
-        trials = {study.study_name: self._look(study) for study in self.studies}
-        return sum(job.n_finished(trials[job.study.study_name]) for job in self.all_jobs)
+        return count_finished(self.all_jobs, self._look)
+
+
+def count_finished(
+    jobs: Sequence[Job], look: Callable[[optuna.Study], Sequence[FrozenTrial]]
+) -> int:
+    """Return how many trials of some jobs are finished; `look` reads those of a study, once."""
+    studies = {job.study.study_name: job.study for job in jobs}
+    trials = {name: look(study) for name, study in studies.items()}
+    return sum(job.n_finished(trials[job.study.study_name]) for job in jobs)
 
 
 def _claim(

@@ -390,7 +390,7 @@ def runs_under_way() -> int:
     """Return how many runs of the comparison have an epoch behind them and are not finished."""
     try:
         storage = open_storage("sqlite:///runs/small/study.db", create=False)
-        records, _ = read_comparison(storage, "small")
+        records = read_comparison(storage, "small")
     except ImponHpoError:
         return 0
     trials = [trial for record in records for trial in record.trials]

@@ -18,6 +18,7 @@ from impon_hpo.comparing.recording import Recorder
 from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.comparing.trainings import Grid, samplers_grid
 from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import epochs_of
 from impon_hpo.training.run import TrainingRun
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.processes import Orders
@@ -137,6 +138,9 @@ def test_budget_is_that_of_the_whole_comparison(undisturbed: Recordings) -> None
     assert len({key[0] for key in trials}) > 1  # in more than one study
     later = record(study_file)
     assert without_seconds(later.rows) == without_seconds(undisturbed.rows)
+    # What was under way was saved when it was stopped: no epoch had to be trained again.
+    epochs = [e for t in trials_of(study_file).values() for e in epochs_of(t.user_attrs).values()]
+    assert not [epoch for epoch in epochs if "wasted" in epoch]
 
 
 # `compare-samplers`.

@@ -81,10 +81,9 @@ def test_the_pruner_is_asked_after_the_first_epoch(
 def test_compiling_counts_the_epochs_of_the_trials_to_come(
     tiny_config: TrainingConfig,
     tiny_splits: Splits,
-    caplog: pytest.LogCaptureFixture,
+    said: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    caplog.set_level("INFO", "impon_hpo")
     monkeypatch.setattr(PhaseTimer, "seconds", lambda self, name: 1.0)
     monkeypatch.setattr(compiling, "COMPILE_SECONDS", 10 * compiling.GAIN)
     monkeypatch.setattr(compiling, "_compiled", set())
@@ -94,7 +93,7 @@ def test_compiling_counts_the_epochs_of_the_trials_to_come(
         _study().optimize(objective, n_trials=3)
     # The first trial has 2 epochs left. After the second trial's first one it has 2 left, and 3
     # epochs in 2 trials make 12 in the 8 to come: 14, which is above 10.
-    (line,) = caplog.messages
+    (line,) = said
     assert line.startswith("compile: about 14 epochs of 1.0 s")
 
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from impon_hpo.cli import inspect, judge, launch, serve
-from impon_hpo.cli.options import heed_sigterm
 from impon_hpo.console import print_line, say_what_is_logged, talk
 from impon_hpo.errors import ImponHpoError
+from impon_hpo.signals import heed_stops
 
 app = typer.Typer(
     name="impon-hpo",
@@ -44,7 +44,7 @@ def main(program: typer.Typer = app) -> None:
     Args:
         program: Its commands; a script of a study gives its own.
     """
-    heed_sigterm()
+    heed_stops()
     say_what_is_logged()
     try:
         program()

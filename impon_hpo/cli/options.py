@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from impon_hpo.console import say
+from impon_hpo.signals import Terminated
 
 if TYPE_CHECKING:
     from impon_hpo.tuning.study_file import StudyFile
@@ -91,19 +90,6 @@ Table = Annotated[
     ),
 ]
 Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM came: it ends a command as Ctrl-C does, but for the exit code."""
-
-
-def heed_sigterm() -> None:
-    """From here on, SIGTERM raises `Terminated` in the main thread."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, stop)
 
 
 def interrupted(error: KeyboardInterrupt) -> typer.Exit:

@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError
 from impon_hpo.storage.journal import JournalLock
-from impon_hpo.storage.patience import PatientStorage
+from impon_hpo.storage.patience import PatientStorage, WholeStorage
 
 PROXY_PORT = 13000
 PROXY_THREADS = 10  # of Optuna's server
@@ -106,11 +106,13 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
 def _opened(address: str, shown: str, threads: int) -> BaseStorage:
     if "://" not in address:
         path = Path(address)
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(path)))
+        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
+        return WholeStorage(JournalStorage(backend))
     if address.startswith("grpc://"):
         return PatientStorage(_proxied(address), shown)
     if address.startswith("sqlite"):
-        return optuna.storages.get_storage(_database(address, connect_args={"timeout": 60}))
+        database = _database(address, connect_args={"timeout": 60})
+        return WholeStorage(optuna.storages.get_storage(database))
     waits = CUT_OFF if address.startswith("postgresql") else {}
     # One more is opened when a lease is renewed at the same moment, and closed again; kept, it
     # would halve the number of workers that the server has room for.

@@ -1,4 +1,4 @@
-"""A storage that waits for its server: one that is restarted loses no trial."""
+"""Storages whose calls are not torn by a signal; and one that waits for its server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import tenacity
 from optuna.storages import BaseStorage
 
 from impon_hpo.errors import StorageError
+from impon_hpo.signals import HeldSignals
 
 PATIENCE_SECONDS = 600.0
 LONGEST_PAUSE = 10.0
 
 
-def _patient(name: str) -> Callable[..., Any]:
+def _forwarded(name: str) -> Callable[..., Any]:
     @functools.wraps(getattr(BaseStorage, name), updated=())
     def method(self: Any, *arguments: Any, **named: Any) -> Any:
-        return self._patiently(getattr(self._storage, name), *arguments, **named)
+        return self._call(getattr(self._storage, name), *arguments, **named)
 
     return method
 
@@ -30,10 +31,31 @@ _METHODS = [
 ]
 
 # Every method of Optuna's storages alike, those of later versions too.
-_Forwarding = type("_Forwarding", (BaseStorage,), {name: _patient(name) for name in _METHODS})
+_Forwarding = type("_Forwarding", (BaseStorage,), {name: _forwarded(name) for name in _METHODS})
 
 
-class PatientStorage(_Forwarding):  # type: ignore[misc, valid-type]
+class WholeStorage(_Forwarding):  # type: ignore[misc, valid-type]
+    """Optuna's storage, each of whose calls comes to its end before Ctrl-C or SIGTERM is heeded.
+
+    Raised in the middle of a transaction, a stop leaves a lock behind, which the next call of the
+    same process waits for.
+
+    Args:
+        storage: The storage.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        with HeldSignals() as held:
+            try:
+                return method(*arguments, **named)
+            finally:
+                held.let_through()  # also where the call failed
+
+
+class PatientStorage(WholeStorage):
     """Optuna's storage, asked again while the server behind it cannot be reached.
 
     What was half done when the connection broke is done again: a trial that was made twice is one
@@ -48,11 +70,11 @@ class PatientStorage(_Forwarding):  # type: ignore[misc, valid-type]
     def __init__(
         self, storage: BaseStorage, shown: str, *, patience: float = PATIENCE_SECONDS
     ) -> None:
-        self._storage = storage
+        super().__init__(storage)
         self._shown = shown
         self._patience = patience
 
-    def _patiently(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_away),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
@@ -64,7 +86,7 @@ class PatientStorage(_Forwarding):  # type: ignore[misc, valid-type]
             for attempt in retrying:
                 with attempt:
                     again = attempt.retry_state.attempt_number > 1
-                    return method(*arguments, **named)
+                    return super()._call(method, *arguments, **named)
         except optuna.exceptions.UpdateFinishedTrialError:
             if again and method.__name__ == "set_trial_state_values":
                 return True  # the first attempt came through, and only its answer was lost

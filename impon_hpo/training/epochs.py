@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from types import FrameType, TracebackType
-from typing import Any, Self
 
+from impon_hpo.signals import HeldSignals
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig
@@ -86,55 +83,3 @@ def epochs_left(
                 checkpoint.save(run.state_dict())
                 saved_at = time.monotonic()
         yield result
-
-
-HELD = (signal.SIGINT, signal.SIGTERM)
-
-
-class HeldSignals:
-    """A context in which the first Ctrl-C or SIGTERM waits until `let_through` is called or the
-    context ends. A second one comes through at once.
-
-    Only signals with a Python handler are held, and only in the main thread, where they arrive.
-    Elsewhere, and where SIGTERM just ends the process, nothing changes.
-    """
-
-    def __init__(self) -> None:
-        self._came: int | None = None
-        self._handlers: dict[int, Any] = {}
-
-    def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
-            for number in HELD:
-                handler = signal.getsignal(number)
-                if callable(handler):
-                    self._handlers[number] = handler
-                    signal.signal(number, self._hold)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._restore()
-        if kind is None:
-            self.let_through()
-
-    def let_through(self) -> None:
-        """Hand a signal that came to the handler that it was meant for, if one came."""
-        if self._came is not None:
-            number, self._came = self._came, None
-            self._restore()
-            signal.raise_signal(number)
-
-    def _hold(self, number: int, frame: FrameType | None) -> None:
-        if self._came is not None:
-            self.let_through()
-        self._came = number
-
-    def _restore(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ import optuna
 import pytest
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, InMemoryStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from impon_hpo.errors import StorageError
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.patience import PatientStorage
+from impon_hpo.storage.patience import PatientStorage, WholeStorage
 
 
 class Away(InMemoryStorage):
@@ -146,3 +148,21 @@ def test_real_server_that_is_restarted_is_waited_for(
     study.tell(trial, 1.0)
     thread.join()
     assert [(one.value, one.intermediate_values) for one in study.trials] == [(1.0, {1: 0.5})]
+
+
+class Interrupted(InMemoryStorage):
+    """Ctrl-C is pressed in the middle of every call that makes a study."""
+
+    def create_new_study(self, *given: Any, **named: Any) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return super().create_new_study(*given, **named)
+
+
+@pytest.mark.parametrize("wrapped", [WholeStorage, lambda inner: PatientStorage(inner, "here")])
+def test_call_comes_to_its_end_before_a_stop_is_heeded(
+    wrapped: Callable[[BaseStorage], BaseStorage],
+) -> None:
+    inner = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        wrapped(inner).create_new_study([StudyDirection.MAXIMIZE], "one")
+    assert [study.study_name for study in inner.get_all_studies()] == ["one"]

@@ -1,14 +1,16 @@
-"""Ctrl-C and SIGTERM wait for the step under way."""
+"""Ctrl-C and SIGTERM: they wait for the step under way, and are not lost."""
 
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from impon_hpo.training.epochs import HELD, HeldSignals
+from impon_hpo.signals import HELD, HeldSignals
 
 
 class Came(Exception):
@@ -85,3 +87,43 @@ def test_other_threads_hold_nothing() -> None:
     thread.start()
     thread.join()
     assert found == before
+
+
+CODE = """
+import signal, sys, time
+from impon_hpo.signals import Terminated, heed_stops
+
+class Closing:
+    def __del__(self):
+        signal.raise_signal(int(sys.argv[1]))
+
+heed_stops()
+try:
+    Closing()  # what is raised in a destructor is dropped
+    time.sleep(60)
+except KeyboardInterrupt as stop:
+    sys.exit(143 if isinstance(stop, Terminated) else 130)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_stop_that_comes_while_a_destructor_runs_is_not_lost(
+    number: signal.Signals, code: int
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(int(number))], capture_output=True, check=False, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_what_else_a_destructor_raises_is_told_as_before() -> None:
+    code = CODE.replace("signal.raise_signal(int(sys.argv[1]))", "raise OSError('no room')")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("time.sleep(60)", "pass")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0
+    assert "OSError: no room" in done.stderr

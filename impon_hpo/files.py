@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all; and tables, as CSV."""
+"""Files that are written whole or not at all; tables, as CSV; and sizes, for people."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from impon_hpo.errors import StorageError
+
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 @contextmanager
@@ -78,3 +81,18 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         StorageError: The file cannot be written.
     """
     write_file(path, csv_text(rows))
+
+
+def readable_bytes(n: float) -> str:
+    """Return a number of bytes as people write it, such as 1.2 MB."""
+    at = 0
+    while n >= 999.5 and at + 1 < len(UNITS):
+        n /= 1000
+        at += 1
+    return f"{n:.0f} B" if at == 0 else f"{n:.3g} {UNITS[at]}"
+
+
+def free_disk(folder: Path) -> int:
+    """Return the bytes that are free on the disk of a folder, which need not exist yet."""
+    there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    return shutil.disk_usage(there).free

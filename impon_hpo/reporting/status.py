@@ -7,11 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.files import write_csv
+from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
-
-UNITS = ("B", "kB", "MB", "GB", "TB")
-
 
 def summarise(record: StudyRecord) -> dict[str, Any]:
     """Return the plain facts of one arm, ready for JSON: trials by state, best configuration, cost
@@ -190,15 +187,6 @@ def _size(entry: Path) -> int:
         except OSError:
             continue
     return total
-
-
-def readable_bytes(n: float) -> str:
-    """Return a number of bytes as people write it, such as 1.2 MB."""
-    at = 0
-    while n >= 999.5 and at + 1 < len(UNITS):
-        n /= 1000
-        at += 1
-    return f"{n:.0f} B" if at == 0 else f"{n:.3g} {UNITS[at]}"
 
 
 def disk_line(runs: Path) -> str:

@@ -28,6 +28,7 @@ COST = "impon:cost"  # forward-equivalents spent, of a trial that has ended
 REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
 PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
+UNTIL = "impon:until"  # of halving that promotes: the epoch that it may train to before it waits
 WORKER = "impon:worker"  # which process is at it; {} when none is
 RECORDED = "impon:recorded"  # of a comparison: block, configuration, reference_cost, …
 WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent again

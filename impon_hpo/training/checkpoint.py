@@ -46,6 +46,14 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"Checkpoint('{self.path}')"
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file; 0 if there is none."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def save(self, state: dict[str, Any]) -> None:
         """Replace the file by `state`, whole or not at all.
 

@@ -15,6 +15,7 @@ from optuna.samplers import BaseSampler
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find, suggestion
 from impon_hpo.storage.connect import no_experimental_warnings
+from impon_hpo.tuning.promotion import PROMOTE, promotion_of
 
 Base = TypeVar("Base", BasePruner, BaseSampler)
 
@@ -27,10 +28,17 @@ def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
 
     Resources that Optuna would guess from the first trials are set: `min_resource` to 1 epoch,
     Hyperband's `max_resource` to the horizon. A wrapped pruner is a table of the same kind.
+    Under "promote" no pruner decides: trials wait.
 
     Raises:
         ConfigError: The name or an argument is unknown, or a value does not fit.
     """
+    if promotion_of(table, epochs=epochs) is not None:
+        return optuna.pruners.NopPruner()
+    if any(isinstance(value, dict) and value.get("name") == PROMOTE for value in table.values()):
+        raise ConfigError(
+            f"'{PROMOTE}' decides which trials go on; it is not a pruner that another one can wrap."
+        )
     known = {"SuccessiveHalvingPruner": {"min_resource": 1}} | {
         "HyperbandPruner": {"min_resource": 1, "max_resource": epochs}
     }
@@ -87,7 +95,8 @@ def _make(module: ModuleType, base: type[Base], table: Mapping[str, Any], kind: 
             f"{sorted(_family(module, base))}, but got {dict(table)}."
         )
     name = table["name"]
-    cls = find(_family(module, base), name, kind)
+    known_names = _family(module, base) | ({PROMOTE: base} if base is BasePruner else {})
+    cls = find(known_names, name, kind)
     arguments = {key: value for key, value in table.items() if key != "name"}
     if not callable(cls):
         raise ConfigError(f"{kind} '{name}' must be a class, but is {cls!r}.")

@@ -32,15 +32,31 @@ class Checkpoints:
     Args:
         folder: The folder; made when something is saved.
         keep: Whether those of finished trials stay.
+        budget: Bytes that those of waiting trials may take up; None: as many as there are.
     """
 
-    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+    def __init__(self, folder: Path, *, keep: bool = False, budget: float | None = None) -> None:
         self.folder = folder
         self.keep = keep
+        self.budget = budget
 
     def of(self, study: optuna.Study, number: int) -> Checkpoint:
         """Return the checkpoint of a trial, whether it is there or not."""
         return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
+
+    def numbers(self, study: optuna.Study) -> set[int]:
+        """Return the numbers of a study's trials whose checkpoints are here."""
+        if not any(self.folder.glob("*.pt")):
+            return set()
+        name = f"{_file_name(study)}-"
+        paths = self.folder.glob(f"{name}*.pt")
+        return {int(path.stem.removeprefix(name)) for path in paths}
+
+    def excess(self) -> float:
+        """Return by how many bytes those that are here exceed the budget; at most 0 if they fit."""
+        if self.budget is None:
+            return 0
+        return sum(Checkpoint(path).size for path in self.folder.glob("*.pt")) - self.budget
 
     def delete_finished(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         """Delete what finished ones of a study's trials, as just read, have left, unless it is to

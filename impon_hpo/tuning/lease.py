@@ -33,6 +33,10 @@ class HandedBackError(BaseException):
     """A trial ends here without being finished: no failure, so no `except Exception` takes it."""
 
 
+class PausedError(HandedBackError):
+    """The trial has come to its rung, where it waits until it is promoted."""
+
+
 class TakenOverError(HandedBackError):
     """Another worker has taken over the trial, since this one was silent for too long."""
 

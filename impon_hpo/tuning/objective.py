@@ -22,6 +22,7 @@ from impon_hpo.storage.trials import (
     INTERRUPTED,
     PRUNED,
     REASON,
+    UNTIL,
     USED,
     epochs_of,
     wasted_again,
@@ -38,6 +39,7 @@ from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.teaching import References, check_reference, learnt_enough, prepare
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
+from impon_hpo.tuning.lease import PausedError
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
 from impon_hpo.tuning.worker import OnEpoch
@@ -111,6 +113,7 @@ class Objective:
         self._checkpoints = checkpoints
         self._n_trials = n_trials
         self._epochs_here = Counter[tuple[object, ...]]()
+        self._taught = False
 
     def __repr__(self) -> str:
         return f"Objective(sampler={self.config.sampler!r}, space={sorted(self.space)})"
@@ -131,11 +134,10 @@ class Objective:
 
         Raises:
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
+            PausedError: The trial has come to the rung at which it waits.
         """
         config = with_settings(self.config, suggest(trial, self.space))
         past = Past.of(trial)
-        if past.pruned:
-            raise optuna.TrialPruned(past.pruned)
         checkpoint = None
         if self._checkpoints is not None:
             checkpoint = self._checkpoints.of(trial.study, trial.number)
@@ -163,6 +165,13 @@ class Objective:
             on_epoch=counted,
             ended=ended,
         )
+
+    def untaught(self, study: optuna.Study) -> bool:
+        """Return whether trials of a study ask for a reference that has still to be learnt."""
+        if self._taught or not wants_reference(self.config):
+            return False
+        self._taught = self._references.find(study, self.config, self.splits) is not None
+        return not self._taught
 
     def _ahead(self, trial: optuna.Trial, config: TrainingConfig) -> Ahead:
         """Return about how many epochs of this trial's shape this worker has before it afterwards:
@@ -218,25 +227,28 @@ class Past:
         epochs: What is recorded of its epochs, by number.
         reported: The epochs whose accuracy Optuna has.
         used: Key of the reference that it used, or "".
-        pruned: Why it was to end when its worker was lost, or "".
+        pruned: Why it is to end, or "": the pruner said so, or nothing can promote it any more.
+        until: The epoch at which it waits to be promoted, or None.
     """
 
     epochs: Mapping[int, Mapping[str, Any]]
     reported: frozenset[int]
-    used: str
-    pruned: str
+    used: str = ""
+    pruned: str = ""
+    until: int | None = None
 
     @classmethod
     def of(cls, trial: optuna.Trial | optuna.trial.FixedTrial) -> Past:
         """Return the past of a live trial; a FixedTrial has none."""
         if not isinstance(trial, optuna.Trial):
-            return cls({}, frozenset(), "", "")
+            return cls({}, frozenset())
         frozen = trial.storage.get_trial(trial._trial_id)
         return cls(
             epochs=epochs_of(frozen.user_attrs),
             reported=frozenset(frozen.intermediate_values),
             used=frozen.user_attrs.get(USED, ""),
             pruned=frozen.user_attrs.get(PRUNED, ""),
+            until=frozen.user_attrs.get(UNTIL),
         )
 
 
@@ -291,10 +303,13 @@ def train_trial(
 
     Raises:
         optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
+        PausedError: The trial has come to the rung at which it waits.
     """
     run: TrainingRun | None = None
     try:
         run = make_run()
+        if past.pruned:
+            raise optuna.TrialPruned(past.pruned)
         for result in tuple(run.results):  # of before
             if result.epoch not in past.epochs:  # the last one, so the weights are those after it
                 _record(trial, run, result, past, measure)
@@ -306,12 +321,12 @@ def train_trial(
             _report(trial, result, past, run.config.epochs, prunes=prunes)
     except optuna.TrialPruned as pruned:
         assert run is not None
-        _end(trial, run, str(pruned))
+        _end(trial, run, past, str(pruned))
         ended(run, PRUNED_BY_STUDY)
         raise
     except NonFiniteLossError as error:
         assert run is not None
-        _end(trial, run, str(error), cost_of_no_result=error.cost)
+        _end(trial, run, past, str(error), cost_of_no_result=error.cost)
         ended(run, DIVERGED)
         raise optuna.TrialPruned(str(error)) from error
     except (KeyboardInterrupt, BudgetSpentError) as stop:
@@ -366,13 +381,20 @@ def _report(
         trial.report(result.val_accuracy, step=result.epoch)
     elif result.epoch < max(past.reported):
         return
+    if result.epoch == past.until and result.epoch < horizon:
+        raise PausedError(f"waits at epoch {result.epoch}")
     # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
     if prunes and result.epoch < horizon and trial.should_prune():
         raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
 
 
-def _end(trial: optuna.Trial, run: TrainingRun, reason: str, *, cost_of_no_result: int = 0) -> None:
+def _end(
+    trial: optuna.Trial, run: TrainingRun, past: Past, reason: str, *, cost_of_no_result: int = 0
+) -> None:
     """Write down why a trial ends before its last epoch, and what it cost."""
+    # Its checkpoint may be gone, and its epochs with it.
+    costs = {epoch: recorded["cost"] for epoch, recorded in past.epochs.items()}
+    costs |= {result.epoch: result.cost for result in run.results}
     trial.set_user_attr(REASON, reason)
     trial.set_user_attr(PRUNED, reason)
-    trial.set_user_attr(COST, sum(result.cost for result in run.results) + cost_of_no_result)
+    trial.set_user_attr(COST, sum(costs.values()) + cost_of_no_result)

@@ -60,6 +60,7 @@ class Orders:
         device: The device, or None for the study file's.
         grace: Seconds of silence after which another machine's trial is taken over.
         keep_checkpoints: Whether checkpoints of finished trials stay.
+        checkpoint_budget: Bytes for the checkpoints of trials that wait to be promoted, or None.
         recordings: Folder of a table that a comparison continues, or None.
         command: The command as it was typed.
     """
@@ -77,6 +78,7 @@ class Orders:
     device: str | None = None
     grace: float = 180.0
     keep_checkpoints: bool = False
+    checkpoint_budget: int | None = None
     recordings: str | None = None
     command: str = ""
 

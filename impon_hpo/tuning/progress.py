@@ -16,6 +16,7 @@ from rich.live import Live
 from impon_hpo.storage.trials import (
     REASON,
     RECORDED,
+    UNTIL,
     StudyRecord,
     TrialRecord,
     read_study,
@@ -106,6 +107,12 @@ class TuningProgress(LiveProgress):
             facts["budget left"] = self.budget.left(spent([read_study(trial.study)]))
         self.note("  ".join(f"{name} {value}" for name, value in facts.items()))
 
+    def pause(self, job: Job, trial: FrozenTrial) -> None:
+        """Say at which rung a trial waits."""
+        epoch = trial.user_attrs[UNTIL]
+        value = trial.intermediate_values[epoch]
+        self.note(f"trial {trial.number} waits at epoch {epoch}: {value:.4f}")
+
     def end(self, job: Job, trial: FrozenTrial) -> None:
         """Say how a trial ended."""
         reason = trial.user_attrs.get(REASON, "")
@@ -156,6 +163,9 @@ class RecordingProgress(LiveProgress):
         """Show the runs that are under way."""
         if self.console.is_terminal:
             self.show(self._render)
+
+    def pause(self, job: Job, trial: FrozenTrial) -> None:
+        """No run of a comparison waits."""
 
     def end(self, job: Job, trial: FrozenTrial) -> None:
         """Say what a run came to."""

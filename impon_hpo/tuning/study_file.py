@@ -31,7 +31,7 @@ class StudyFile(Settings):
         artifacts: Folder or `s3://bucket` for what trials leave beside their numbers.
         n_trials: Finished trials wanted in each arm.
         seed: Seed of the study sampler (and of `[run]`, unless it has its own).
-        pruner: `[pruner]`: name and arguments.
+        pruner: `[pruner]`: name and arguments of one of Optuna's, or "promote": see `Promotion`.
         study_sampler: `[study_sampler]`: name and arguments.
         run: `[run]`: what all arms have in common.
         space: `[space]`: settings searched over, as Optuna distributions.
@@ -82,8 +82,8 @@ class StudyFile(Settings):
     def _check(self) -> Self:
         for config in self.arms.values():
             check_space(config, self.space)
-        first = next(iter(self.arms.values()))
-        make_pruner(self.pruner, epochs=first.epochs)
+        for epochs in {config.epochs for config in self.arms.values()}:
+            make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
         if self.compare.model_fields_set:
             _ = self.protocol

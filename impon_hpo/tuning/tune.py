@@ -9,15 +9,21 @@ from optuna.storages import BaseStorage
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
+from impon_hpo.files import free_disk, readable_bytes
 from impon_hpo.storage.connect import artifact_store, open_storage, without_secrets
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.processes import Orders
+from impon_hpo.tuning.promotion import promotion_of
+from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
 from impon_hpo.tuning.worker import Job, Progress, work
+
+CHECKPOINT_SHARE = 0.5
+"""Share of the free disk that checkpoints of waiting trials may take up, unless told otherwise."""
 
 
 def command_of(orders: Orders) -> dict[str, Any]:
@@ -33,7 +39,11 @@ def budget_of(orders: Orders) -> Budget:
 
 def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
     """Return the folder in which runs are saved."""
-    return Checkpoints(study_file.runs / "checkpoints", keep=orders.keep_checkpoints)
+    return Checkpoints(
+        study_file.runs / "checkpoints",
+        keep=orders.keep_checkpoints,
+        budget=orders.checkpoint_budget,
+    )
 
 
 def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> None:
@@ -66,6 +76,13 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
             checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
             return
 
+    promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
+    if promotion is not None and checkpoints.budget is None:
+        checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
+        progress.note(
+            f"Checkpoints of waiting trials may take up {readable_bytes(checkpoints.budget)}, half "
+            "of the free disk. --checkpoint-budget changes that."
+        )
     from impon_hpo.training.teaching import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
@@ -87,11 +104,17 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         command=command_of(orders),
         environment=environment(str(objective.device)),
     )
+    standings = None
+    if promotion is not None:
+        standings = Standings(
+            study, promotion, checkpoints, untaught=lambda: objective.untaught(study)
+        )
     job = Job(
         arm,
         study,
         objective,
         n_trials,
+        standings=standings,
         sampler_of=lambda number: make_study_sampler(
             study_file.study_sampler, seed=study_file.seed, number=number
         ),

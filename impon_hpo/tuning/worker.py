@@ -18,7 +18,8 @@ from impon_hpo.storage.trials import is_finished, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget, spent
-from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back
+from impon_hpo.tuning.lease import Lease, PausedError, TakenOverError, Watch, put_back
+from impon_hpo.tuning.standings import Standings
 
 FAILURES_IN_A_ROW = 3
 POLL_SECONDS = 1.0
@@ -50,6 +51,7 @@ class Job:
             proposed depends neither on interruptions nor, at random, on the other workers.
         after: A study and a trial number that must be finished before.
         retries: Whether a trial that fails is offered again instead of being told as failed.
+        standings: Of a halving that promotes: it says which trial is next.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Job:
     sampler_of: Callable[[int], BaseSampler] | None = None
     after: tuple[optuna.Study, int] | None = None
     retries: bool = False
+    standings: Standings | None = None
 
     def limit(self, trials: Sequence[FrozenTrial]) -> int:
         """Return the first number that is not wanted, with those that do not count added."""
@@ -82,6 +85,9 @@ class Progress(Protocol):
 
     def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
         """An epoch is done."""
+
+    def pause(self, job: Job, trial: FrozenTrial) -> None:
+        """A trial waits at its rung."""
 
     def end(self, job: Job, trial: FrozenTrial) -> None:
         """A trial has ended."""
@@ -157,6 +163,26 @@ def pause_seconds(reading: float, waited: float) -> float:
     return min(seconds * random.uniform(0.5, 1.5), LONGEST_POLL_SECONDS)
 
 
+@dataclass(frozen=True)
+class _Look:
+    """A look at all trials of a study.
+
+    Args:
+        trials: The trials.
+        ended: When it ended.
+        seconds: How long it took.
+    """
+
+    trials: list[FrozenTrial]
+    ended: float
+    seconds: float
+
+    @property
+    def suffices(self) -> bool:
+        """Whether another one would take too large a share of the time."""
+        return (time.perf_counter() - self.ended) * READING_SHARE < self.seconds
+
+
 @dataclass
 class _Worker:
     """One worker: the jobs that are not finished yet, and what it watches over."""
@@ -171,6 +197,7 @@ class _Worker:
         self.all_jobs = tuple(self.jobs)
         self.studies = list({job.study.study_name: job.study for job in self.jobs}.values())
         self.failed_here: set[int] = set()
+        self._looks: dict[str, _Look] = {}
 
     def claim(self) -> tuple[Job, optuna.Trial] | None:
         """Claim the next trial; None where all that are left are held by others.
@@ -192,6 +219,14 @@ class _Worker:
             return looks[study.study_name]
 
         for job in tuple(self.jobs):
+            last = self._looks.get(job.study.study_name)
+            if job.standings is not None and last is not None and last.suffices:
+                self._check_budget()
+                standings = job.standings.read()
+                claimed = job.standings.claim(standings, job.limit(last.trials))
+                if claimed is not None:
+                    self.progress.begin(job, last.trials)
+                    return job, _begun(job, *claimed)
             trials = look(job.study)
             if job.n_finished(trials) >= job.end - job.begin:
                 self.jobs.remove(job)
@@ -210,13 +245,17 @@ class _Worker:
 
     def _look(self, study: optuna.Study) -> list[FrozenTrial]:
         """Return the trials of a study; those that have lost their worker wait from now on."""
+        begun = time.perf_counter()
         trials = study.get_trials(deepcopy=False)
         if self.checkpoints is not None:  # also of a process that was killed in between
             self.checkpoints.delete_finished(study, trials)
         lost = self.watch.take_back(study, trials)
         for number in lost:
             self.progress.note(f"trial {number} has lost its worker: it is continued")
-        return study.get_trials(deepcopy=False) if lost else trials
+        trials = study.get_trials(deepcopy=False) if lost else trials
+        ended = time.perf_counter()
+        self._looks[study.study_name] = _Look(trials, ended, ended - begun)
+        return trials
 
     def run(self, job: Job, trial: optuna.Trial) -> Exception | None:
         """Run one trial and tell its study how it ended; return the error of one that failed."""
@@ -227,6 +266,9 @@ class _Worker:
                 value = job.train(trial, functools.partial(self._epoch, lease))
         except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
             self.progress.note(f"trial {trial.number} was taken over by another worker")
+            return None
+        except PausedError:
+            self._pause(job, lease, trial)
             return None
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
@@ -239,6 +281,7 @@ class _Worker:
                 put_back(study, trial._trial_id)
             else:
                 study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                self._ended(job, trial)
             self.progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
             return error
         except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
@@ -246,8 +289,31 @@ class _Worker:
             raise
         else:
             study.tell(trial, value, skip_if_finished=True)
-        self.progress.end(job, study._storage.get_trial(trial._trial_id))
+        self.progress.end(job, self._ended(job, trial))
         return None
+
+    def _ended(self, job: Job, trial: optuna.Trial) -> FrozenTrial:
+        """Return a trial as it has ended, and note that where others look for it."""
+        frozen = job.study._storage.get_trial(trial._trial_id)
+        if job.standings is not None:
+            job.standings.ended(frozen)
+        return frozen
+
+    def _pause(self, job: Job, lease: Lease, trial: optuna.Trial) -> None:
+        """Let a trial wait at its rung, unless it is another worker's by now."""
+        assert job.standings is not None
+        try:
+            lease.check()
+        except TakenOverError:
+            self.progress.note(f"trial {trial.number} was taken over by another worker")
+            return
+        job.standings.pause(trial)
+        self.progress.pause(job, job.study._storage.get_trial(trial._trial_id))
+        for number in job.standings.delete_checkpoints():
+            self.progress.note(
+                f"trial {number} waits without its checkpoint, for which there was no room: if it "
+                "is promoted, it is trained again"
+            )
 
     def _epoch(self, lease: Lease, trial: optuna.Trial, result: EpochResult) -> None:
         """Look, after an epoch that is recorded, whether the trial may go on."""
@@ -282,6 +348,9 @@ def _claim(
     atomic step: however many workers claim at the same moment, each gets another trial.
     """
     study, limit = job.study, job.limit(trials)
+    if job.standings is not None:
+        claimed = job.standings.claim(job.standings.look(trials), limit)
+        return None if claimed is None else _begun(job, *claimed)
     for trial in trials[job.begin : limit]:
         if trial.state == TrialState.WAITING and trial._trial_id not in skipped:
             try:
@@ -302,6 +371,7 @@ def _claim(
 def _begun(job: Job, trial_id: int, number: int) -> optuna.Trial:
     if job.sampler_of is not None:
         job.study.sampler = job.sampler_of(number)
+    study = job.study if job.standings is None else job.standings.seen_by_samplers()
     # As `Study.ask` does: what a study sampler sees is as new as the trial.
-    job.study._thread_local.cached_all_trials = None
-    return optuna.Trial(job.study, trial_id)
+    study._thread_local.cached_all_trials = None
+    return optuna.Trial(study, trial_id)

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impon_hpo.errors import StorageError
-from impon_hpo.files import csv_text, replacing, write_csv, write_file
+from impon_hpo.files import (
+    csv_text,
+    free_disk,
+    readable_bytes,
+    replacing,
+    write_csv,
+    write_file,
+)
 
 NAMES = st.text(min_size=1, max_size=8).filter(lambda name: name.isprintable())
 CELLS = st.text(max_size=20).filter(lambda cell: "\x00" not in cell and "\r" not in cell)
@@ -83,3 +90,16 @@ def test_path_that_cannot_be_written_is_told() -> None:
     with pytest.raises(StorageError, match=r"'file/table\.csv' cannot be written"):
         write_csv(Path("file/table.csv"), [{"a": 1}])
     assert names_in(Path()) == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("n", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_600, "1 MB"), (45_678_901, "45.7 MB")],
+)
+def test_bytes_are_written_as_people_write_them(n: int, text: str) -> None:
+    assert readable_bytes(n) == text
+
+
+def test_free_disk_is_that_of_the_nearest_folder_that_exists() -> None:
+    assert free_disk(Path("not/yet/there")) == pytest.approx(free_disk(Path()), rel=0.1)
+    assert free_disk(Path()) > 0

@@ -15,6 +15,7 @@ from impon_hpo.cli.inspect import print_summary
 from impon_hpo.cli.judge import print_comparison
 from impon_hpo.cli.options import (
     Arm,
+    CheckpointBudget,
     Devices,
     Format,
     Formatted,
@@ -29,6 +30,7 @@ from impon_hpo.cli.options import (
     Storage,
     Study,
     Workers,
+    bytes_of,
     interrupted,
     quiet_optuna,
     read_study,
@@ -82,6 +84,7 @@ def tune(
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Also of finished trials.")
     ] = False,
+    checkpoint_budget: CheckpointBudget = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be run.")
     ] = False,
@@ -101,6 +104,7 @@ def tune(
 
         study_file = read_study(study, settings)
     arm = study_file.arm(arm)
+    room = bytes_of(checkpoint_budget)
     address = storage or study_file.storage
     for warning in study_file.warnings():
         say(f"Warning: {warning}")
@@ -125,6 +129,7 @@ def tune(
         max_seconds=max_seconds,
         grace=grace,
         keep_checkpoints=keep_checkpoints,
+        checkpoint_budget=room,
     )
     if not _run(study_file, orders, workers, devices, launcher, job):
         return

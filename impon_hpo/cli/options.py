@@ -82,6 +82,14 @@ Grace = Annotated[
         min=1, help="Seconds of silence after which another machine's trial is taken over."
     ),
 ]
+CheckpointBudget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="20GB",
+        help="Disk for the checkpoints of trials that wait to be promoted; default: half of what "
+        "is free.",
+    ),
+]
 Table = Annotated[
     Path | None,
     typer.Option(
@@ -90,6 +98,26 @@ Table = Annotated[
     ),
 ]
 Formatted = Annotated[Format, typer.Option("--format", help="table or json.")]
+
+
+def bytes_of(size: str | None) -> int | None:
+    """Return the bytes of a size such as "20GB" or "500 MiB"; None of None.
+
+    Raises:
+        ConfigError: It is not a size.
+    """
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    from impon_hpo.errors import ConfigError
+
+    if size is None:
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(size))
+    except ValidationError:
+        raise ConfigError(
+            f"--checkpoint-budget takes a size such as 20GB or 500MB, but got '{size}'."
+        ) from None
 
 
 def interrupted(error: KeyboardInterrupt) -> typer.Exit:

@@ -13,6 +13,7 @@ from impon_hpo.tuning.protocol import Protocol
 OTHER_PRUNERS: dict[str, tuple[dict[str, Any], int]] = {
     "none": ({"name": "NopPruner"}, 1),
     "successive halving, η 3": ({"name": "SuccessiveHalvingPruner", "reduction_factor": 3}, 20),
+    "halving that promotes, η 3": ({"name": "promote", "reduction_factor": 3}, 20),
     "hyperband, η 3": ({"name": "HyperbandPruner", "reduction_factor": 3}, 10),
     "median": ({"name": "MedianPruner", "n_startup_trials": 3}, 5),
     "percentile 25": (

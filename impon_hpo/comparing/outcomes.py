@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import Arm
-from impon_hpo.comparing.replay import Curve, Replayed, finish_best, replay
+from impon_hpo.comparing.replay import (
+    Curve,
+    Replayed,
+    finish_best,
+    replay,
+    replay_promotion,
+)
 from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.errors import ConfigError
 from impon_hpo.tuning.algorithms import make_pruner
+from impon_hpo.tuning.promotion import promotion_of
 
 Numbers = NDArray[np.float64]
 
@@ -160,21 +168,16 @@ def outcome(
         worth = truth.of(block)
         own = _own_quality(recordings, arm, block, n)
         reference = recordings.runs[arm.training, block, n - 1].reference_cost
+        replays = _Replays(pruner, arm, reference)
         measured = []
         for order in orders(n, n_orders, block):
             tried = order[:n_trials]
-            whole = _study(curves, order, pruner, reference)
-            # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
-            ends_early = pruner["name"] != FINISH_BEST
-            cost, pick = (
-                whole.picks[n_trials - 1]
-                if ends_early
-                else _study(curves, tried, pruner, reference).picks[-1]
-            )
-            lost = {number: whole.stopped[number] < curves[number].horizon for number in tried}
+            study, whole = replays.studies(curves, order, n_trials)
+            cost, pick = study.cost, study.pick
+            lost = {number: study.stopped[number] < curves[number].horizon for number in tried}
             best, *others = sorted(tried, key=lambda number: -worth[number])[:3]
             n_complete.append(n_trials - sum(lost.values()))
-            stopped[tried] += [whole.stopped[number] for number in tried]
+            stopped[tried] += [study.stopped[number] for number in tried]
             met[tried] += 1
             measured.append(
                 [
@@ -182,7 +185,7 @@ def outcome(
                     _worth(pick, worth),
                     _worth(pick, own),
                     _worth_at(whole, budgets.get(block, 0.0), worth),
-                    sum(whole.stopped[number] for number in tried),
+                    sum(study.stopped[number] for number in tried),
                     lost[best],
                     np.mean([lost[number] for number in (best, *others)]),
                     *(worth.max() - _worth_at(whole, budget, worth) for budget in budget_grid),
@@ -206,13 +209,46 @@ def outcome(
     )
 
 
-def _study(
-    curves: dict[int, Curve], order: list[int], pruner: Mapping[str, Any], reference: float
-) -> Replayed:
-    if pruner["name"] == FINISH_BEST:
-        return finish_best(curves, order, max(1, len(order) // 4), cost=reference)
-    horizon = curves[order[-1]].horizon
-    return replay(curves, order, make_pruner(pruner, epochs=horizon), cost=reference)
+@dataclass(frozen=True)
+class _Replays:
+    """Replays an arm's studies in a block.
+
+    Args:
+        pruner: `[pruner]` of a study file, or the name `FINISH_BEST`.
+        arm: The arm.
+        reference: What a reference cost that was made for its study.
+    """
+
+    pruner: Mapping[str, Any]
+    arm: Arm
+    reference: float
+
+    def studies(
+        self, curves: dict[int, Curve], order: list[int], n_trials: int
+    ) -> tuple[Replayed, Replayed]:
+        """Return the study of the first `n_trials` of an order, and one that goes on through all
+        of it, whose picks are what there is to choose from at each cost."""
+        pruner, cost = self.pruner, self.reference
+        horizon = curves[order[-1]].horizon
+        promotion = promotion_of(pruner, epochs=horizon)
+        if promotion is not None:
+            # A short one is not the beginning of a longer one: each size is a study of its own.
+            taught = self.arm.taught
+            sizes = [
+                replay_promotion(curves, order[:n], promotion, cost=cost, taught=taught)
+                for n in range(1, len(order) + 1)
+            ]
+            picks = tuple((study.cost, study.pick) for study in sizes)
+            return sizes[n_trials - 1], dataclasses.replace(sizes[-1], picks=picks)
+        if pruner["name"] == FINISH_BEST:
+            tried = order[:n_trials]
+            study = finish_best(curves, tried, max(1, n_trials // 4), cost=cost)
+            return study, finish_best(curves, order, max(1, len(order) // 4), cost=cost)
+        whole = replay(curves, order, make_pruner(pruner, epochs=horizon), cost=cost)
+        # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
+        cost, pick = whole.picks[n_trials - 1]
+        stopped = {number: whole.stopped[number] for number in order[:n_trials]}
+        return Replayed(stopped, cost, pick, whole.picks[:n_trials]), whole
 
 
 def _own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:

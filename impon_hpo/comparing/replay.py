@@ -1,4 +1,5 @@
-"""Replay: Optuna's own pruners, driven through ask and tell over recorded learning curves."""
+"""Replay over recorded learning curves: Optuna's own pruners, driven through ask and tell; halving
+that promotes, by the rule that decides in a study that runs; and a baseline."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
 from impon_hpo.storage.connect import quiet_studies
+from impon_hpo.tuning.promotion import Promotion, Standing
 
 STUDY_NAME = "replay"
 """The same for all: Hyperband takes a trial's bracket from the study's name."""
@@ -40,7 +42,8 @@ class Replayed:
         stopped: Configuration → epochs that it was trained for.
         cost: Forward-equivalents of all of it.
         pick: The configuration of the complete trial with the highest last accuracy, or None.
-        picks: (cost so far, pick so far) after each trial, in order.
+        picks: (cost, pick) after each step of it, in order; under a pruner: of the studies of the
+            first 1, 2, 3 … trials.
     """
 
     stopped: dict[int, int]
@@ -95,6 +98,57 @@ def replay(
         stopped[configuration] = epoch
         picks.append((cost, None if best is None else best[1]))
     return Replayed(stopped, cost, picks[-1][1], tuple(picks))
+
+
+def replay_promotion(
+    curves: Mapping[int, Curve],
+    order: Sequence[int],
+    promotion: Promotion,
+    *,
+    cost: float = 0.0,
+    taught: bool = False,
+) -> Replayed:
+    """Return what a study does that tries the configurations in this order, with one worker, under
+    halving that promotes.
+
+    Args:
+        curves: By configuration.
+        order: Configurations in the order of their trials.
+        promotion: The halving.
+        cost: Spent before the first trial, on a reference.
+        taught: Whether the first trial is the teacher of the others: it trains to its end before
+            they begin.
+    """
+    standings: dict[int, Standing] = {}
+    best: tuple[float, int] | None = None
+    picks = []
+    trained = dict.fromkeys(range(len(order)), 0)
+    while True:
+        moves = promotion.moves(standings, len(order), untaught=taught and not standings)
+        if moves.claims:
+            number, until = moves.claims[0]
+        elif moves.begin:
+            number, until = len(standings), moves.begin
+        else:
+            break
+        curve = curves[order[number]]
+        reached = min(until, len(curve.accuracy))
+        cost += sum(curve.cost[trained[number] : reached])
+        trained[number] = reached
+        values = {rung: curve.accuracy[rung - 1] for rung in promotion.rungs if rung <= reached}
+        state = TrialState.WAITING
+        if reached < until:
+            cost += curve.ended_cost
+            state = TrialState.PRUNED
+        elif until == curve.horizon:
+            state = TrialState.COMPLETE
+            accuracy = curve.accuracy[-1]
+            if best is None or accuracy > best[0]:
+                best = (accuracy, order[number])
+        standings[number] = Standing(state, until, values)
+        picks.append((cost, None if best is None else best[1]))
+    stopped = {order[number]: epochs for number, epochs in trained.items()}
+    return Replayed(stopped, cost, None if best is None else best[1], tuple(picks))
 
 
 def finish_best(

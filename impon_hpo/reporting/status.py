@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
+from impon_hpo.tuning.promotion import waiting_trials
+
 
 def summarise(record: StudyRecord) -> dict[str, Any]:
     """Return the plain facts of one arm, ready for JSON: trials by state, best configuration, cost
     in forward-equivalents, and what pruning saved."""
-    done = [trial for trial in record.trials if trial.state in ("COMPLETE", "PRUNED", "FAIL")]
+    states = ("COMPLETE", "PRUNED", "FAIL")
+    done = [trial for trial in record.trials if trial.state in states or trial.paused]
     epochs = sum(len(trial.epochs) for trial in done)
     # A reference is paid once, with pruning and without.
     references = sum(reference["cost"] for reference in record.references.values())
@@ -29,6 +33,15 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
         },
         "finished": record.n_finished,
+        "waiting_at_rungs": [
+            {
+                "trial": entry.trial.number,
+                "epoch": entry.trial.until,
+                "place": entry.place,
+                "of": entry.n_come,
+            }
+            for entry in waiting_trials(record)
+        ],
         "epochs": epochs,
         "epochs_without_pruning": sum(trial.unpruned_epochs for trial in done),
         "cost": cost,
@@ -100,6 +113,10 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     counts = [f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed"]
     counts += [f"{trials[state]} {state}" for state in ("running", "waiting") if trials[state]]
     rows = [("trials", ", ".join(counts))]
+    epochs = Counter(entry["epoch"] for entry in facts["waiting_at_rungs"])
+    if epochs:
+        listed = ", ".join(f"{n} at epoch {epoch}" for epoch, n in sorted(epochs.items()))
+        rows.append(("waiting to be promoted", listed))
     best = facts["best"]
     if best is None:
         rows.append(("best", "no trial is complete yet"))

@@ -64,6 +64,7 @@ class TrialRecord:
         wasted_epochs: Epochs that were lost with a checkpoint and trained again.
         wasted_cost: Forward-equivalents of those.
         wasted_seconds: Seconds of those.
+        until: Of halving that promotes, the epoch that it may train to before it waits; 0: none.
     """
 
     number: int
@@ -79,6 +80,12 @@ class TrialRecord:
     wasted_epochs: int = 0
     wasted_cost: float = 0.0
     wasted_seconds: float = 0.0
+    until: int = 0
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits at its rung until it is promoted."""
+        return self.state == "WAITING" and 0 < self.until <= len(self.epochs)
 
     @property
     def finished(self) -> bool:
@@ -102,7 +109,8 @@ class TrialRecord:
     def _stopped_by_pruner(self) -> bool:
         # The epoch in which a loss diverges has a cost, but no result.
         costs = sum(epoch["cost"] for epoch in self.epochs)
-        return self.state == "PRUNED" and bool(self.epochs) and costs == self.cost
+        pruned = self.state == "PRUNED" and bool(self.epochs) and costs == self.cost
+        return pruned or self.paused
 
     @property
     def unpruned_cost(self) -> float:
@@ -182,6 +190,7 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         wasted_epochs=sum(entry["epochs"] for entry in wasted),
         wasted_cost=sum(entry["cost"] for entry in wasted),
         wasted_seconds=sum(entry["seconds"] for entry in wasted),
+        until=trial.user_attrs.get(UNTIL, 0),
     )
 
 

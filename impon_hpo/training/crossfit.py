@@ -13,7 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.reference import Reference
-from impon_hpo.training.config import Settings, TrainingConfig
+from impon_hpo.settings import Settings
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun

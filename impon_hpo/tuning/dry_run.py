@@ -22,6 +22,7 @@ from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits, split_data
 from impon_hpo.training.teaching import check_reference
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -94,6 +95,11 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "trials": n_trials,
         "epochs_at_most": n_trials * config.epochs,
     }
+    pruner = _describe(make_pruner(study_file.pruner, epochs=config.epochs))
+    promotion = promotion_of(study_file.pruner, epochs=config.epochs)
+    if promotion is not None:
+        facts["epochs_expected"] = promotion.expected_epochs(n_trials)
+        pruner = promotion.model_dump(exclude={"epochs"}) | {"rungs": list(promotion.rungs)}
     if isinstance(rows, dict):
         facts["cost_at_most"] = (
             n_trials * config.epochs * forward_equivalents(rows_trained, 0, len(splits.validation))
@@ -105,7 +111,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "model": config.model,
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "batch_sampler": {"name": config.sampler} | config.sampler_options,
-        "pruner": _describe(make_pruner(study_file.pruner, epochs=config.epochs)),
+        "pruner": pruner,
         "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),

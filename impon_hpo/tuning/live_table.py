@@ -13,10 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord, TrialRecord
+from impon_hpo.tuning.promotion import promotion_of_study, waiting_trials
 
 BARS = "▁▂▃▄▅▆▇█"
 LENGTH = 24
 """Epochs that a sparkline has room for; of longer runs, the last ones."""
+
+WAITING_ROWS = 8
+"""How many of the trials that wait to be promoted are shown: those that are the nearest to it."""
 
 
 def sparkline(values: Sequence[float], low: float, high: float) -> str:
@@ -37,7 +41,7 @@ def clock(seconds: float) -> str:
 def live_table(
     title: str, records: Sequence[StudyRecord], n_trials: int, budget: str = ""
 ) -> Group:
-    """Return the running trials with their accuracies, and the progress of their studies.
+    """Return the trials that run or wait to be promoted, and the progress of their studies.
 
     Args:
         title: Heading of the table.
@@ -59,12 +63,17 @@ def live_table(
             if trial.state == "RUNNING":
                 arm = [record.identity["arm"]] if several else []
                 table.add_row(*arm, *_running(trial, low, high))
+    waiting = [entry for record in records for entry in waiting_trials(record)]
+    for entry in waiting[:WAITING_ROWS]:
+        cells = _running(entry.trial, low, high)
+        table.add_row(*cells[:-2], "", f"waits, place {entry.place} of {entry.n_come}")
     n_finished = sum(record.n_finished for record in records)
     facts = [f"finished {n_finished}/{n_trials}"]
     if not several:
         (record,) = records
         best = record.best
         facts += [
+            *([f"waiting {len(waiting)}"] if waiting else []),
             f"pruned {record.count('PRUNED')}",
             "best -" if best is None else f"best {best.value:.4f} (trial {best.number})",
         ]
@@ -83,18 +92,23 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
     """Estimate the seconds until `n_trials` trials are finished; 0 before the first epoch.
 
     Each trial counts as long as the finished ones were on average, at the pace so far, and the
-    running trials share the work.
+    running trials share the work. Under halving that promotes, the epochs of a whole study follow
+    from its rungs.
     """
     trials = [trial for record in records for trial in record.trials]
     seconds = [_seconds(epoch) for trial in trials for epoch in trial.epochs]
     if not seconds:
         return 0.0
+    running = [trial for trial in trials if trial.state == "RUNNING"]
+    pace = sum(seconds) / len(seconds) / max(1, len(running))
+    promotion = promotion_of_study(records[0])
+    if promotion is not None:
+        return max(0, promotion.expected_epochs(n_trials) - len(seconds)) * pace
     lengths = [len(trial.epochs) for trial in trials if trial.finished]
     expected = sum(lengths) / len(lengths) if lengths else records[0].identity["run"]["epochs"]
-    running = [trial for trial in trials if trial.state == "RUNNING"]
     done = sum(min(len(trial.epochs), expected) for trial in running)
     epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - done)
-    return epochs * sum(seconds) / len(seconds) / max(1, len(running))
+    return epochs * pace
 
 
 def watch(

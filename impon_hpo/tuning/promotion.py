@@ -28,7 +28,8 @@ from optuna.trial import TrialState
 from pydantic import Field
 
 from impon_hpo.errors import ConfigError, StorageError
-from impon_hpo.training.config import Settings
+from impon_hpo.settings import Settings
+from impon_hpo.storage.trials import StudyRecord, TrialRecord
 
 PROMOTE = "promote"
 """The name of this halving in `[pruner]`."""
@@ -56,7 +57,7 @@ class Standing:
     @property
     def interrupted(self) -> bool:
         """Whether it waits between two rungs: it was stopped, or has lost its worker."""
-        return self.state == TrialState.WAITING and 0 < self.until and not self.paused
+        return self.state == TrialState.WAITING and self.until > 0 and not self.paused
 
     @property
     def under_way(self) -> bool:
@@ -117,7 +118,7 @@ class Promotion(Settings):
         ((1, 3),)
     """
 
-    name: Literal["promote"] = PROMOTE
+    name: Literal["promote"] = "promote"
     reduction_factor: int = Field(default=3, ge=2)
     min_resource: int = Field(default=1, ge=1)
     mode: Literal["async", "sync"] = "async"
@@ -145,6 +146,14 @@ class Promotion(Settings):
             if rung in standing.values and not standing.gave_up(rung)
         }
         return sorted(competing, key=lambda number: (_descending(competing[number]), number))
+
+    def expected_epochs(self, n_trials: int) -> int:
+        """Return about how many epochs a study of so many trials trains."""
+        total, before, n_there = 0, 0, n_trials
+        for epoch in (*self.rungs, self.epochs):
+            total += n_there * (epoch - before)
+            before, n_there = epoch, max(1, n_there // self.reduction_factor)
+        return total
 
     def place(self, standings: Mapping[int, Standing], number: int) -> tuple[int, int]:
         """Return the rank of a paused trial at its rung, from 1, and how many compete there."""
@@ -204,9 +213,7 @@ class Promotion(Settings):
         for rung in self.rungs:
             ranking = self.ranking(standings, rung)
             complete = (
-                all_begun
-                and not any(by_rung)
-                and not any(until <= rung for until in under_way)
+                all_begun and not any(by_rung) and not any(until <= rung for until in under_way)
             )
             n_come = sum(rung in standing.values for standing in standings.values())
             n_best = n_come // self.reduction_factor
@@ -245,6 +252,48 @@ def promotion_of(table: Mapping[str, Any], *, epochs: int) -> Promotion | None:
             f"at that epoch, but got {promotion.min_resource}."
         )
     return promotion
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A trial that waits at a rung.
+
+    Args:
+        trial: The trial.
+        place: Its rank among those that have come to its rung, from 1.
+        n_come: How many those are.
+    """
+
+    trial: TrialRecord
+    place: int
+    n_come: int
+
+
+def waiting_trials(record: StudyRecord) -> list[Waiting]:
+    """Return the trials of a study that wait at a rung: those of the highest rung first, and of a
+    rung the best."""
+    promotion = promotion_of_study(record)
+    if promotion is None:
+        return []
+    standings = {trial.number: _standing(trial, promotion) for trial in record.trials}
+    waiting = [
+        Waiting(trial, *promotion.place(standings, trial.number))
+        for trial in record.trials
+        if trial.paused
+    ]
+    return sorted(waiting, key=lambda entry: (-entry.trial.until, entry.place))
+
+
+def promotion_of_study(record: StudyRecord) -> Promotion | None:
+    """Return the halving that a study in a storage was begun with, or None."""
+    identity = record.identity
+    return promotion_of(identity.get("pruner", {}), epochs=identity["run"]["epochs"])
+
+
+def _standing(trial: TrialRecord, promotion: Promotion) -> Standing:
+    accuracies = {epoch["epoch"]: epoch["val_accuracy"] for epoch in trial.epochs}
+    values = {rung: accuracies[rung] for rung in promotion.rungs if rung in accuracies}
+    return Standing(TrialState[trial.state], trial.until, values)
 
 
 def _check_open(standings: Mapping[int, Standing], n_trials: int) -> None:

@@ -12,7 +12,8 @@ from pydantic import Field, Strict
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.training.config import Settings, TrainingConfig
+from impon_hpo.settings import Settings
+from impon_hpo.training.config import TrainingConfig
 
 Schedule = Literal["constant", "cosine", "one-cycle", "rungs"]
 Weights = Literal["last", "ema"]

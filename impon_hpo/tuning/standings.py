@@ -73,7 +73,7 @@ class Standings:
         for trial in trials:
             self._ids[trial.number] = trial._trial_id
             standings[trial.number] = standing = self._of(trial)
-            # A trial that runs is written down by who holds it, and may have come to its rung since.
+            # A trial that runs is written down by who holds it: it may be at its rung by now.
             own = trial.state != TrialState.RUNNING or trial.number not in kept
             if own and kept.get(trial.number) != standing:
                 self._write(trial.number, standing)
@@ -219,7 +219,7 @@ def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
     until, values = trial.user_attrs.get(UNTIL, 0), trial.intermediate_values
     if trial.state != TrialState.WAITING or until not in values:
         return trial
-    pruned = FrozenTrial(
+    return FrozenTrial(
         number=trial.number,
         trial_id=trial._trial_id,
         state=TrialState.PRUNED,
@@ -232,4 +232,3 @@ def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
         system_attrs=trial.system_attrs,
         intermediate_values=values,
     )
-    return pruned

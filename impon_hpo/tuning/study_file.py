@@ -14,7 +14,8 @@ from pydantic_core import ErrorDetails
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
-from impon_hpo.training.config import Settings, TrainingConfig, explain
+from impon_hpo.settings import Settings, explain
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import check_space, parse_space

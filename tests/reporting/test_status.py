@@ -13,7 +13,6 @@ from impon_hpo.errors import StorageError
 from impon_hpo.reporting.status import (
     disk_line,
     disk_use,
-    readable_bytes,
     summarise,
     summary_rows,
     write_csv_files,
@@ -112,11 +111,3 @@ def test_bytes_are_added_up_by_what_they_are() -> None:
 def test_study_without_a_folder_uses_none() -> None:
     assert disk_use(Path("runs/none")) == {}
     assert disk_line(Path("runs/none")) == "on disk in runs/none: 0 B"
-
-
-@pytest.mark.parametrize(
-    ("n", "text"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (999_600, "1 MB"), (45_678_901, "45.7 MB")],
-)
-def test_bytes_are_written_as_people_write_them(n: int, text: str) -> None:
-    assert readable_bytes(n) == text

@@ -69,12 +69,12 @@ class Standing:
         """Whether it was pruned at its rung, since the study was at its end."""
         return self.state == TrialState.PRUNED and self.until in self.values
 
-    def gave_up(self, rung: int) -> bool:
-        """Return whether it ended after `rung` for another reason, before it came to a next one."""
-        ended = self.state == TrialState.FAIL or (
-            self.state == TrialState.PRUNED and not self.left_behind
-        )
-        return ended and rung == max(self.values, default=0)
+    @property
+    def gave_up(self) -> bool:
+        """Whether it ended for another reason, without having come to its end: it competes no more,
+        so that the next best has its place."""
+        pruned = self.state == TrialState.PRUNED and not self.left_behind
+        return pruned or self.state == TrialState.FAIL
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Promotion(Settings):
         competing = {
             number: standing.values[rung]
             for number, standing in standings.items()
-            if rung in standing.values and not standing.gave_up(rung)
+            if rung in standing.values and not standing.gave_up
         }
         return sorted(competing, key=lambda number: (_descending(competing[number]), number))
 

@@ -1,0 +1,167 @@
+"""Replays halvings over the recordings of a comparison: Optuna's, and the one that promotes.
+
+uv run python studies/pays/halving.py [--recordings FOLDER] [--trials N]…
+
+Every arm and control under the cosine schedule, with both kinds of weights, is replayed under
+Optuna's `SuccessiveHalvingPruner` and under "promote", async and sync, at several reduction
+factors and sizes of study. A study of each size is replayed on its own. It writes halving.csv into
+the folder of recordings: a row for each, with one-sided 95 % bounds over the blocks.
+
+It was written after the recordings were made, so what it says are leads, not findings.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from impon_hpo.cli.app import main
+from impon_hpo.comparing.arms import Arm, arms_of, uniform_of
+from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
+from impon_hpo.comparing.runs_table import Recordings, read_recordings
+from impon_hpo.comparing.verdict import estimate
+from impon_hpo.console import print_line, print_table
+from impon_hpo.errors import ConfigError
+from impon_hpo.files import write_csv
+from impon_hpo.tuning.study_file import read_study_file
+
+HERE = Path(__file__).parent
+SCHEDULE = "cosine"
+FACTORS = (2, 3, 4)
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Halving:
+    """A halving that is replayed.
+
+    Args:
+        name: How the table calls it.
+        factor: Its reduction factor.
+        pruner: `[pruner]` of a study file.
+    """
+
+    name: str
+    factor: int
+    pruner: dict[str, Any]
+
+
+def halvings() -> Iterator[Halving]:
+    """Yield the halvings, Optuna's first."""
+    for factor in FACTORS:
+        optuna = {"name": "SuccessiveHalvingPruner", "min_resource": 1}
+        yield Halving("Optuna's", factor, optuna | {"reduction_factor": factor})
+    for mode in ("async", "sync"):
+        for factor in FACTORS:
+            promote = {"name": "promote", "mode": mode, "reduction_factor": factor}
+            yield Halving(f"promote, {mode}", factor, promote)
+
+
+@app.command(help=__doc__.partition("\n\nIt was")[0].partition("\n")[0])
+def halving(
+    study: Annotated[str, typer.Argument(metavar="STUDY")] = str(HERE),
+    recordings: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Default: the study's folder.")
+    ] = None,
+    trials: Annotated[
+        list[int] | None, typer.Option(min=2, help="Size of a study; may be repeated.")
+    ] = None,
+    orders: Annotated[int, typer.Option(min=1, help="Random orders a block.")] = 50,
+) -> None:
+    study_file = read_study_file(study, check_samplers=False)
+    folder = recordings or study_file.folder
+    recorded = read_recordings(folder)
+    n = study_file.protocol.n_configurations
+    sizes = trials or [8, 11]
+    if max(sizes) > n:
+        raise ConfigError(f"--trials must be at most {n}, the configurations of the recordings.")
+    arms = [arm for arm in arms_of(study_file) if arm.policy.schedule == SCHEDULE]
+    truth = Truth(recorded, arms_of(study_file)[0], n)
+    rows: list[dict[str, Any]] = []
+    for size in sizes:
+        rows += rows_of_size(recorded, arms, truth, size, orders)
+    write_csv(folder / "halving.csv", rows)
+    print_table(f"{study_file.name}: halvings", rows)
+    print_line(f"this table: {folder / 'halving.csv'}")
+
+
+def rows_of_size(
+    recordings: Recordings, arms: list[Arm], truth: Truth, n_trials: int, orders: int
+) -> list[dict[str, Any]]:
+    """Return the rows of all halvings and arms for studies of `n_trials` trials.
+
+    Costs are ratios to uniform sampling's under Optuna's halving at η = 3 and the first policy.
+    """
+    outcomes: dict[tuple[str, int], dict[str, Outcome]] = {}
+    for entry in halvings():
+        outcomes[entry.name, entry.factor] = {
+            arm.name: outcome(
+                recordings,
+                arm,
+                truth,
+                entry.pruner,
+                n_trials=n_trials,
+                n_orders=orders,
+                budgets={},
+                budget_grid=(),
+            )
+            for arm in arms
+        }
+    unit = outcomes["Optuna's", 3][arms[0].name].cost
+    best = np.array([truth.of(block).max() for block in truth.blocks])
+    rows = []
+    for (name, factor), by_arm in outcomes.items():
+        for arm in arms:
+            mine, uniform = by_arm[arm.name], by_arm[uniform_of(arm, arms).name]
+            if mine.blocks != uniform.blocks or len(mine.blocks) < 2:
+                continue
+            rows.append(
+                {
+                    "halving": name,
+                    "η": factor,
+                    "trials": n_trials,
+                    "weights": arm.policy.weights,
+                    "arm": arm.name.partition(" (")[0],
+                    "epochs": f"{mine.epochs.mean():.1f}",
+                    "cost ratio": _interval(np.log(mine.cost / unit), exponential=True),
+                    "regret (points)": _interval(best - mine.quality),
+                    "best lost": f"{mine.lost_best.mean():.0%}",
+                    "regret less uniform's": _against(uniform.quality - mine.quality, arm),
+                    "in hand more than uniform": _against(mine.own - uniform.own, arm),
+                }
+            )
+    return rows
+
+
+def _against(difference: NDArray[np.float64], arm: Arm) -> str:
+    """Return a difference to uniform sampling in words, with in how many blocks it is above 0."""
+    if arm.name.startswith("uniform") and not difference.any():
+        return "0"
+    return f"{_interval(difference, signed=True)}, above 0 in {(difference > 0).sum()}"
+
+
+def _interval(
+    values: NDArray[np.float64], *, exponential: bool = False, signed: bool = False
+) -> str:
+    """Return a mean over blocks with its one-sided 95 % bounds."""
+    found = estimate(values, 0.0)
+    numbers = (found.point, found.lower, found.upper)
+    if exponential:
+        numbers = tuple(float(np.exp(number)) for number in numbers)  # type: ignore[assignment]
+    point, lower, upper = (f"{number:+.2f}" if signed else f"{number:.2f}" for number in numbers)
+    return f"{point} [{lower}, {upper}]"
+
+
+if __name__ == "__main__":
+    main(app)

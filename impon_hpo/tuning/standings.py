@@ -73,9 +73,13 @@ class Standings:
         for trial in trials:
             self._ids[trial.number] = trial._trial_id
             standings[trial.number] = standing = self._of(trial)
+            before = kept.get(trial.number)
             # A trial that runs is written down by who holds it: it may be at its rung by now.
-            own = trial.state != TrialState.RUNNING or trial.number not in kept
-            if own and kept.get(trial.number) != standing:
+            held = before is not None and before.until == standing.until
+            if before == standing or (trial.state == TrialState.RUNNING and held):
+                continue
+            # Reading all takes long: what has gone on since then was written down by who did that.
+            if self._of(self._storage.get_trial(trial._trial_id)) == standing:
                 self._write(trial.number, standing)
         return standings
 
@@ -138,9 +142,8 @@ class Standings:
             return []
         standings = self.read()
         numbers = []
-        paused = [number for number, standing in standings.items() if standing.paused]
-        places = {number: self.promotion.place(standings, number)[0] for number in paused}
-        for number in sorted(paused, key=lambda n: (standings[n].until, -places[n])):
+        places = self.promotion.places(standings)
+        for number in sorted(places, key=lambda n: (standings[n].until, -places[n][0])):
             size = self._checkpoints.of(self.study, number).size
             # Only under its claim: another worker may be about to go on with it.
             if size and self._take(number, standings[number].until):
@@ -153,7 +156,10 @@ class Standings:
         return numbers
 
     def _of(self, trial: FrozenTrial) -> Standing:
-        return Standing(trial.state, trial.user_attrs.get(UNTIL, 0), self._at_rungs(trial))
+        # One that is only still to be told as pruned holds up nobody.
+        pruned = trial.state == TrialState.RUNNING and PRUNED in trial.user_attrs
+        state = TrialState.PRUNED if pruned else trial.state
+        return Standing(state, trial.user_attrs.get(UNTIL, 0), self._at_rungs(trial))
 
     def _at_rungs(self, trial: FrozenTrial) -> dict[int, float]:
         values = trial.intermediate_values
@@ -194,8 +200,7 @@ class Standings:
         """Note that a trial that this process has claimed may train to epoch `until`."""
         trial_id = self._ids[number]
         self._storage.set_trial_user_attr(trial_id, UNTIL, until)
-        values = self._at_rungs(self._storage.get_trial(trial_id))
-        self._write(number, Standing(TrialState.RUNNING, until, values))
+        self._write(number, self._of(self._storage.get_trial(trial_id)))
         return trial_id, number
 
 

@@ -100,22 +100,22 @@ class Standings:
         wanted = {number: standings[number] for number in standings if number < n_trials}
         moves = self.promotion.moves(wanted, n_trials, untaught=self._untaught())
         for number, until in self._nearest_first(wanted, moves.claims):
-            if self._take(number, wanted[number].until):
-                return self._begin(number, until)
+            if self._take(number, wanted[number].until) and self._begin(number, until):
+                return self._ids[number], number
         if moves.begin:
             trial_id = self._storage.create_new_trial(self.study._study_id)
             number = self._storage.get_trial_number_from_id(trial_id)
             self._ids[number] = trial_id
-            if number < n_trials:
-                return self._begin(number, moves.begin)
-            put_back(self.study, trial_id)  # another worker was faster: it is for later
+            if number >= n_trials:
+                put_back(self.study, trial_id)  # another worker was faster: it is for later
+            elif self._begin(number, moves.begin):
+                return trial_id, number
+        places = self.promotion.places(wanted) if moves.leave else {}
         for number in moves.leave:
-            if self._take(number, wanted[number].until):
-                until = wanted[number].until
-                place, n_come = self.promotion.place(wanted, number)
-                reason = f"not promoted from epoch {until}: place {place} of {n_come}"
-                self._storage.set_trial_user_attr(self._ids[number], PRUNED, reason)
-                return self._begin(number, until)
+            until, (place, n_come) = wanted[number].until, places[number]
+            reason = f"not promoted from epoch {until}: place {place} of {n_come}"
+            if self._take(number, until) and self._begin(number, until, pruned=reason):
+                return self._ids[number], number
         return None
 
     def pause(self, trial: optuna.Trial) -> None:
@@ -196,12 +196,18 @@ class Standings:
         put_back(self.study, trial_id)
         return False
 
-    def _begin(self, number: int, until: int) -> tuple[int, int]:
-        """Note that a trial that this process has claimed may train to epoch `until`."""
+    def _begin(self, number: int, until: int, *, pruned: str = "") -> bool:
+        """Note that a trial that this process has claimed may train to epoch `until`, or why it is
+        only to end; False if somebody has ended it since."""
         trial_id = self._ids[number]
-        self._storage.set_trial_user_attr(trial_id, UNTIL, until)
+        try:
+            if pruned:
+                self._storage.set_trial_user_attr(trial_id, PRUNED, pruned)
+            self._storage.set_trial_user_attr(trial_id, UNTIL, until)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
         self._write(number, self._of(self._storage.get_trial(trial_id)))
-        return trial_id, number
+        return True
 
 
 class _SeenBySamplers(optuna.Study):

@@ -96,6 +96,10 @@ def test_the_table_has_a_row_a_method() -> None:
         assert row["regret_points"] >= 0
         assert 0 <= row["idle_percent"] < 100
         assert row["decisions_per_second"] > 0
+    optunas = rows["Optuna's halving"]
+    assert (optunas["trained_over_optunas"], optunas["regret_less_optunas"]) == (1, 0)
+    ratio = sync["trained_epochs"] / optunas["trained_epochs"]
+    assert sync["trained_over_optunas"] == pytest.approx(ratio, abs=1e-3)
     assert measured.settings["seeds"] == 2
 
 

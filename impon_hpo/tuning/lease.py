@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,40 @@ class Watch:
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
                     found.append(trial.number)
         return found
+
+
+def claim(study: optuna.Study, trial_id: int) -> bool:
+    """Claim a waiting trial; return False if it no longer waits.
+
+    That a trial no longer waits is the storage's one atomic step: however many workers claim at the
+    same moment, one gets it.
+    """
+    storage = study._storage
+    try:
+        if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return False
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
+    storage.set_trial_user_attr(trial_id, WORKER, _first_beat())
+    return True
+
+
+def make_trial(study: optuna.Study, attributes: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """Make a trial that this process holds, and return its id and number.
+
+    Args:
+        study: The study.
+        attributes: User attributes of the trial.
+    """
+    held = optuna.trial.create_trial(
+        state=TrialState.RUNNING, user_attrs={**(attributes or {}), WORKER: _first_beat()}
+    )
+    trial_id = study._storage.create_new_trial(study._study_id, template_trial=held)
+    return trial_id, study._storage.get_trial_number_from_id(trial_id)
+
+
+def _first_beat() -> dict[str, Any]:
+    return this_worker() | {"beat": 0}
 
 
 def put_back(study: optuna.Study, trial_id: int) -> bool:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.storage.trials import PRUNED, UNTIL
 from impon_hpo.tuning.artifacts import Checkpoints
-from impon_hpo.tuning.lease import put_back
+from impon_hpo.tuning.lease import claim, make_trial, put_back
 from impon_hpo.tuning.promotion import Promotion, Standing
 
 STANDING = "impon:standing:"
@@ -99,8 +99,7 @@ class Standings:
             if self._take(number, wanted[number].until):
                 return self._begin(number, until)
         if moves.begin:
-            trial_id = self._storage.create_new_trial(self.study._study_id)
-            number = self._storage.get_trial_number_from_id(trial_id)
+            trial_id, number = make_trial(self.study, {UNTIL: moves.begin})
             self._ids[number] = trial_id
             if number < n_trials:
                 return self._begin(number, moves.begin)
@@ -180,10 +179,7 @@ class Standings:
     def _take(self, number: int, until: int) -> bool:
         """Claim a waiting trial, unless it has gone on since it was looked at."""
         trial_id = self._ids[number]
-        try:
-            if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
-                return False
-        except optuna.exceptions.UpdateFinishedTrialError:
+        if not claim(self.study, trial_id):
             return False
         if self._storage.get_trial(trial_id).user_attrs.get(UNTIL, 0) == until:
             return True

@@ -68,7 +68,7 @@ def halvings() -> Iterator[Halving]:
             yield Halving(f"promote, {mode}", factor, promote)
 
 
-@app.command(help=__doc__.partition("\n\nIt was")[0].partition("\n")[0])
+@app.command()
 def halving(
     study: Annotated[str, typer.Argument(metavar="STUDY")] = str(HERE),
     recordings: Annotated[
@@ -79,6 +79,7 @@ def halving(
     ] = None,
     orders: Annotated[int, typer.Option(min=1, help="Random orders a block.")] = 50,
 ) -> None:
+    """Replay halvings over the recordings of a comparison: Optuna's, and the one that promotes."""
     study_file = read_study_file(study, check_samplers=False)
     folder = recordings or study_file.folder
     recorded = read_recordings(folder)

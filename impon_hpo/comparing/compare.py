@@ -94,7 +94,7 @@ def train_grid(
         references=References(study_file.runs / "references"),
         artifact_store=artifact_store(study_file.artifacts),
         checkpoints=checkpoints,
-        noted={QUESTION: study_file.question, COMMAND: command_of(orders)},
+        notes={QUESTION: study_file.question, COMMAND: command_of(orders)},
         environment=environment(str(device)),
     )
     work(

@@ -284,9 +284,9 @@ def recorded_rows(run: PlannedRun, grid: Grid, trial: FrozenTrial) -> list[dict[
 
 
 def _row(epoch: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
-    kept += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
-    row = {key: epoch[key] for key in (*kept, *EPOCH_SECONDS)}
+    keys = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
+    keys += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
+    row = {key: epoch[key] for key in (*keys, *EPOCH_SECONDS)}
     for key in ("train_loss", *EPOCH_SECONDS):
         row[key] = round(row[key], 4)
     return row

@@ -234,7 +234,7 @@ def make_jobs(
     references: References,
     artifact_store: ArtifactStore,
     checkpoints: Checkpoints,
-    noted: Mapping[str, Any],
+    notes: Mapping[str, Any],
     environment: dict[str, Any],
 ) -> list[Job]:
     """Open the studies of a grid and return what a worker is to do, block by block.
@@ -250,7 +250,7 @@ def make_jobs(
         references: The folder of references on this machine.
         artifact_store: Where other machines find them; step losses go there, too.
         checkpoints: Where runs are saved.
-        noted: Attributes that each study is noted with.
+        notes: Attributes that are kept with each study: the question, the command …
         environment: Versions and hardware of this process.
     """
     runs = {
@@ -262,7 +262,7 @@ def make_jobs(
             storage,
             study_name(grid, training, recorded),
             grid.identity(training),
-            noted={**noted, WANTED: len(runs[training.name])},
+            notes={**notes, WANTED: len(runs[training.name])},
             environment=environment,
         )
         for training in grid.trainings

@@ -246,9 +246,9 @@ def read_comparison(storage: BaseStorage, study: str) -> list[StudyRecord]:
 def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:
     # All attributes at once: the studies of a comparison are many, and mostly not meant.
     names = [
-        kept.study_name
-        for kept in storage.get_all_studies()
-        if kept.user_attrs.get(IDENTITY, {}).get("study") == study
+        summary.study_name
+        for summary in storage.get_all_studies()
+        if summary.user_attrs.get(IDENTITY, {}).get("study") == study
     ]
     return [read_study(optuna.load_study(study_name=name, storage=storage)) for name in names]
 

@@ -74,7 +74,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
         store: Where the files go.
         run: Its training run, of at least one epoch.
     """
-    there = {meta.filename for meta in get_all_artifact_meta(trial)}
+    attached = {meta.filename for meta in get_all_artifact_meta(trial)}
     rows = [flat_epoch(dataclasses.asdict(result)) for result in run.results]
     picks = picks_of(run)
     title = f"trial {trial.number}: what {run.config.sampler} has picked"
@@ -89,7 +89,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, write) in files.items():
-            if name not in there:
+            if name not in attached:
                 path = Path(folder) / name
                 write(path)
                 upload_artifact(

@@ -49,8 +49,8 @@ def live_table(
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = ["trial", "accuracy by epoch", "val accuracy", "epoch", "rows/s", "time left"]
     for name in ["arm", *names] if several else names:
-        left = name == "arm" or "by" in name
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        is_text = name == "arm" or "by" in name
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     trials = [trial for record in records for trial in record.trials]
     accuracies = [epoch["val_accuracy"] for trial in trials for epoch in trial.epochs]
     low, high = min(accuracies, default=0.0), max(accuracies, default=1.0)
@@ -71,11 +71,11 @@ def live_table(
     facts.append(f"time left {clock(seconds_left(records, n_trials))}")
     if budget:
         facts.append(f"budget left {budget}")
-    done = n_finished + sum(_shares(trials))
+    n_done = n_finished + sum(_shares(trials))
     return Group(
         Text(f"\n{title}: {'  '.join(facts)}", style="bold"),
         table if table.rows else Text("no trial is running"),
-        ProgressBar(total=n_trials, completed=min(done, n_trials), width=60),
+        ProgressBar(total=n_trials, completed=min(n_done, n_trials), width=60),
     )
 
 
@@ -92,8 +92,8 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
     lengths = [len(trial.epochs) for trial in trials if trial.finished]
     expected = sum(lengths) / len(lengths) if lengths else records[0].identity["run"]["epochs"]
     running = [trial for trial in trials if trial.state == "RUNNING"]
-    done = sum(min(len(trial.epochs), expected) for trial in running)
-    epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - done)
+    epochs_done = sum(min(len(trial.epochs), expected) for trial in running)
+    epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - epochs_done)
     return epochs * sum(seconds) / len(seconds) / max(1, len(running))
 
 
@@ -166,7 +166,7 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
     if not curve:
         return [str(trial.number), "", "-", f"0/{trial.horizon}", "-", "-"]
     seconds = [_seconds(epoch) for epoch in trial.epochs]
-    left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
+    time_left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
     rate = trial.epochs[-1]["rows_trained"] / max(seconds[-1], 1e-9)
     return [
         str(trial.number),
@@ -174,7 +174,7 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
         f"{curve[-1]:.4f}",
         f"{len(curve)}/{trial.horizon}",
         f"{rate:,.0f}",
-        clock(left),
+        clock(time_left),
     ]
 
 

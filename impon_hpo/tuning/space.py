@@ -65,8 +65,8 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
             f"space.{key}.type must be 'float', 'int' or 'categorical', but got {kind!r}."
         )
     maker, allowed = _MAKERS[kind]
-    given = {name: value for name, value in entry.items() if name != "type"}
-    for name in given:
+    arguments = {name: value for name, value in entry.items() if name != "type"}
+    for name in arguments:
         if name not in allowed:
             raise ConfigError(
                 f"Unknown key 'space.{key}.{name}'.{suggestion(name, allowed)} "
@@ -74,14 +74,18 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
             )
     if kind != "categorical":
         for name in ("low", "high"):
-            if isinstance(given.get(name), bool) or not isinstance(given.get(name), int | float):
+            if isinstance(arguments.get(name), bool) or not isinstance(
+                arguments.get(name), int | float
+            ):
                 raise ConfigError(
-                    f"space.{key}.{name} must be a number, but got {given.get(name)!r}."
+                    f"space.{key}.{name} must be a number, but got {arguments.get(name)!r}."
                 )
-    elif not isinstance(given.get("choices"), list):
-        raise ConfigError(f"space.{key}.choices must be a list, but got {given.get('choices')!r}.")
+    elif not isinstance(arguments.get("choices"), list):
+        raise ConfigError(
+            f"space.{key}.choices must be a list, but got {arguments.get('choices')!r}."
+        )
     try:
-        return maker(**given)
+        return maker(**arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"space.{key}: {error}") from error
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import Arm
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.replay import Curve, Replayed, finish_best, replay
-from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.errors import ConfigError
 from impon_hpo.tuning.algorithms import make_pruner
 

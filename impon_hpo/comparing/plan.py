@@ -9,14 +9,14 @@ from optuna.storages import BaseStorage
 
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.evidence import read_fixed, read_trials
-from impon_hpo.comparing.trainings import comparison_grid
+from impon_hpo.comparing.grid import comparison_grid
 from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.dry_run import check_fit, made_up_reference
 from impon_hpo.tuning.study_file import StudyFile
 

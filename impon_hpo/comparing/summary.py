@@ -12,7 +12,7 @@ from impon_hpo.comparing.curves import cost_to_reach
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
 from impon_hpo.comparing.other_pruners import under_other_pruners
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import SUPPORTED, judge
 from impon_hpo.comparing.words import credit_sentence, verdict_sentence
 from impon_hpo.tuning.study_file import StudyFile

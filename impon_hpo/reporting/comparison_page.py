@@ -13,8 +13,8 @@ import numpy as np
 from impon_hpo.console import finite
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
-from impon_hpo.reporting.draw import png
 from impon_hpo.reporting.html import markdown_table, page, versions_of
+from impon_hpo.reporting.render import png
 
 if TYPE_CHECKING:
     from impon_hpo.comparing.curves import Curves

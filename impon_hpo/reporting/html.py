@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from impon_hpo.reporting.chart import Chart
-from impon_hpo.reporting.draw import fragments
+from impon_hpo.reporting.render import fragments
 
 Table = tuple[str, Sequence[Mapping[str, Any]], str]
 """Heading, rows (by the headings of their columns) and a note on how to read them."""

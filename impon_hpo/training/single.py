@@ -14,10 +14,9 @@ from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References, learnt_enough, prepare
 from impon_hpo.training.splits import load_splits
-from impon_hpo.training.teaching import References, learnt_enough, prepare
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 
 log = logging.getLogger("impon_hpo")
 

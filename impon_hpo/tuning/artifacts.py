@@ -18,7 +18,7 @@ from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet
 
 CURVE = "learning_curve.csv"

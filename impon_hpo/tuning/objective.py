@@ -31,11 +31,10 @@ from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.epochs import epochs_left
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References, check_reference, learnt_enough, prepare
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.training.teaching import References, check_reference, learnt_enough, prepare
+from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.shared_references import SharedReferences

@@ -66,7 +66,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
             checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
             return
 
-    from impon_hpo.training.teaching import References
+    from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
 

@@ -17,10 +17,9 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.training import compiling
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import COMPILE_SECONDS, GAIN, Ahead
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.sampling.tape import on_tape
 from tests.training.runs import config, numbers, results_of
 

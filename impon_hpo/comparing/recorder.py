@@ -1,4 +1,4 @@
-"""Recording: a comparison's runs, trained as studies that never prune by any number of workers."""
+"""The recorder: it trains the runs of a comparison as studies that never prune."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from optuna.storages import BaseStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, Training, study_name
+from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
 from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References, with_reference
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
-from impon_hpo.training.teaching import References, with_reference
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import (
     COMPLETE,

@@ -1,4 +1,4 @@
-"""The recordings of a comparison: one table, an epoch a row, and what it was made with."""
+"""The table of recordings of a comparison: an epoch a row, and what it was made with."""
 
 from __future__ import annotations
 

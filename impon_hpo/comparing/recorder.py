@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -26,7 +27,7 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
-from impon_hpo.training.reference_folder import References, with_reference
+from impon_hpo.training.reference_folder import References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
@@ -168,7 +169,7 @@ class Recorder:
                 "of the rows is neither in the folder of references nor in the artifact store. "
                 "Bring them back, or record into another --storage."
             )
-        return with_reference(splits, kept), kept.cost
+        return dataclasses.replace(splits, reference=kept.reference), kept.cost
 
     def splits(self, config: TrainingConfig) -> Splits:
         """Load the data of a seed, or return what was loaded last."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.checks import Common, check_literals, describe
-from impon_hpo.sampling.draws import random_order
+from impon_hpo.sampling.draws import Stream, random_order
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.state import Stateful
@@ -326,3 +326,25 @@ class BatchSampler(Stateful, ABC):
             self._epoch_visits.scatter_add_(0, rows, ones)
             self._epoch_rows = []
         return self._epoch_visits
+
+
+class ShuffledEpochs(BatchSampler):
+    """The base class of batch samplers that take rows, or banks of rows, from shuffled epochs.
+
+    `self._stream` hands out all rows in random order; it shuffles them at the start of each epoch
+    and whenever too few are left.
+
+    Args:
+        rows: The training rows.
+        common: As for every `BatchSampler`.
+    """
+
+    _state: ClassVar[tuple[str, ...]] = ("_stream",)
+
+    def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
+        super().__init__(rows, **common)
+        self._stream = Stream(len(rows), self.generator)
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        self._stream.shuffle()

@@ -223,7 +223,7 @@ def prepare(
     if not wants_reference(config):
         return config, splits, None
     if kept is not None:
-        return config, with_reference(splits, kept), None
+        return config, dataclasses.replace(splits, reference=kept.reference), None
     memory = RowMemory(splits.train.labels, splits.n_classes)
     return without_reference(config), splits, memory
 
@@ -237,11 +237,6 @@ def learnt_enough(val_accuracy: float, n_classes: int) -> bool:
         n_classes: Number of classes.
     """
     return val_accuracy >= 1 / n_classes + 0.1 * (1 - 1 / n_classes)
-
-
-def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
-    """Return `splits` with the reference, or as they are if it is None."""
-    return splits if kept is None else dataclasses.replace(splits, reference=kept.reference)
 
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:

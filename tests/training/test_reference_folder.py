@@ -19,7 +19,6 @@ from impon_hpo.training.reference_folder import (
     References,
     check_reference,
     learnt_enough,
-    with_reference,
     without_reference,
 )
 from impon_hpo.training.row_memory import RowMemory
@@ -129,8 +128,6 @@ def test_file_is_taken_as_it_is(tiny_splits: Splits) -> None:
     found = folder().find(config(reference="mine.pt"), tiny_splits)
     assert found is not None
     assert torch.equal(found.reference.loss, made.reference.loss)
-    assert with_reference(tiny_splits, found).reference is found.reference
-    assert with_reference(tiny_splits, None) is tiny_splits
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,12 @@ import numpy as np
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
 from impon_hpo.errors import CheckpointError
-from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore, no_experimental_warnings
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.reference_folder import References
@@ -52,34 +49,10 @@ SAVE_SECONDS = 30.0
 """Least time between two checkpoints of a run: most runs are shorter."""
 
 
-class Given(BaseSampler):
-    """A study sampler that proposes what it is given.
-
-    Args:
-        params: A value for each setting.
-    """
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = params
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._params[param_name]
+def _proposing(params: dict[str, Any]) -> BaseSampler:
+    """Return a study sampler that proposes these values."""
+    with no_experimental_warnings():
+        return PartialFixedSampler(params, RandomSampler())
 
 
 @dataclass
@@ -279,8 +252,8 @@ def make_jobs(
     )
     jobs = []
     for training, block in grid.stretches():
-        own = runs[training.name]
-        numbers = [number for number, run in enumerate(own) if run.block == block]
+        planned = runs[training.name]
+        numbers = [number for number, run in enumerate(planned) if run.block == block]
         if not numbers:
             continue
         teacher = grid.teacher(training, block)
@@ -295,8 +268,8 @@ def make_jobs(
                 train=functools.partial(recorder.train, training),
                 begin=numbers[0],
                 end=numbers[-1] + 1,
-                sampler_of=lambda number, own=own: Given(  # type: ignore[misc]
-                    grid.params[own[number].configuration] if number < len(own) else {}
+                sampler_of=lambda number, planned=planned: _proposing(  # type: ignore[misc]
+                    grid.params[planned[number].configuration] if number < len(planned) else {}
                 ),
                 after=after,
                 retries=True,

@@ -31,7 +31,7 @@ def summarise_comparison(
         other_pruners: Whether to replay the claim under the other pruners, too.
 
     Raises:
-        ConfigError: Fewer than two blocks of uniform sampling are there.
+        ConfigError: Fewer than two blocks of uniform sampling are recorded.
     """
     protocol = study_file.protocol
     arms = arms_of(study_file)

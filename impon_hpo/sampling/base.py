@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.checks import Common, check_literals, describe
+from impon_hpo.sampling.checks import Common, check_literals, check_share, describe
 from impon_hpo.sampling.draws import Stream, random_order
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
@@ -260,6 +260,17 @@ class BatchSampler(Stateful, ABC):
                 f"training rows ({len(self.rows)}), but got bank_size={bank_size}."
             )
         return bank_size
+
+    def _pool_size(self, name: str, share: float) -> int:
+        """Return the size of a pool that is a share of all rows, given as option `name`."""
+        check_share(name, share)
+        n_pool = math.floor(share * len(self.rows) + 1e-9)
+        if n_pool < self.batch_size:
+            raise ConfigError(
+                f"{name}={share} of {len(self.rows)} rows is {n_pool}, fewer than a batch "
+                f"({self.batch_size})."
+            )
+        return n_pool
 
     def _seen(self, scores: Tensor) -> Tensor:
         """Return the scores (m,) that the choice uses: permuted in a placebo. Every method passes

@@ -18,7 +18,7 @@ from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
 from impon_hpo.signals import HeldSignals
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.compiling import Ahead, CompiledStep
+from impon_hpo.training.compiling import CompiledStep
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
 from impon_hpo.training.optimization import average_weights, load_optimizer, make_schedule
@@ -75,7 +75,8 @@ class TrainingRun:
         config: The settings.
         splits: The data. Everything runs on their device.
         memory: Collects what the run observes of each row.
-        ahead: What comes after this run, for `compile = "auto"`.
+        epochs_ahead: About how many epochs of the same shape this process trains after this run,
+            for `compile = "auto"`.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data, or `compile` not the device.
@@ -86,7 +87,7 @@ class TrainingRun:
         config: TrainingConfig,
         splits: Splits,
         memory: RowMemory | None = None,
-        ahead: Ahead | None = None,
+        epochs_ahead: float = 0.0,
     ) -> None:
         self.config, self.splits, self.memory = config, splits, memory
         self.results: list[EpochResult] = []
@@ -119,7 +120,7 @@ class TrainingRun:
             self.training_step,
             config,
             scores_watched=self.sampler.watches_scoring,
-            ahead=ahead or Ahead(),
+            epochs_ahead=epochs_ahead,
         )
         self._beside = Beside(self.device)
         self.sampler.before_weights(self._beside.wait_for_all)
@@ -284,7 +285,6 @@ def train_epochs(
     splits: Splits,
     checkpoint: Checkpoint | None = None,
     memory: RowMemory | None = None,
-    ahead: Ahead | None = None,
 ) -> Iterator[EpochResult]:
     """Train as `config` says and yield the result of each epoch as it ends.
 
@@ -294,7 +294,6 @@ def train_epochs(
         checkpoint: The run continues from it, if it exists. It is saved after each epoch, and when
             Ctrl-C or SIGTERM ends the run in the middle of one.
         memory: Collects what the run observes of each row. It is part of the checkpoint.
-        ahead: What comes after this run, for `compile = "auto"`.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data.
@@ -312,7 +311,7 @@ def train_epochs(
         >>> [result.epoch for result in results], results[0].rows_trained
         ([1, 2], 320)
     """
-    run = TrainingRun(config, splits, memory, ahead)
+    run = TrainingRun(config, splits, memory)
     if checkpoint is not None:
         run.continue_from(checkpoint)
     yield from epochs_left(run, checkpoint)

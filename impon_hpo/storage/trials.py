@@ -132,14 +132,18 @@ def wasted_again(epoch: Mapping[str, Any] | None) -> dict[str, Any]:
     if epoch is None:
         return {}
     before = epoch.get("wasted", {"epochs": 0, "cost": 0, "seconds": 0.0})
-    seconds = sum(epoch[key] for key in EPOCH_SECONDS)
     return {
         "wasted": {
             "epochs": before["epochs"] + 1,
             "cost": before["cost"] + epoch["cost"],
-            "seconds": before["seconds"] + seconds,
+            "seconds": before["seconds"] + seconds_of(epoch),
         }
     }
+
+
+def seconds_of(epoch: Mapping[str, Any]) -> float:
+    """Return the seconds that an epoch took: of drawing, stepping and validating."""
+    return float(sum(epoch[key] for key in EPOCH_SECONDS))
 
 
 def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:

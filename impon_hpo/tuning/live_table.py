@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord, TrialRecord
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, seconds_of
 
 BARS = "▁▂▃▄▅▆▇█"
 LENGTH = 24
@@ -86,7 +86,7 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
     running trials share the work.
     """
     trials = [trial for record in records for trial in record.trials]
-    seconds = [_seconds(epoch) for trial in trials for epoch in trial.epochs]
+    seconds = [seconds_of(epoch) for trial in trials for epoch in trial.epochs]
     if not seconds:
         return 0.0
     lengths = [len(trial.epochs) for trial in trials if trial.finished]
@@ -165,7 +165,7 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
     curve = [epoch["val_accuracy"] for epoch in trial.epochs]
     if not curve:
         return [str(trial.number), "", "-", f"0/{trial.horizon}", "-", "-"]
-    seconds = [_seconds(epoch) for epoch in trial.epochs]
+    seconds = [seconds_of(epoch) for epoch in trial.epochs]
     time_left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
     rate = trial.epochs[-1]["rows_trained"] / max(seconds[-1], 1e-9)
     return [
@@ -182,7 +182,3 @@ def _shares(trials: Sequence[TrialRecord]) -> Iterator[float]:
     for trial in trials:
         if trial.state == "RUNNING":
             yield len(trial.epochs) / trial.horizon
-
-
-def _seconds(epoch: dict[str, float]) -> float:
-    return sum(epoch[key] for key in EPOCH_SECONDS)

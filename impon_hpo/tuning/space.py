@@ -146,23 +146,12 @@ def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[
     """Ask the trial for a value of each setting of the space."""
     params: dict[str, Any] = {}
     for key, distribution in space.items():
-        if isinstance(distribution, FloatDistribution):
-            params[key] = trial.suggest_float(
-                key,
-                distribution.low,
-                distribution.high,
-                log=distribution.log,
-                step=distribution.step,
-            )
-        elif isinstance(distribution, IntDistribution):
-            params[key] = trial.suggest_int(
-                key,
-                distribution.low,
-                distribution.high,
-                log=distribution.log,
-                step=distribution.step,
-            )
-        else:
-            assert isinstance(distribution, CategoricalDistribution)
+        if isinstance(distribution, CategoricalDistribution):
             params[key] = trial.suggest_categorical(key, distribution.choices)
+            continue
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        is_float = isinstance(distribution, FloatDistribution)
+        suggest_number: Any = trial.suggest_float if is_float else trial.suggest_int
+        low, high, step = distribution.low, distribution.high, distribution.step
+        params[key] = suggest_number(key, low, high, log=distribution.log, step=step)
     return params

@@ -39,7 +39,7 @@ def under_other_pruners(
     recorded: Sequence[Arm],
     replayed: Callable[[Arm, Mapping[str, Any], int], Outcome],
 ) -> list[dict[str, Any]]:
-    """Return the claim and what it is held against under the other pruners.
+    """Return the claim and its controls under the other pruners.
 
     Args:
         protocol: What is compared, and the claim.

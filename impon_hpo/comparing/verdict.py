@@ -31,13 +31,13 @@ INCONCLUSIVE = "inconclusive"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over blocks, its one-sided 95 % bounds, and how it lies to a limit.
+    """A mean over blocks, its one-sided 95 % bounds, and how it compares with a limit.
 
     Args:
         point: The mean.
         lower: Lower bound.
         upper: Upper bound.
-        limit: What it is held against.
+        limit: What it is compared with.
         p_below: One-sided p-value of the exact sign-flip test for "below the limit".
         p_above: The same for "above the limit".
         careful_lower: Student's one-sided 99 % bound where values may be skewed, else `lower`.
@@ -68,7 +68,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = True) -> Estimate:
-    """Estimate the mean of a value a block and hold it against `limit`.
+    """Estimate the mean of a value a block and compare it with `limit`.
 
     Bounds are bias-corrected and accelerated (BCa; Efron, 1987, "Better bootstrap confidence
     intervals") over the blocks with a fixed seed; the test flips the signs of value − limit. Where
@@ -92,7 +92,7 @@ def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = 
     if skewed:
         reach = float(stats.t.ppf(1 - CAREFUL_LEVEL, n - 1) * sample.std(ddof=1)) / math.sqrt(n)
         careful = (point - reach, point + reach)
-    made = Estimate(
+    result = Estimate(
         point=point,
         lower=lower,
         upper=upper,
@@ -103,10 +103,10 @@ def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = 
         careful_upper=careful[1],
         more_blocks=0,
     )
-    if made.below or made.above:
-        return made
+    if result.below or result.above:
+        return result
     level = CAREFUL_LEVEL if skewed else LEVEL
-    return dataclasses.replace(made, more_blocks=_more(sample, limit, level))
+    return dataclasses.replace(result, more_blocks=_more(sample, limit, level))
 
 
 def sign_flip_p(differences: Numbers, side: int) -> float:
@@ -139,7 +139,7 @@ class Verdict:
 
     Args:
         arm: Its name.
-        control: What it is held against.
+        control: The arm that it is compared with.
         blocks: The blocks that both have.
         cost: Cost ratio: of geometric means over blocks.
         loss: Truth of the control's pick minus truth of the arm's, in points.
@@ -201,7 +201,7 @@ class Verdict:
 
 
 def hundredth_above(bound: float) -> float:
-    """Return what a bound lies below as it is written: at the bound itself nothing is shown."""
+    """Return the lowest hundredth above a bound: a limit at the bound itself is not met."""
     return (math.floor(100 * bound + 1e-9) + 1) / 100
 
 

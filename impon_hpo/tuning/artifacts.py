@@ -18,7 +18,7 @@ from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet
 
 CURVE = "learning_curve.csv"
@@ -90,7 +90,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
         store: Where the files go.
         run: Its training run, of at least one epoch.
     """
-    there = {meta.filename for meta in get_all_artifact_meta(trial)}
+    attached = {meta.filename for meta in get_all_artifact_meta(trial)}
     rows = [flat_epoch(dataclasses.asdict(result)) for result in run.results]
     picks = picks_of(run)
     title = f"trial {trial.number}: what {run.config.sampler} has picked"
@@ -105,7 +105,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, write) in files.items():
-            if name not in there:
+            if name not in attached:
                 path = Path(folder) / name
                 write(path)
                 upload_artifact(

@@ -119,14 +119,14 @@ class Watch:
             study: The study.
             trials: Its trials, as just read.
         """
-        found = []
+        numbers = []
         for trial in trials:
             if trial.state == TrialState.RUNNING and self.lost(trial):
                 latest = study._storage.get_trial(trial._trial_id)
                 same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
-                    found.append(trial.number)
-        return found
+                    numbers.append(trial.number)
+        return numbers
 
 
 def claim(study: optuna.Study, trial_id: int) -> bool:
@@ -190,7 +190,7 @@ class Lease:
         self._beat = 0
         self._seconds = beat_seconds
         self._stop = threading.Event()
-        self._say()
+        self._write_beat()
 
     def check(self) -> None:
         """Raise `TakenOverError` unless the trial is still this process's."""
@@ -209,16 +209,16 @@ class Lease:
             self._stop.set()
             thread.join()
 
-    def _say(self) -> None:
-        said = self._me | {"beat": self._beat}
-        self._storage.set_trial_user_attr(self._trial_id, WORKER, said)
+    def _write_beat(self) -> None:
+        worker = self._me | {"beat": self._beat}
+        self._storage.set_trial_user_attr(self._trial_id, WORKER, worker)
 
     def _keep(self) -> None:
         while not self._stop.wait(self._seconds):
             self._beat += 1
             try:
                 self.check()
-                self._say()
+                self._write_beat()
             except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
                 return
             except Exception:  # a storage that is away for a moment: the next beat tries again

@@ -83,7 +83,8 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
             f"Checkpoints of waiting trials may take up {readable_bytes(checkpoints.budget)}, half "
             "of the free disk. --checkpoint-budget changes that."
         )
-    from impon_hpo.training.teaching import References
+
+    from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from impon_hpo.cli.app import main
 from impon_hpo.comparing.arms import Arm, arms_of, uniform_of
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
-from impon_hpo.comparing.runs_table import Recordings, read_recordings
+from impon_hpo.comparing.recordings_table import Recordings, read_recordings
 from impon_hpo.comparing.verdict import estimate
 from impon_hpo.console import print_line, print_table
 from impon_hpo.errors import ConfigError

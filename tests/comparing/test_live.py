@@ -11,13 +11,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.comparing.arms import Arm, arms_of
+from impon_hpo.comparing.grid import configurations
 from impon_hpo.comparing.outcomes import curves_of_arm
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.replay import STUDY_NAME, replay, replay_promotion
-from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.trainings import configurations
 from impon_hpo.storage.trials import COST, epochs_of
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.teaching import References
+from impon_hpo.training.reference_folder import References
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import Objective

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 
 from impon_hpo.cli.app import main
 from impon_hpo.storage.trials import UNTIL
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import standings
 from impon_hpo.tuning.standings import Standings
 from tests.studies import SMALL, write_study

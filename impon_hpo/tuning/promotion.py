@@ -155,10 +155,19 @@ class Promotion(Settings):
             before, n_there = epoch, max(1, n_there // self.reduction_factor)
         return total
 
+    def places(self, standings: Mapping[int, Standing]) -> dict[int, tuple[int, int]]:
+        """Return of each paused trial its rank at its rung, from 1, and how many compete there."""
+        places = {}
+        for rung in self.rungs:
+            ranking = self.ranking(standings, rung)
+            for rank, number in enumerate(ranking, start=1):
+                if standings[number].paused and standings[number].until == rung:
+                    places[number] = (rank, len(ranking))
+        return places
+
     def place(self, standings: Mapping[int, Standing], number: int) -> tuple[int, int]:
         """Return the rank of a paused trial at its rung, from 1, and how many compete there."""
-        ranking = self.ranking(standings, standings[number].until)
-        return ranking.index(number) + 1, len(ranking)
+        return self.places(standings)[number]
 
     def moves(
         self, standings: Mapping[int, Standing], n_trials: int, *, untaught: bool = False
@@ -276,10 +285,9 @@ def waiting_trials(record: StudyRecord) -> list[Waiting]:
     if promotion is None:
         return []
     standings = {trial.number: _standing(trial, promotion) for trial in record.trials}
+    places = promotion.places(standings)
     waiting = [
-        Waiting(trial, *promotion.place(standings, trial.number))
-        for trial in record.trials
-        if trial.paused
+        Waiting(trial, *places[trial.number]) for trial in record.trials if trial.number in places
     ]
     return sorted(waiting, key=lambda entry: (-entry.trial.until, entry.place))
 

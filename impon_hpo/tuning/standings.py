@@ -73,9 +73,13 @@ class Standings:
         for trial in trials:
             self._ids[trial.number] = trial._trial_id
             standings[trial.number] = standing = self._of(trial)
+            before = kept.get(trial.number)
             # A trial that runs is written down by who holds it: it may be at its rung by now.
-            own = trial.state != TrialState.RUNNING or trial.number not in kept
-            if own and kept.get(trial.number) != standing:
+            held = before is not None and before.until == standing.until
+            if before == standing or (trial.state == TrialState.RUNNING and held):
+                continue
+            # Reading all takes long: what has gone on since then was written down by who did that.
+            if self._of(self._storage.get_trial(trial._trial_id)) == standing:
                 self._write(trial.number, standing)
         return standings
 
@@ -96,21 +100,21 @@ class Standings:
         wanted = {number: standings[number] for number in standings if number < n_trials}
         moves = self.promotion.moves(wanted, n_trials, untaught=self._untaught())
         for number, until in self._nearest_first(wanted, moves.claims):
-            if self._take(number, wanted[number].until):
-                return self._begin(number, until)
+            if self._take(number, wanted[number].until) and self._begin(number, until):
+                return self._ids[number], number
         if moves.begin:
             trial_id, number = make_trial(self.study, {UNTIL: moves.begin})
             self._ids[number] = trial_id
-            if number < n_trials:
-                return self._begin(number, moves.begin)
-            put_back(self.study, trial_id)  # another worker was faster: it is for later
+            if number >= n_trials:
+                put_back(self.study, trial_id)  # another worker was faster: it is for later
+            elif self._begin(number, moves.begin):
+                return trial_id, number
+        places = self.promotion.places(wanted) if moves.leave else {}
         for number in moves.leave:
-            if self._take(number, wanted[number].until):
-                until = wanted[number].until
-                place, n_come = self.promotion.place(wanted, number)
-                reason = f"not promoted from epoch {until}: place {place} of {n_come}"
-                self._storage.set_trial_user_attr(self._ids[number], PRUNED, reason)
-                return self._begin(number, until)
+            until, (place, n_come) = wanted[number].until, places[number]
+            reason = f"not promoted from epoch {until}: place {place} of {n_come}"
+            if self._take(number, until) and self._begin(number, until, pruned=reason):
+                return self._ids[number], number
         return None
 
     def pause(self, trial: optuna.Trial) -> None:
@@ -137,9 +141,8 @@ class Standings:
             return []
         standings = self.read()
         numbers = []
-        paused = [number for number, standing in standings.items() if standing.paused]
-        places = {number: self.promotion.place(standings, number)[0] for number in paused}
-        for number in sorted(paused, key=lambda n: (standings[n].until, -places[n])):
+        places = self.promotion.places(standings)
+        for number in sorted(places, key=lambda n: (standings[n].until, -places[n][0])):
             size = self._checkpoints.of(self.study, number).size
             # Only under its claim: another worker may be about to go on with it.
             if size and self._take(number, standings[number].until):
@@ -152,7 +155,10 @@ class Standings:
         return numbers
 
     def _of(self, trial: FrozenTrial) -> Standing:
-        return Standing(trial.state, trial.user_attrs.get(UNTIL, 0), self._at_rungs(trial))
+        # One that is only still to be told as pruned holds up nobody.
+        pruned = trial.state == TrialState.RUNNING and PRUNED in trial.user_attrs
+        state = TrialState.PRUNED if pruned else trial.state
+        return Standing(state, trial.user_attrs.get(UNTIL, 0), self._at_rungs(trial))
 
     def _at_rungs(self, trial: FrozenTrial) -> dict[int, float]:
         values = trial.intermediate_values
@@ -186,13 +192,18 @@ class Standings:
         put_back(self.study, trial_id)
         return False
 
-    def _begin(self, number: int, until: int) -> tuple[int, int]:
-        """Note that a trial that this process has claimed may train to epoch `until`."""
+    def _begin(self, number: int, until: int, *, pruned: str = "") -> bool:
+        """Note that a trial that this process has claimed may train to epoch `until`, or why it is
+        only to end; False if somebody has ended it since."""
         trial_id = self._ids[number]
-        self._storage.set_trial_user_attr(trial_id, UNTIL, until)
-        values = self._at_rungs(self._storage.get_trial(trial_id))
-        self._write(number, Standing(TrialState.RUNNING, until, values))
-        return trial_id, number
+        try:
+            if pruned:
+                self._storage.set_trial_user_attr(trial_id, PRUNED, pruned)
+            self._storage.set_trial_user_attr(trial_id, UNTIL, until)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+        self._write(number, self._of(self._storage.get_trial(trial_id)))
+        return True
 
 
 class _SeenBySamplers(optuna.Study):

@@ -1,6 +1,6 @@
 """Times this package beside what one would use instead.
 
-uv run python studies/speed/bench.py step | sampling | study | scale | data
+uv run python studies/speed/bench.py step | sampling | study | scale | halving | claims | data
 """
 
 from __future__ import annotations
@@ -218,6 +218,56 @@ def scale(
             trials=trials,
             rounds=rounds,
         )
+    _print(measured, format)
+
+
+@app.command()
+def halving(
+    configurations: Annotated[int, typer.Option(min=1, help="Trials of a study.")] = 1000,
+    workers: Annotated[int, typer.Option(min=1)] = 64,
+    epochs: Annotated[int, typer.Option(min=2, help="The horizon.")] = 27,
+    reduction_factor: Annotated[
+        int, typer.Option(min=2, help="One of so many trials at a rung goes on.")
+    ] = 3,
+    min_resource: Annotated[int, typer.Option(min=1, help="The first rung, in epochs.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Worlds of made-up trials.")] = 5,
+    format: Formatted = Format.table,
+) -> None:
+    """Time, cost and regret of halving at scale: made-up trials, in virtual time."""
+    with loading():
+        from benchmarks.halving import measure_halving
+
+    measured = measure_halving(
+        n_configurations=configurations,
+        n_workers=workers,
+        epochs=epochs,
+        reduction_factor=reduction_factor,
+        min_resource=min_resource,
+        seeds=seeds,
+    )
+    _print(measured, format)
+
+
+@app.command()
+def claims(
+    storage: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL", help="An empty storage; may be repeated; default: SQLite and a journal."
+        ),
+    ] = None,
+    paused: Annotated[
+        list[int] | None,
+        typer.Option(min=27, help="Trials that wait; may be repeated; default: 100, 1000."),
+    ] = None,
+    rounds: Rounds = 9,
+    format: Formatted = Format.table,
+) -> None:
+    """What a decision of halving that promotes asks of a storage, beside Optuna's halving."""
+    with loading():
+        from benchmarks.claims import measure_claims
+
+    measured = measure_claims(storages=storage or [], n_paused=paused or [100, 1000], rounds=rounds)
     _print(measured, format)
 
 

@@ -53,6 +53,8 @@ def test_json_has_settings_environment_and_rows(tmp_path: Path) -> None:
         ("sampling", "--sampler"),
         ("study", "--trials-there"),
         ("scale", "--simulate"),
+        ("halving", "--configurations"),
+        ("claims", "--paused"),
         ("data", "--image-size"),
     ],
 )

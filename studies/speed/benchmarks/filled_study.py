@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +162,25 @@ def _finished(study_file: StudyFile, number: int, *, highest: float) -> FrozenTr
     draws = random.Random(number)
     n_epochs = draws.choice([1, 1, RUNGS[1], EPOCHS_A_TRIAL])
     accuracies = [round(draws.uniform(0, highest), 4) for _ in range(n_epochs)]
-    epochs = [
-        {
+    return optuna.trial.create_trial(
+        state=TrialState.COMPLETE if n_epochs == EPOCHS_A_TRIAL else TrialState.PRUNED,
+        value=accuracies[-1],
+        params={"lr": draws.uniform(1e-3, 0.5), "weight_decay": draws.uniform(1e-6, 1e-2)},
+        distributions=dict(study_file.space),
+        intermediate_values=dict(enumerate(accuracies, start=1)),
+        user_attrs=recorded_epochs(draws, accuracies) | {COST: 276 * n_epochs},
+        system_attrs={
+            f"completed_rung_{rung}": accuracies[step - 1]
+            for rung, step in enumerate(RUNGS)
+            if step <= n_epochs
+        },
+    )
+
+
+def recorded_epochs(draws: random.Random, accuracies: Sequence[float]) -> dict[str, Any]:
+    """Return the user attributes that epochs of these accuracies leave with a trial."""
+    return {
+        f"{EPOCH}{epoch}": {
             "epoch": epoch,
             "train_loss": draws.random(),
             "val_accuracy": accuracy,
@@ -178,17 +196,4 @@ def _finished(study_file: StudyFile, number: int, *, highest: float) -> FrozenTr
             "diagnostics": {"class_balance": 1.0},
         }
         for epoch, accuracy in enumerate(accuracies, start=1)
-    ]
-    return optuna.trial.create_trial(
-        state=TrialState.COMPLETE if n_epochs == EPOCHS_A_TRIAL else TrialState.PRUNED,
-        value=accuracies[-1],
-        params={"lr": draws.uniform(1e-3, 0.5), "weight_decay": draws.uniform(1e-6, 1e-2)},
-        distributions=dict(study_file.space),
-        intermediate_values=dict(enumerate(accuracies, start=1)),
-        user_attrs={f"{EPOCH}{epoch['epoch']}": epoch for epoch in epochs} | {COST: 276 * n_epochs},
-        system_attrs={
-            f"completed_rung_{rung}": accuracies[step - 1]
-            for rung, step in enumerate(RUNGS)
-            if step <= n_epochs
-        },
-    )
+    }

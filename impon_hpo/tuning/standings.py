@@ -101,6 +101,8 @@ class Standings:
         moves = self.promotion.moves(wanted, n_trials, untaught=self._untaught())
         for number, until in self._nearest_first(wanted, moves.claims):
             if self._take(number, wanted[number].until) and self._begin(number, until):
+                if wanted[number].until:
+                    self._checkpoints.fetch(self.study, number)
                 return self._ids[number], number
         if moves.begin:
             trial_id, number = make_trial(self.study, {UNTIL: moves.begin})
@@ -122,13 +124,19 @@ class Standings:
         frozen = self._storage.get_trial(trial._trial_id)
         until = frozen.user_attrs[UNTIL]
         values = self._at_rungs(frozen)
-        # Before it waits: who claims it then may write at once.
+        # Before it waits: who claims it then may read and write at once.
+        self.share(trial)
         self._write(trial.number, Standing(TrialState.WAITING, until, values))
         put_back(self.study, trial._trial_id)
+
+    def share(self, trial: optuna.Trial) -> None:
+        """Let other machines have the checkpoint of a trial that this process holds."""
+        self._checkpoints.share(self.study, trial.number)
 
     def ended(self, trial: FrozenTrial) -> None:
         """Note that a trial has ended."""
         self._write(trial.number, self._of(trial))
+        self._checkpoints.unshare(self.study, trial.number)
 
     def delete_checkpoints(self) -> list[int]:
         """Delete checkpoints of paused trials until the rest fits into the budget, of those first

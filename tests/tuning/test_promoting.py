@@ -170,6 +170,28 @@ def test_checkpoint_that_is_gone_costs_its_epochs_again(undisturbed: list[dict[s
     assert after.trials[promoted[0]].wasted_epochs == 1
 
 
+def test_other_machine_goes_on_from_the_checkpoint_in_the_artifact_store(
+    undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Path("shared").resolve()
+    shared.mkdir()
+    arguments = [
+        *("--storage", f"sqlite:///{shared}/study.db"),
+        *("--set", f"artifacts={shared}/artifacts"),
+    ]
+    kill("between claim and note", 3, *arguments)  # two trials wait
+    for name in ("other", "another"):  # a folder of its own stands for a machine of its own
+        Path(name).mkdir()
+        monkeypatch.chdir(name)
+        write_study(STUDY)
+        assert tune(*arguments, *(["--max-epochs", "5"] if name == "other" else [])) == 0
+        monkeypatch.chdir("..")
+    after = record(arguments[1])
+    assert outcome(after) == undisturbed
+    assert sum(trial.wasted_epochs for trial in after.trials) == 0
+    assert not [path for path in (shared / "artifacts").iterdir() if path.suffix == ".pt"]
+
+
 def test_without_room_for_checkpoints_it_comes_to_the_same(
     undisturbed: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -204,6 +226,7 @@ def test_spent_budget_leaves_them_waiting_and_more_of_it_continues(
     assert outcome(record(address)) == undisturbed
 
 
+@pytest.mark.slow
 def test_two_workers_share_it_and_none_is_promoted_twice(
     undisturbed: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -19,10 +19,10 @@ from .training.checkpoint import Checkpoint as Checkpoint
 from .training.config import TrainingConfig as TrainingConfig
 from .training.data import ImageData as ImageData
 from .training.epoch_result import EpochResult as EpochResult
-from .training.epochs import train_epochs as train_epochs
+from .training.reference_folder import References as References
 from .training.splits import Splits as Splits
 from .training.splits import load_splits as load_splits
-from .training.teaching import References as References
+from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
 

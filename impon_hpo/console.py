@@ -83,8 +83,8 @@ def print_rows(title: str, rows: list[tuple[str, str]]) -> None:
         data.print(table)
         return
     print_line(title)
-    for what, found in rows:
-        print_line(f"  {what}: {found}")
+    for name, value in rows:
+        print_line(f"  {name}: {value}")
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:

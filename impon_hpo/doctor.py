@@ -89,12 +89,12 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
         "fashion-mnist": "FashionMNIST/raw",
         "folder": "train",
     }
-    given = Path(data_dir).expanduser() if data_dir else None
-    for root in filter(None, (data_root(None), given)):
+    extra_root = Path(data_dir).expanduser() if data_dir else None
+    for root in filter(None, (data_root(None), extra_root)):
         if root.is_dir():
             names = [name for name, mark in marks.items() if (root / mark).exists()]
             yield Finding(f"data in {root}", ", ".join(names) or "no known data set")
-        elif root == given:
+        elif root == extra_root:
             yield Finding(
                 f"data in {root}", "no such folder", False, "Give the folder that holds the data."
             )

@@ -24,7 +24,7 @@ from impon_hpo.errors import NothingYetError
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-    from impon_hpo.comparing.runs_table import Recordings
+    from impon_hpo.comparing.recordings_table import Recordings
     from impon_hpo.tuning.study_file import StudyFile
 
 

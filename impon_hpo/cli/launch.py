@@ -176,7 +176,7 @@ def compare(
 
     with loading():
         from impon_hpo.comparing.evidence import gather, runs_to_adopt
-        from impon_hpo.comparing.trainings import comparison_grid
+        from impon_hpo.comparing.grid import comparison_grid
         from impon_hpo.storage.connect import open_storage
 
         study_file = read_study(study, settings)
@@ -228,7 +228,7 @@ def compare_samplers(
 
     with loading():
         from impon_hpo.comparing.compare import results
-        from impon_hpo.comparing.trainings import samplers_grid
+        from impon_hpo.comparing.grid import samplers_grid
         from impon_hpo.storage.connect import open_storage
 
         study_file = read_study(study, settings)

@@ -124,10 +124,10 @@ def _training(name: str, policy: Policy) -> str:
 def _check_own_settings(study_file: StudyFile, protocol: Protocol) -> None:
     """Refuse what would make an arm differ from uniform sampling in more than its batches."""
     free = {"sampler", "sampler_options", "reference", "reference_options"}
-    chosen = {arm.partition("@")[0] for policy in protocol.policies for arm in policy.arms}
-    for name in sorted({*chosen, protocol.placebo}):
-        common, own = study_file.run.model_dump(), study_file.arms[name].model_dump()
-        for key, value in own.items():
+    names = {arm.partition("@")[0] for policy in protocol.policies for arm in policy.arms}
+    for name in sorted({*names, protocol.placebo}):
+        common, settings = study_file.run.model_dump(), study_file.arms[name].model_dump()
+        for key, value in settings.items():
             if key not in free and value != common[key]:
                 raise ConfigError(
                     f"arms.{name}.run.{key}: all arms of a comparison have the same settings but "

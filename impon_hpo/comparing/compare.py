@@ -14,13 +14,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from impon_hpo.comparing.evidence import ending, fix, read_trials, runs_to_adopt
-from impon_hpo.comparing.recording import STEP_LOSSES, make_jobs
-from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, comparison_grid, samplers_grid
+from impon_hpo.comparing.grid import Grid, Key, PlannedRun, comparison_grid, samplers_grid
+from impon_hpo.comparing.recorder import STEP_LOSSES, make_jobs
 from impon_hpo.environment import environment
 from impon_hpo.storage.connect import ArtifactStore, artifact_store, open_storage
 from impon_hpo.storage.trials import COMMAND, QUESTION, RECORDED, epochs_of
 from impon_hpo.training.device import find_device
-from impon_hpo.training.teaching import References
+from impon_hpo.training.reference_folder import References
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.processes import Orders
 from impon_hpo.tuning.study_file import StudyFile
@@ -94,7 +94,7 @@ def train_grid(
         references=References(study_file.runs / "references"),
         artifact_store=artifact_store(study_file.artifacts),
         checkpoints=checkpoints,
-        noted={QUESTION: study_file.question, COMMAND: command_of(orders)},
+        notes={QUESTION: study_file.question, COMMAND: command_of(orders)},
         environment=environment(str(device)),
     )
     work(

@@ -15,8 +15,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.runs_table import TABLE, Recordings, Run, read_recordings
-from impon_hpo.comparing.trainings import (
+from impon_hpo.comparing.grid import (
     Grid,
     Key,
     PlannedRun,
@@ -24,6 +23,7 @@ from impon_hpo.comparing.trainings import (
     configurations,
     study_name,
 )
+from impon_hpo.comparing.recordings_table import TABLE, Recordings, Run, read_recordings
 from impon_hpo.errors import NothingYetError, StorageError
 from impon_hpo.storage.connect import quiet_studies
 from impon_hpo.storage.trials import COST, ENVIRONMENTS, EPOCH_SECONDS, REASON, RECORDED, epochs_of
@@ -284,9 +284,9 @@ def recorded_rows(run: PlannedRun, grid: Grid, trial: FrozenTrial) -> list[dict[
 
 
 def _row(epoch: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
-    kept += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
-    row = {key: epoch[key] for key in (*kept, *EPOCH_SECONDS)}
+    keys = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
+    keys += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
+    row = {key: epoch[key] for key in (*keys, *EPOCH_SECONDS)}
     for key in ("train_loss", *EPOCH_SECONDS):
         row[key] = round(row[key], 4)
     return row

@@ -11,7 +11,7 @@ from scipy import stats
 
 from impon_hpo.comparing.arms import Arm
 from impon_hpo.comparing.outcomes import Truth, complete_blocks, curves_of_arm
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 
 Numbers = NDArray[np.float64]
 

@@ -37,34 +37,36 @@ fewer where a pruner is slow."""
 
 def under_other_pruners(
     protocol: Protocol,
-    there: Sequence[Arm],
+    recorded: Sequence[Arm],
     replayed: Callable[[Arm, Mapping[str, Any], int], Outcome],
 ) -> list[dict[str, Any]]:
-    """Return the claim and what it is held against under the other pruners.
+    """Return the claim and its controls under the other pruners.
 
     Args:
-        protocol: What was asked.
-        there: The arms that are recorded.
+        protocol: What is compared, and the claim.
+        recorded: The arms that are recorded.
         replayed: Replays an arm under a pruner in so many orders.
     """
-    arm = next((arm for arm in there if arm.name == protocol.claim), None)
+    arm = next((arm for arm in recorded if arm.name == protocol.claim), None)
     if arm is None:
         return []
-    uniform = uniform_of(arm, there)
+    uniform = uniform_of(arm, recorded)
     rows = []
     for name, (pruner, n_orders) in OTHER_PRUNERS.items():
         control = replayed(uniform, pruner, n_orders)
-        for other in (uniform, *controls_of(arm, there), arm):
-            mine = control if other is uniform else replayed(other, pruner, n_orders)
+        for other in (uniform, *controls_of(arm, recorded), arm):
+            outcome = control if other is uniform else replayed(other, pruner, n_orders)
             row = {
                 "pruner": name,
                 "arm": other.name,
-                "cost": float(mine.cost.mean()),
-                "epochs": float(mine.epochs.mean()),
-                "quality": float(mine.quality.mean()),
-                "lost_best": float(mine.lost_best.mean()),
+                "cost": float(outcome.cost.mean()),
+                "epochs": float(outcome.epochs.mean()),
+                "quality": float(outcome.quality.mean()),
+                "lost_best": float(outcome.lost_best.mean()),
             }
-            verdict = judge(mine, control, cost_ratio=protocol.cost_ratio, margin=protocol.margin)
+            verdict = judge(
+                outcome, control, cost_ratio=protocol.cost_ratio, margin=protocol.margin
+            )
             if verdict is not None and other is not uniform:
                 row["verdict"] = verdict.plain()
             rows.append(row)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import Arm
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.replay import (
     Curve,
     Replayed,
@@ -18,7 +19,6 @@ from impon_hpo.comparing.replay import (
     replay,
     replay_promotion,
 )
-from impon_hpo.comparing.runs_table import Recordings
 from impon_hpo.errors import ConfigError
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.promotion import promotion_of
@@ -90,16 +90,16 @@ class Truth:
                 "Run `impon-hpo compare` until there are more."
             )
         points = np.zeros((len(self.blocks), n_configurations))
-        for at, block in enumerate(self.blocks):
+        for index, block in enumerate(self.blocks):
             for number in range(n_configurations):
                 run = recordings.runs[uniform.training, block, number]
                 if not run.ended:
-                    points[at, number] = 100 * run.accuracy("test", uniform.policy.weights)[-1]
+                    points[index, number] = 100 * run.accuracy("test", uniform.policy.weights)[-1]
         self.by_block = points
 
     def of(self, block: int) -> Numbers:
         """Return the truth (configurations,) in points for judging `block`."""
-        others = [at for at, other in enumerate(self.blocks) if other != block]
+        others = [index for index, other in enumerate(self.blocks) if other != block]
         mean: Numbers = self.by_block[others].mean(0)
         return mean
 
@@ -121,10 +121,10 @@ def curves_of_arm(
 
 def complete_blocks(recordings: Recordings, arm: Arm, n_configurations: int) -> list[int]:
     """Return the blocks in which an arm can be replayed."""
-    own = recordings.blocks_of(arm.training, n_configurations, taught=arm.taught)
+    blocks = recordings.blocks_of(arm.training, n_configurations, taught=arm.taught)
     if not arm.taught:
-        return own
-    return [block for block in own if (arm.teacher, block, 0) in recordings.runs]
+        return blocks
+    return [block for block in blocks if (arm.teacher, block, 0) in recordings.runs]
 
 
 def orders(n_configurations: int, n_orders: int, block: int) -> list[list[int]]:
@@ -162,11 +162,11 @@ def outcome(
     n = truth.by_block.shape[1]
     blocks = [b for b in complete_blocks(recordings, arm, n) if b in truth.blocks]
     per_block, n_complete = [], []
-    stopped, met = np.zeros(n), np.zeros(n)
+    stopped, n_tried = np.zeros(n), np.zeros(n)
     for block in blocks:
         curves = curves_of_arm(recordings, arm, block, n)
         worth = truth.of(block)
-        own = _own_quality(recordings, arm, block, n)
+        own_quality = _own_quality(recordings, arm, block, n)
         reference = recordings.runs[arm.training, block, n - 1].reference_cost
         replays = _Replays(pruner, arm, reference)
         measured = []
@@ -178,12 +178,12 @@ def outcome(
             best, *others = sorted(tried, key=lambda number: -worth[number])[:3]
             n_complete.append(n_trials - sum(lost.values()))
             stopped[tried] += [study.stopped[number] for number in tried]
-            met[tried] += 1
+            n_tried[tried] += 1
             measured.append(
                 [
                     cost,
                     _worth(pick, worth),
-                    _worth(pick, own),
+                    _worth(pick, own_quality),
                     _worth_at(whole, budgets.get(block, 0.0), worth),
                     sum(study.stopped[number] for number in tried),
                     lost[best],
@@ -192,19 +192,19 @@ def outcome(
                 ]
             )
         per_block.append(np.mean(np.array(measured, dtype=np.float64), axis=0))
-    found = np.array(per_block).reshape(len(blocks), 7 + len(budget_grid))
+    columns = np.array(per_block).reshape(len(blocks), 7 + len(budget_grid))
     return Outcome(
         arm=arm.name,
         blocks=tuple(blocks),
-        cost=found[:, 0],
-        quality=found[:, 1],
-        own=found[:, 2],
-        budget_quality=found[:, 3],
-        epochs=found[:, 4],
-        lost_best=found[:, 5],
-        lost_top=found[:, 6],
-        regret=found[:, 7:],
-        stopped=stopped / np.maximum(met, 1),
+        cost=columns[:, 0],
+        quality=columns[:, 1],
+        own=columns[:, 2],
+        budget_quality=columns[:, 3],
+        epochs=columns[:, 4],
+        lost_best=columns[:, 5],
+        lost_top=columns[:, 6],
+        regret=columns[:, 7:],
+        stopped=stopped / np.maximum(n_tried, 1),
         n_complete=float(np.mean(n_complete)) if n_complete else float("nan"),
     )
 
@@ -252,13 +252,13 @@ class _Replays:
 
 
 def _own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:
-    found = np.zeros(n)
+    quality = np.zeros(n)
     for number in range(n):
         training = arm.teacher if arm.taught and number == 0 else arm.training
         run = recordings.runs[training, block, number]
         if not run.ended:
-            found[number] = 100 * run.accuracy("test", arm.policy.weights)[-1]
-    return found
+            quality[number] = 100 * run.accuracy("test", arm.policy.weights)[-1]
+    return quality
 
 
 def _worth(pick: int | None, worth: Numbers) -> float:
@@ -266,9 +266,9 @@ def _worth(pick: int | None, worth: Numbers) -> float:
     return float(worth.mean() if pick is None else worth[pick])
 
 
-def _worth_at(done: Replayed, budget: float, worth: Numbers) -> float:
+def _worth_at(study: Replayed, budget: float, worth: Numbers) -> float:
     pick = None
-    for cost, so_far in done.picks:
+    for cost, so_far in study.picks:
         if cost > budget:
             break
         pick = so_far

@@ -9,14 +9,14 @@ from optuna.storages import BaseStorage
 
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.evidence import read_fixed, read_trials
-from impon_hpo.comparing.trainings import comparison_grid
+from impon_hpo.comparing.grid import comparison_grid
 from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.dry_run import check_fit, made_up_reference
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -52,10 +52,10 @@ def plan_comparison(
     """
     protocol = study_file.protocol
     grid = comparison_grid(study_file)
-    done = set()
+    recorded = set()
     fixed = None if storage is None else read_fixed(study_file, storage)
     if fixed is not None and storage is not None:
-        done = {*fixed.recorded, *read_trials(grid, storage, fixed.recorded)[0]}
+        recorded = {*fixed.recorded, *read_trials(grid, storage, fixed.recorded)[0]}
     device = find_device(study_file.run.device)
     try:
         splits = load_splits(study_file.run, device)
@@ -67,7 +67,7 @@ def plan_comparison(
     scored = {arm.training: _scored_share(arm.config, splits) for arm in arms}
     runs = [run for training in grid.trainings for run in grid.runs(training)]
     costs = {run.key: _cost(grid.config(run), splits, scored[run.training.name]) for run in runs}
-    left = sum(cost for key, cost in costs.items() if key not in done)
+    cost_left = sum(cost for key, cost in costs.items() if key not in recorded)
     facts: dict[str, Any] = {
         "study": study_file.name,
         "question": study_file.question,
@@ -77,15 +77,15 @@ def plan_comparison(
         "configurations": protocol.n_configurations,
         "blocks": protocol.n_blocks,
         "runs": len(runs),
-        "runs_recorded_already": len(done & costs.keys()),
+        "runs_recorded_already": len(recorded & costs.keys()),
         "epochs": sum(run.training.config.epochs for run in runs),
         "cost": sum(costs.values()),
-        "cost_left": left,
+        "cost_left": cost_left,
         "device": str(device),
     }
     if calibrate:
         seconds = _seconds(study_file.run, splits)
-        facts["seconds_left"] = round(seconds * left)
+        facts["seconds_left"] = round(seconds * cost_left)
     claimed = next(arm for arm in arms if arm.name == protocol.claim)
     ratio = _ratio(claimed, scored[claimed.training], splits)
     facts["cost_ratio_of_an_epoch"] = round(ratio, 4)
@@ -134,16 +134,16 @@ def _ratio(arm: Arm, scored_share: float, splits: Splits) -> float:
 
 def _warnings(study_file: StudyFile, ratio: float) -> list[str]:
     protocol = study_file.protocol
-    found = []
+    warnings = []
     if ratio > protocol.cost_ratio:
-        found.append(
+        warnings.append(
             f"An epoch of {protocol.claim} costs {ratio:.2f} of a uniform one, so with as many "
             f"epochs a cost ratio of {protocol.cost_ratio:g} is arithmetically impossible. Lower "
             "its share of an epoch, or validate on fewer rows."
         )
     if protocol.n_blocks < LEAST_BLOCKS:
-        found.append(
+        warnings.append(
             f"With {protocol.n_blocks} blocks nothing can be supported or refuted: the exact test "
             f"reaches 0.05 with {LEAST_BLOCKS} or more."
         )
-    return found
+    return warnings

@@ -163,10 +163,10 @@ def finish_best(
         stopped[configuration] = min(1, len(curve.accuracy))
         cost += curve.cost[0] if curve.cost else curve.ended_cost
         first[configuration] = curve.accuracy[0] if curve.accuracy else -1.0
-    chosen = sorted(order, key=lambda configuration: -first[configuration])[:n_best]
+    finalists = sorted(order, key=lambda configuration: -first[configuration])[:n_best]
     best: tuple[float, int] | None = None
-    picks: list[tuple[float, int | None]] = [(cost, chosen[0])]
-    for configuration in chosen:
+    picks: list[tuple[float, int | None]] = [(cost, finalists[0])]
+    for configuration in finalists:
         curve = curves[configuration]
         cost += sum(curve.cost[1:]) + (curve.ended_cost if curve.accuracy else 0)
         stopped[configuration] = len(curve.accuracy)

@@ -12,7 +12,7 @@ from impon_hpo.comparing.curves import cost_to_reach
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
 from impon_hpo.comparing.other_pruners import under_other_pruners
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import SUPPORTED, judge
 from impon_hpo.comparing.words import credit_sentence, verdict_sentence
 from impon_hpo.tuning.study_file import StudyFile
@@ -31,34 +31,36 @@ def summarise_comparison(
         other_pruners: Whether to replay the claim under the other pruners, too.
 
     Raises:
-        ConfigError: Fewer than two blocks of uniform sampling are there.
+        ConfigError: Fewer than two blocks of uniform sampling are recorded.
     """
     protocol = study_file.protocol
     arms = arms_of(study_file)
     truth = Truth(recordings, arms[0], protocol.n_configurations)
     measured = {arm.name: fidelity(recordings, arm, truth) for arm in arms}
-    begun = {arm.policy for arm in arms if arm.kind == UNIFORM and measured[arm.name] is not None}
-    there = [arm for arm in arms if arm.policy in begun and measured[arm.name] is not None]
+    policies = {
+        arm.policy for arm in arms if arm.kind == UNIFORM and measured[arm.name] is not None
+    }
+    recorded = [arm for arm in arms if arm.policy in policies and measured[arm.name] is not None]
     faithful = {name: curves for name, curves in measured.items() if curves is not None}
     unit = float(faithful[arms[0].name].cost[0])
     grid = unit * np.geomspace(1, protocol.n_configurations * arms[0].config.epochs, BUDGETS)
 
     def replayed(arm: Arm, pruner: Mapping[str, Any], n_orders: int, **more: Any) -> Outcome:
-        given: dict[str, Any] = {"budgets": {}, "budget_grid": ()} | more
+        budgets: dict[str, Any] = {"budgets": {}, "budget_grid": ()} | more
         n_trials = protocol.n_trials
         return outcome(
-            recordings, arm, truth, pruner, n_trials=n_trials, n_orders=n_orders, **given
+            recordings, arm, truth, pruner, n_trials=n_trials, n_orders=n_orders, **budgets
         )
 
-    found: dict[str, Outcome] = {}
-    for arm in there:
+    outcomes: dict[str, Outcome] = {}
+    for arm in recorded:
         if arm.kind == UNIFORM:  # first of its policy: its cost is the others' budget
             alone = replayed(arm, study_file.pruner, protocol.orders)
             budgets = dict(zip(alone.blocks, protocol.cost_ratio * alone.cost, strict=True))
-        found[arm.name] = replayed(
+        outcomes[arm.name] = replayed(
             arm, study_file.pruner, protocol.orders, budgets=budgets, budget_grid=grid.tolist()
         )
-    rows = [_row(arm, there, found, faithful, study_file) for arm in there]
+    rows = [_row(arm, recorded, outcomes, faithful, study_file) for arm in recorded]
     claim = next((row for row in rows if row["arm"] == protocol.claim), None)
     verdict = {
         "arm": protocol.claim,
@@ -81,39 +83,39 @@ def summarise_comparison(
         "unit": unit,
         "configurations": _configurations(recordings, truth),
         "random_pick": float(truth.by_block.mean()),
-        "policies": _policies(there, found, faithful, study_file, replayed),
-        "pruners": under_other_pruners(protocol, there, replayed) if other_pruners else [],
+        "policies": _policies(recorded, outcomes, faithful, study_file, replayed),
+        "pruners": under_other_pruners(protocol, recorded, replayed) if other_pruners else [],
     }
 
 
 def _row(
     arm: Arm,
-    there: Sequence[Arm],
-    found: Mapping[str, Outcome],
+    recorded: Sequence[Arm],
+    outcomes: Mapping[str, Outcome],
     faithful: Mapping[str, Fidelity],
     study_file: StudyFile,
 ) -> dict[str, Any]:
     """Return everything about one arm under the study's own pruner."""
     protocol = study_file.protocol
-    mine, curves, uniform = found[arm.name], faithful[arm.name], uniform_of(arm, there)
+    study, curves, uniform = outcomes[arm.name], faithful[arm.name], uniform_of(arm, recorded)
     control = faithful[uniform.name]
     row: dict[str, Any] = {
         "arm": arm.name,
         "kind": arm.kind,
         "fraction": str(arm.fraction),
         "policy": str(arm.policy),
-        "blocks": list(mine.blocks),
+        "blocks": list(study.blocks),
         "study": {
-            "cost": mine.cost.tolist(),
-            "quality": mine.quality.tolist(),
-            "own": mine.own.tolist(),
-            "budget_quality": mine.budget_quality.tolist(),
-            "epochs": mine.epochs.tolist(),
-            "complete": mine.n_complete,
-            "lost_best": mine.lost_best.tolist(),
-            "lost_top": mine.lost_top.tolist(),
-            "stopped": mine.stopped.tolist(),
-            "regret": mine.regret.tolist(),
+            "cost": study.cost.tolist(),
+            "quality": study.quality.tolist(),
+            "own": study.own.tolist(),
+            "budget_quality": study.budget_quality.tolist(),
+            "epochs": study.epochs.tolist(),
+            "complete": study.n_complete,
+            "lost_best": study.lost_best.tolist(),
+            "lost_top": study.lost_top.tolist(),
+            "stopped": study.stopped.tolist(),
+            "regret": study.regret.tolist(),
         },
         "curves": {
             "cost": curves.cost.tolist(),
@@ -137,34 +139,37 @@ def _row(
     if arm.kind == UNIFORM:
         return row
     limits = {"cost_ratio": protocol.cost_ratio, "margin": protocol.margin}
-    verdict = judge(mine, found[uniform.name], **limits)
+    verdict = judge(study, outcomes[uniform.name], **limits)
     if verdict is None:
         return row
-    said = verdict.plain()
-    said["sentence"] = verdict_sentence(verdict, str(study_file.pruner["name"]))
-    said["per_block"] = {
+    entry = verdict.plain()
+    entry["sentence"] = verdict_sentence(verdict, str(study_file.pruner["name"]))
+    entry["per_block"] = {
         "blocks": list(verdict.blocks),
         "cost": [
-            _at(mine, b, "cost") / _at(found[uniform.name], b, "cost") for b in verdict.blocks
+            _at(study, b, "cost") / _at(outcomes[uniform.name], b, "cost") for b in verdict.blocks
         ],
         "loss": [
-            _at(found[uniform.name], b, "quality") - _at(mine, b, "quality") for b in verdict.blocks
+            _at(outcomes[uniform.name], b, "quality") - _at(study, b, "quality")
+            for b in verdict.blocks
         ],
     }
     if arm.kind == IMPORTANCE:
-        held = [judge(mine, found[other.name], **limits) for other in controls_of(arm, there)]
-        judged = [entry for entry in held if entry is not None]
-        wanted = 1 if arm.fraction == 1 else 3
-        said["controls"] = [entry.plain() for entry in judged]
-        said["credit"] = len(judged) == wanted and all(entry.beats for entry in judged)
-        said["credit_sentence"] = credit_sentence(
-            verdict.word == SUPPORTED, judged, wanted, arm.name
+        verdicts = [
+            judge(study, outcomes[other.name], **limits) for other in controls_of(arm, recorded)
+        ]
+        judged = [verdict for verdict in verdicts if verdict is not None]
+        n_controls = 1 if arm.fraction == 1 else 3
+        entry["controls"] = [each.plain() for each in judged]
+        entry["credit"] = len(judged) == n_controls and all(each.beats for each in judged)
+        entry["credit_sentence"] = credit_sentence(
+            verdict.word == SUPPORTED, judged, n_controls, arm.name
         )
-    return row | {"verdict": said}
+    return row | {"verdict": entry}
 
 
-def _at(found: Outcome, block: int, what: str) -> float:
-    return float(getattr(found, what)[found.blocks.index(block)])
+def _at(study: Outcome, block: int, measure: str) -> float:
+    return float(getattr(study, measure)[study.blocks.index(block)])
 
 
 def _configurations(recordings: Recordings, truth: Truth) -> list[dict[str, Any]]:
@@ -177,29 +182,29 @@ def _configurations(recordings: Recordings, truth: Truth) -> list[dict[str, Any]
 
 
 def _policies(
-    there: Sequence[Arm],
-    found: Mapping[str, Outcome],
+    recorded: Sequence[Arm],
+    outcomes: Mapping[str, Outcome],
     faithful: Mapping[str, Fidelity],
     study_file: StudyFile,
     replayed: Callable[..., Outcome],
 ) -> list[dict[str, Any]]:
     """Return what uniform sampling alone does under each policy, against the first one: to the end
     of its study, and stopped where the first one's study is at its end."""
-    uniform = [arm for arm in there if arm.kind == UNIFORM]
-    first = found[uniform[0].name]
+    uniform = [arm for arm in recorded if arm.kind == UNIFORM]
+    first = outcomes[uniform[0].name]
     budgets = dict(zip(first.blocks, first.cost, strict=True))
     pruner, orders = study_file.pruner, study_file.protocol.orders
     stopped = [replayed(arm, pruner, orders, budgets=budgets) for arm in uniform]
     rows = []
-    for arm, outcome_there in zip(uniform, stopped, strict=True):
-        verdict = judge(outcome_there, stopped[0], cost_ratio=1.0, margin=1.0)
+    for arm, outcome_at_budget in zip(uniform, stopped, strict=True):
+        verdict = judge(outcome_at_budget, stopped[0], cost_ratio=1.0, margin=1.0)
         rows.append(
             {
                 "policy": str(arm.policy),
                 "arm": arm.name,
                 "tau": faithful[arm.name].tau.mean(0).tolist(),
-                "quality": float(found[arm.name].quality.mean()),
-                "lost_best": float(found[arm.name].lost_best.mean()),
+                "quality": float(outcomes[arm.name].quality.mean()),
+                "lost_best": float(outcomes[arm.name].lost_best.mean()),
                 "against_first": None if verdict is None else verdict.plain(),
             }
         )

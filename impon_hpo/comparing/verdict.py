@@ -31,13 +31,13 @@ INCONCLUSIVE = "inconclusive"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over blocks, its one-sided 95 % bounds, and how it lies to a limit.
+    """A mean over blocks, its one-sided 95 % bounds, and how it compares with a limit.
 
     Args:
         point: The mean.
         lower: Lower bound.
         upper: Upper bound.
-        limit: What it is held against.
+        limit: What it is compared with.
         p_below: One-sided p-value of the exact sign-flip test for "below the limit".
         p_above: The same for "above the limit".
         careful_lower: Student's one-sided 99 % bound where values may be skewed, else `lower`.
@@ -68,19 +68,19 @@ class Estimate:
 
 
 def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = True) -> Estimate:
-    """Estimate the mean of a value a block and hold it against `limit`.
+    """Estimate the mean of a value a block and compare it with `limit`.
 
     Bounds are bias-corrected and accelerated (BCa; Efron, 1987, "Better bootstrap confidence
     intervals") over the blocks with a fixed seed; the test flips the signs of value − limit. Where
-    values may be `skewed`, Student's bound is asked as well.
+    values may be `skewed`, Student's bound counts as well.
     """
-    found = np.asarray(values, dtype=np.float64)
-    n = len(found)
-    point = float(found.mean())
+    sample = np.asarray(values, dtype=np.float64)
+    n = len(sample)
+    point = float(sample.mean())
     lower = upper = point
-    if np.ptp(found) > 1e-12 * max(1.0, abs(point)):
+    if np.ptp(sample) > 1e-12 * max(1.0, abs(point)):
         interval = stats.bootstrap(
-            (found,),
+            (sample,),
             np.mean,
             confidence_level=1 - 2 * LEVEL,
             n_resamples=RESAMPLES,
@@ -90,23 +90,23 @@ def estimate(values: Sequence[float] | Numbers, limit: float, *, skewed: bool = 
         lower, upper = float(interval.low), float(interval.high)
     careful = (lower, upper)
     if skewed:
-        reach = float(stats.t.ppf(1 - CAREFUL_LEVEL, n - 1) * found.std(ddof=1)) / math.sqrt(n)
+        reach = float(stats.t.ppf(1 - CAREFUL_LEVEL, n - 1) * sample.std(ddof=1)) / math.sqrt(n)
         careful = (point - reach, point + reach)
-    made = Estimate(
+    result = Estimate(
         point=point,
         lower=lower,
         upper=upper,
         limit=limit,
-        p_below=sign_flip_p(found - limit, -1),
-        p_above=sign_flip_p(found - limit, 1),
+        p_below=sign_flip_p(sample - limit, -1),
+        p_above=sign_flip_p(sample - limit, 1),
         careful_lower=careful[0],
         careful_upper=careful[1],
         more_blocks=0,
     )
-    if made.below or made.above:
-        return made
+    if result.below or result.above:
+        return result
     level = CAREFUL_LEVEL if skewed else LEVEL
-    return dataclasses.replace(made, more_blocks=_more(found, limit, level))
+    return dataclasses.replace(result, more_blocks=_more(sample, limit, level))
 
 
 def sign_flip_p(differences: Numbers, side: int) -> float:
@@ -127,9 +127,9 @@ def sign_flip_p(differences: Numbers, side: int) -> float:
 def _more(values: Numbers, limit: float, level: float) -> int | None:
     n, spread = len(values), float(values.std(ddof=1))
     distance = abs(float(values.mean()) - limit)
-    for wanted in range(max(n + 1, 5), MOST_BLOCKS + 1):
-        if distance > stats.t.ppf(1 - level, wanted - 1) * spread / math.sqrt(wanted):
-            return wanted - n
+    for n_blocks in range(max(n + 1, 5), MOST_BLOCKS + 1):
+        if distance > stats.t.ppf(1 - level, n_blocks - 1) * spread / math.sqrt(n_blocks):
+            return n_blocks - n
     return None
 
 
@@ -139,7 +139,7 @@ class Verdict:
 
     Args:
         arm: Its name.
-        control: What it is held against.
+        control: The arm that it is compared with.
         blocks: The blocks that both have.
         cost: Cost ratio: of geometric means over blocks.
         loss: Truth of the control's pick minus truth of the arm's, in points.
@@ -160,13 +160,13 @@ class Verdict:
         """How many more blocks would decide it; 0 where it is decided, None if none would."""
         if self.word != INCONCLUSIVE:
             return 0
-        wanted = [self.cost.more_blocks, self.loss.more_blocks]
-        return None if None in wanted else max(number for number in wanted if number is not None)
+        numbers = [self.cost.more_blocks, self.loss.more_blocks]
+        return None if None in numbers else max(number for number in numbers if number is not None)
 
     @property
     def supported_from(self) -> float | None:
-        """The lowest cost ratio, in hundredths, that could have been asked and would be supported;
-        None where the pick is not shown to be as good as was asked."""
+        """The lowest cost ratio, in hundredths, that would have been supported as a claim; None
+        where the pick is not shown to be as good as claimed."""
         if not self.loss.below:
             return None
         return hundredth_above(max(self.cost.upper, self.cost.careful_upper))
@@ -181,8 +181,8 @@ class Verdict:
     def plain(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
         estimates = {
-            name: vars(found) | {"below": found.below, "above": found.above}
-            for name, found in (
+            name: vars(value) | {"below": value.below, "above": value.above}
+            for name, value in (
                 ("cost", self.cost),
                 ("loss", self.loss),
                 ("budget_gain", self.budget_gain),
@@ -201,7 +201,7 @@ class Verdict:
 
 
 def hundredth_above(bound: float) -> float:
-    """Return what a bound lies below as it is written: at the bound itself nothing is shown."""
+    """Return the lowest hundredth above a bound: a limit at the bound itself is not met."""
     return (math.floor(100 * bound + 1e-9) + 1) / 100
 
 
@@ -215,10 +215,10 @@ def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -
     blocks = tuple(block for block in arm.blocks if block in control.blocks)
     if len(blocks) < 2:
         return None
-    mine = [arm.blocks.index(block) for block in blocks]
-    theirs = [control.blocks.index(block) for block in blocks]
+    of_arm = [arm.blocks.index(block) for block in blocks]
+    of_control = [control.blocks.index(block) for block in blocks]
     logs = estimate(
-        np.log(arm.cost[mine] / control.cost[theirs]), math.log(cost_ratio), skewed=False
+        np.log(arm.cost[of_arm] / control.cost[of_control]), math.log(cost_ratio), skewed=False
     )
     cost = dataclasses.replace(
         logs,
@@ -229,8 +229,8 @@ def judge(arm: Outcome, control: Outcome, *, cost_ratio: float, margin: float) -
         careful_upper=math.exp(logs.careful_upper),
         limit=cost_ratio,
     )
-    loss = estimate(control.quality[theirs] - arm.quality[mine], margin)
-    gain = estimate(arm.budget_quality[mine] - control.budget_quality[theirs], 0.0)
+    loss = estimate(control.quality[of_control] - arm.quality[of_arm], margin)
+    gain = estimate(arm.budget_quality[of_arm] - control.budget_quality[of_control], 0.0)
     word = INCONCLUSIVE
     if logs.below and loss.below:
         word = SUPPORTED

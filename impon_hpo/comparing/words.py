@@ -23,8 +23,8 @@ def verdict_sentence(verdict: Verdict, pruner: str) -> str:
     }[verdict.word]
     facts = (
         f"costs {cost.point:.2f} of one with {verdict.control} (95 % bounds {cost.lower:.2f} and "
-        f"{cost.upper:.2f}; asked: at most {cost.limit:.2f}) and its pick is {_worse(loss.point)} "
-        f"({loss.lower:+.2f} and {loss.upper:+.2f}; asked: at most {loss.limit:g} worse), over "
+        f"{cost.upper:.2f}; claim: at most {cost.limit:.2f}) and its pick is {_worse(loss.point)} "
+        f"({loss.lower:+.2f} and {loss.upper:+.2f}; claim: at most {loss.limit:g} worse), over "
         f"{len(verdict.blocks)} blocks."
     )
     return " ".join([head, facts, *_instead(verdict)])
@@ -38,42 +38,44 @@ def _worse(points: float) -> str:
 
 def _instead(verdict: Verdict) -> list[str]:
     cost, loss = verdict.cost, verdict.loss
-    said = []
+    sentences = []
     ratio = verdict.supported_from
     if ratio is not None and not cost.below and ratio > cost.limit:
-        said.append(f"It would be supported at a ratio of {ratio:.2f}.")
+        sentences.append(f"It would be supported at a ratio of {ratio:.2f}.")
     margin = max(loss.upper, loss.careful_upper)
     if cost.below and not loss.below and margin > loss.limit:
         margin = hundredth_above(margin)
-        said.append(f"At this cost it would be supported with a margin of {margin:.2f} points.")
+        sentences.append(
+            f"At this cost it would be supported with a margin of {margin:.2f} points."
+        )
     if verdict.word == INCONCLUSIVE:
         more = verdict.more_blocks
-        said.append(
+        sentences.append(
             "No number of blocks that could be paid for would decide it."
             if more is None
             else f"About {more} more block{'' if more == 1 else 's'} would decide it, if means and "
             "spread stay."
         )
-    return said
+    return sentences
 
 
-def credit_sentence(supported: bool, held: Sequence[Verdict], wanted: int, arm: str) -> str:
+def credit_sentence(supported: bool, verdicts: Sequence[Verdict], n_controls: int, arm: str) -> str:
     """Return to what a saving is due: to importance, or to using fewer rows."""
-    if len(held) < wanted:
+    if len(verdicts) < n_controls:
         return (
             "Whether importance deserves the credit is not judged: its controls are not recorded."
         )
-    beaten = [entry.control for entry in held if entry.beats]
-    others = [entry.control for entry in held if not entry.beats]
-    if not others:
+    beaten = [verdict.control for verdict in verdicts if verdict.beats]
+    unbeaten = [verdict.control for verdict in verdicts if not verdict.beats]
+    if not unbeaten:
         what = "The saving is due to importance" if supported else "Importance does contribute"
         return f"{what}: {arm} beats {_listed(beaten)} as well."
     what = "Importance earns no credit"
     if supported:
-        rows = "using fewer rows" if wanted > 1 else "the sampler's path"
+        rows = "using fewer rows" if n_controls > 1 else "the sampler's path"
         what = f"The saving comes from {rows}, not from importance"
     also = f" (it does beat {_listed(beaten)})" if beaten else ""
-    return f"{what}: {arm} is not shown to beat {_listed(others)}{also}."
+    return f"{what}: {arm} is not shown to beat {_listed(unbeaten)}{also}."
 
 
 def _listed(names: Sequence[str]) -> str:

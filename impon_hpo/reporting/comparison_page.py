@@ -13,8 +13,8 @@ import numpy as np
 from impon_hpo.console import finite
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
-from impon_hpo.reporting.draw import png
-from impon_hpo.reporting.html import markdown_table, page, versions_of
+from impon_hpo.reporting.html import call_of, markdown_table, page, versions_of
+from impon_hpo.reporting.render import png
 
 if TYPE_CHECKING:
     from impon_hpo.comparing.curves import Curves
@@ -268,7 +268,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", summary["data"] or "as the study file names them"),
         ("data set", about["dataset"]),
         ("command", about["command"]),
-        ("pruner", _call(summary["pruner"])),
+        ("pruner", call_of(summary["pruner"])),
         (
             "claim",
             f"{protocol['claim']}: cost ratio at most {protocol['cost_ratio']:g}, "
@@ -283,11 +283,6 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("fixed before recording on", about["fixed"]),
         *(("recorded with", versions_of(entry)) for entry in about["environments"]),
     ]
-
-
-def _call(table: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value}" for key, value in table.items() if key != "name")
-    return f"{table['name']}({arguments})"
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:

@@ -11,8 +11,8 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
 from impon_hpo.reporting.chart import Palette
-from impon_hpo.reporting.draw import figure
 from impon_hpo.reporting.note import note, read_verdict
+from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import read_studies

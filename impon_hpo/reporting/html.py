@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from impon_hpo.reporting.chart import Chart
-from impon_hpo.reporting.draw import fragments
+from impon_hpo.reporting.render import fragments
 
 Table = tuple[str, Sequence[Mapping[str, Any]], str]
 """Heading, rows (by the headings of their columns) and a note on how to read them."""
@@ -73,3 +73,9 @@ def versions_of(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     device = environment.get("gpu") or environment["cpu"]
     return f"{versions}; {device}; threads: {environment['threads']}"
+
+
+def call_of(table: Mapping[str, Any]) -> str:
+    """Return a table of a study file, such as `[pruner]`, as the call that it stands for."""
+    arguments = ", ".join(f"{key}={value!r}" for key, value in table.items() if key != "name")
+    return f"{table['name']}({arguments})"

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.reporting.html import markdown_table, versions_of
+from impon_hpo.reporting.html import call_of, markdown_table, versions_of
 from impon_hpo.reporting.status import summarise
 from impon_hpo.storage.trials import StudyRecord, space_words
 
@@ -65,9 +65,9 @@ def note(
         f"**Batch sampler** `{run['sampler']}` {_options(run['sampler_options'])} on "
         f"`{run['dataset']}`, {run['model']} of width {run['width']}, {run['epochs']} epochs.",
         "",
-        f"**Pruner** {_call(identity['pruner'])}.",
+        f"**Pruner** `{call_of(identity['pruner'])}`.",
         "",
-        f"**Study sampler** {_call(identity['study_sampler'])}, seed {identity['seed']}.",
+        f"**Study sampler** `{call_of(identity['study_sampler'])}`, seed {identity['seed']}.",
         "",
         "| setting | value |",
         "|---|---|",
@@ -158,8 +158,3 @@ def _folded(command: str) -> str:
 
 def _options(options: dict[str, Any]) -> str:
     return f"({', '.join(f'{key} = {value}' for key, value in options.items())})" if options else ""
-
-
-def _call(table: dict[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value!r}" for key, value in table.items() if key != "name")
-    return f"`{table['name']}({arguments})`"

@@ -14,7 +14,7 @@ from impon_hpo.errors import StorageError
 from impon_hpo.files import write_file
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.comparison_charts import comparison_charts
-from impon_hpo.reporting.draw import png
+from impon_hpo.reporting.render import png
 from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, StudyRecord

@@ -17,12 +17,12 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
     """Return the plain facts of one arm, ready for JSON: trials by state, best configuration, cost
     in forward-equivalents, and what pruning saved."""
     states = ("COMPLETE", "PRUNED", "FAIL")
-    done = [trial for trial in record.trials if trial.state in states or trial.paused]
-    epochs = sum(len(trial.epochs) for trial in done)
+    finished = [trial for trial in record.trials if trial.state in states or trial.paused]
+    epochs = sum(len(trial.epochs) for trial in finished)
     # A reference is paid once, with pruning and without.
     references = sum(reference["cost"] for reference in record.references.values())
-    cost = references + sum(trial.cost for trial in done)
-    unpruned = references + sum(trial.unpruned_cost for trial in done)
+    cost = references + sum(trial.cost for trial in finished)
+    unpruned = references + sum(trial.unpruned_cost for trial in finished)
     best = record.best
     facts: dict[str, Any] = {
         "study": record.identity["study"],
@@ -43,7 +43,7 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             for entry in waiting_trials(record)
         ],
         "epochs": epochs,
-        "epochs_without_pruning": sum(trial.unpruned_epochs for trial in done),
+        "epochs_without_pruning": sum(trial.unpruned_epochs for trial in finished),
         "cost": cost,
         "cost_without_pruning": unpruned,
         "cost_ratio": cost / unpruned if unpruned else None,

@@ -217,10 +217,10 @@ def class_picks(title: str, rows: Sequence[Mapping[str, str]]) -> Chart:
     shares = np.array(counts) / sizes
     order = np.argsort(-shares.sum(axis=1), kind="stable").tolist()
     half = CLASSES_DRAWN // 2
-    chosen = order if len(order) <= CLASSES_DRAWN else [*order[:half], *order[-half:]]
+    drawn = order if len(order) <= CLASSES_DRAWN else [*order[:half], *order[-half:]]
     palette = Palette(names)
     series = []
-    for at in sorted(chosen):
+    for at in sorted(drawn):
         colour, dash = palette.line(names[at])
         share = [float(f"{value:.4g}") for value in shares[at]]
         numbers = list(range(1, len(share) + 1))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.checks import Common, check_literals, describe
-from impon_hpo.sampling.draws import random_order
+from impon_hpo.sampling.checks import Common, check_literals, check_share, describe
+from impon_hpo.sampling.draws import Stream, random_order
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.sampling.state import Stateful
@@ -261,6 +261,17 @@ class BatchSampler(Stateful, ABC):
             )
         return bank_size
 
+    def _pool_size(self, name: str, share: float) -> int:
+        """Return the size of a pool that is a share of all rows, given as option `name`."""
+        check_share(name, share)
+        n_pool = math.floor(share * len(self.rows) + 1e-9)
+        if n_pool < self.batch_size:
+            raise ConfigError(
+                f"{name}={share} of {len(self.rows)} rows is {n_pool}, fewer than a batch "
+                f"({self.batch_size})."
+            )
+        return n_pool
+
     def _seen(self, scores: Tensor) -> Tensor:
         """Return the scores (m,) that the choice uses: permuted in a placebo. Every method passes
         its scores through here."""
@@ -326,3 +337,25 @@ class BatchSampler(Stateful, ABC):
             self._epoch_visits.scatter_add_(0, rows, ones)
             self._epoch_rows = []
         return self._epoch_visits
+
+
+class ShuffledEpochs(BatchSampler):
+    """The base class of batch samplers that take rows, or banks of rows, from shuffled epochs.
+
+    `self._stream` hands out all rows in random order; it shuffles them at the start of each epoch
+    and whenever too few are left.
+
+    Args:
+        rows: The training rows.
+        common: As for every `BatchSampler`.
+    """
+
+    _state: ClassVar[tuple[str, ...]] = ("_stream",)
+
+    def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
+        super().__init__(rows, **common)
+        self._stream = Stream(len(rows), self.generator)
+
+    def start_epoch(self, epoch: int) -> None:
+        super().start_epoch(epoch)
+        self._stream.shuffle()

@@ -200,9 +200,9 @@ class Captured:
             except Exception as error:
                 self._give_up(f"{type(error).__name__}: {error}")
                 return call(function, inputs, self._halfway)
-        for kept, one in zip(kind.inputs, inputs, strict=True):
-            if kept is not None and one is not None:
-                kept.copy_(one)
+        for target, one in zip(kind.inputs, inputs, strict=True):
+            if target is not None and one is not None:
+                target.copy_(one)
         return kind.graph.replay(self._halfway)
 
     def _halfway(self) -> None:

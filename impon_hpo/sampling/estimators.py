@@ -186,10 +186,10 @@ class EstimatorFit(Stateful):
         finite = torch.isfinite(predicted).all(1) & torch.isfinite(observed).all(1)
         predicted, observed = predicted[finite], observed[finite]
         total = (observed - observed.mean()).square().sum()
-        left = (observed - predicted).square().sum()
+        unexplained = (observed - predicted).square().sum()
         return {
             "rank_correlation": float(rank_correlation(predicted, observed).nanmean()),
-            "r_squared": float(1 - left / total) if total > 0 else float("nan"),
+            "r_squared": float(1 - unexplained / total) if total > 0 else float("nan"),
         }
 
 

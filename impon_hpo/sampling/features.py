@@ -145,8 +145,8 @@ class WeightNorm:
 
     def is_of_the_same(self, other: WeightNorm) -> bool:
         """Return whether both norms read the same memory."""
-        mine, theirs = ([t.data_ptr() for t in [*n._small, *n._rest]] for n in (self, other))
-        return mine == theirs
+        addresses = [[t.data_ptr() for t in [*n._small, *n._rest]] for n in (self, other)]
+        return addresses[0] == addresses[1]
 
     @torch.no_grad()
     def __call__(self) -> Tensor:

@@ -74,9 +74,9 @@ class RecentLosses(Stateful):
         finite = torch.isfinite(losses)
         number = finite.cumsum(0)
         # Only the last `size` of them, so that no slot is written twice.
-        kept = finite & (number > number[-1] - self.size)
-        slots = torch.where(kept, (self._n_added + number - 1) % self.size, self.size)
-        self._losses[slots] = torch.where(kept, losses.float(), 0.0)
+        recent = finite & (number > number[-1] - self.size)
+        slots = torch.where(recent, (self._n_added + number - 1) % self.size, self.size)
+        self._losses[slots] = torch.where(recent, losses.float(), 0.0)
         self._n_added = self._n_added + number[-1]
 
     def percentile(self, losses: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class RecentLosses(Stateful):
         It is 0 for a loss that is not finite, and 1 for all losses while none are kept.
         """
         slots = torch.arange(self.size, device=self._losses.device)
-        known = torch.where(slots < self._n_added, self._losses[:-1], math.inf)
-        n_below = torch.searchsorted(known.sort().values, losses.float().contiguous())
+        losses_kept = torch.where(slots < self._n_added, self._losses[:-1], math.inf)
+        n_below = torch.searchsorted(losses_kept.sort().values, losses.float().contiguous())
         share = n_below / self._n_added.clamp(1, self.size).double()
         return torch.where(self._n_added > 0, torch.where(torch.isfinite(losses), share, 0.0), 1.0)

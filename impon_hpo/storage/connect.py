@@ -96,11 +96,11 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
                 " A package is missing: `pip install impon-hpo[postgres]`, or [mysql], or [grpc] "
                 "for grpc://."
             )
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         secret = _secret(address)
         if secret:
-            said = said.replace(address, shown).replace(secret, "***")
-        raise StorageError(f"Storage '{shown}' cannot be opened: {said}{hint}") from None
+            reason = reason.replace(address, shown).replace(secret, "***")
+        raise StorageError(f"Storage '{shown}' cannot be opened: {reason}{hint}") from None
 
 
 def _opened(address: str, shown: str, threads: int) -> BaseStorage:

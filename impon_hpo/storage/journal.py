@@ -50,9 +50,9 @@ def _cut_unfinished_line(file: int) -> None:
     end = size
     while end > 0:
         start = max(0, end - CHUNK)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        newline = os.pread(file, end - start, start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
             break
         end = start
     if end < size:

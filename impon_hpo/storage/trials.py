@@ -141,14 +141,18 @@ def wasted_again(epoch: Mapping[str, Any] | None) -> dict[str, Any]:
     if epoch is None:
         return {}
     before = epoch.get("wasted", {"epochs": 0, "cost": 0, "seconds": 0.0})
-    seconds = sum(epoch[key] for key in EPOCH_SECONDS)
     return {
         "wasted": {
             "epochs": before["epochs"] + 1,
             "cost": before["cost"] + epoch["cost"],
-            "seconds": before["seconds"] + seconds,
+            "seconds": before["seconds"] + seconds_of(epoch),
         }
     }
+
+
+def seconds_of(epoch: Mapping[str, Any]) -> float:
+    """Return the seconds that an epoch took: of drawing, stepping and validating."""
+    return float(sum(epoch[key] for key in EPOCH_SECONDS))
 
 
 def flat_epoch(epoch: Mapping[str, Any]) -> dict[str, Any]:
@@ -256,9 +260,9 @@ def read_comparison(storage: BaseStorage, study: str) -> list[StudyRecord]:
 def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:
     # All attributes at once: the studies of a comparison are many, and mostly not meant.
     names = [
-        kept.study_name
-        for kept in storage.get_all_studies()
-        if kept.user_attrs.get(IDENTITY, {}).get("study") == study
+        summary.study_name
+        for summary in storage.get_all_studies()
+        if summary.user_attrs.get(IDENTITY, {}).get("study") == study
     ]
     return [read_study(optuna.load_study(study_name=name, storage=storage)) for name in names]
 

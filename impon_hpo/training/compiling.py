@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -27,17 +26,6 @@ _compiled: set[tuple[object, ...]] = set()
 """The shapes that this process has compiled: torch keeps them until the process ends."""
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """What a worker knows of the runs that come after one.
-
-    Args:
-        epochs: About how many epochs they will have whose batches have the same shape.
-    """
-
-    epochs: float = 0.0
-
-
 class CompiledStep:
     """A training step as its `compile` setting says.
 
@@ -50,16 +38,21 @@ class CompiledStep:
         step: The step.
         config: The settings.
         scores_watched: Whether what scores rows must run in Python every time.
-        ahead: What comes after this run.
+        epochs_ahead: About how many epochs of the same shape this process trains after this run.
 
     Raises:
         ConfigError: `compile = "graph"` without a GPU.
     """
 
     def __init__(
-        self, step: TrainingStep, config: TrainingConfig, *, scores_watched: bool, ahead: Ahead
+        self,
+        step: TrainingStep,
+        config: TrainingConfig,
+        *,
+        scores_watched: bool,
+        epochs_ahead: float,
     ) -> None:
-        self._step, self._setting, self._ahead = step, config.compile, ahead
+        self._step, self._setting, self._epochs_ahead = step, config.compile, epochs_ahead
         on_gpu = captured.graph_on(step.device) is not None
         if config.compile == "graph" and not on_gpu:
             raise ConfigError(
@@ -115,7 +108,7 @@ class CompiledStep:
             _compiled.add(self._shape)
         if self.mode != "graph" or not self._may_compile or epochs_left == 0:
             return
-        epochs = epochs_left + self._ahead.epochs
+        epochs = epochs_left + self._epochs_ahead
         if epochs * seconds * GAIN > COMPILE_SECONDS:
             log.info(
                 f"compile: about {epochs:.0f} epochs of {seconds:.1f} s remain. Compiling takes "

@@ -15,11 +15,10 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.settings import Settings
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.models import build_model, forward_flops
-from impon_hpo.training.run import VALIDATION_BATCH, TrainingRun
 from impon_hpo.training.splits import Split, Splits, resize
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_run import VALIDATION_BATCH, TrainingRun
 
 log = logging.getLogger("impon_hpo")
 
@@ -56,7 +55,7 @@ def crossfit_settings(config: TrainingConfig) -> CrossfitSettings:
     return settings
 
 
-def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
+def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
     """Make a reference: split the rows into folds, train on all but one, judge that one.
 
     The loss and the probabilities of a row are means over the second half of the epochs; its
@@ -66,6 +65,9 @@ def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
     Args:
         config: The settings of the study's runs; `reference_options` are those of the small ones.
         splits: The data; only `train` is read.
+
+    Returns:
+        The reference, and its cost in forward-equivalents of the study's model.
 
     Raises:
         ConfigError: `reference_options` are wrong, or do not fit the data.
@@ -114,13 +116,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> KeptReference:
     n_counted = settings.epochs - first_counted
     reference = Reference(trajectory[first_counted:].mean(0), probabilities / n_counted, trajectory)
     share = _relative_flops(config, splits, small, images)
-    return KeptReference(
-        reference=reference,
-        cost=round(share * (3 * rows_trained + rows_judged)),
-        maker="crossfit",
-        settings=settings.model_dump(),
-        data=splits.fingerprint,
-    )
+    return reference, round(share * (3 * rows_trained + rows_judged))
 
 
 def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> TrainingConfig:

@@ -100,11 +100,11 @@ def _describe(array: NDArray[Any]) -> str:
 
 def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], what: str) -> None:
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        given = getattr(images, "dtype", type(images).__name__), getattr(images, "shape", "")
-        raise DataError(f"{what} images must be uint8 (n, H, W, C), but got {given}.")
+        kind = getattr(images, "dtype", type(images).__name__), getattr(images, "shape", "")
+        raise DataError(f"{what} images must be uint8 (n, H, W, C), but got {kind}.")
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
-        given = getattr(labels, "dtype", type(labels).__name__), getattr(labels, "shape", "")
-        raise DataError(f"{what} labels must be integers (n,), but got {given}.")
+        kind = getattr(labels, "dtype", type(labels).__name__), getattr(labels, "shape", "")
+        raise DataError(f"{what} labels must be integers (n,), but got {kind}.")
     if len(images) == 0 or len(images) != len(labels):
         raise DataError(
             f"There must be as many {what} images as labels, and at least one, but got "

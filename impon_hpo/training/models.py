@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet18 as torchvision_resnet18
@@ -33,7 +35,7 @@ class SmallImageResNet18(nn.Module):
         in_channels: Channels of the images.
     """
 
-    def __init__(self, n_classes: int, *, width: int = 64, in_channels: int = 3) -> None:
+    def __init__(self, n_classes: int, width: int = 64, in_channels: int = 3) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -65,11 +67,6 @@ class SmallImageResNet18(nn.Module):
         return self.fc(self.blocks(hidden).mean((2, 3)))  # type: ignore[no-any-return]
 
 
-def small_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
-    """Return ResNet18 for small images, `width` channels wide."""
-    return SmallImageResNet18(n_classes, width=width, in_channels=in_channels)
-
-
 def imagenet_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module:
     """Return torchvision's resnet18, untrained; it ignores `width`."""
     model = torchvision_resnet18(num_classes=n_classes)
@@ -78,7 +75,10 @@ def imagenet_resnet18(n_classes: int, width: int, in_channels: int) -> nn.Module
     return model  # type: ignore[no-any-return]
 
 
-MODELS = {"resnet18": small_resnet18, "resnet18-imagenet": imagenet_resnet18}
+MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {
+    "resnet18": SmallImageResNet18,
+    "resnet18-imagenet": imagenet_resnet18,
+}
 
 
 def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:

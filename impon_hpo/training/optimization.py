@@ -125,8 +125,8 @@ class AveragedWeights:
     @torch.no_grad()
     def update(self) -> None:
         """Add the current weights to the average."""
-        kept = min(self.longest, self.n_averaged / (self.n_averaged + 1))
-        torch._foreach_lerp_(self._averaged, self._current, 1 - kept)
+        share = min(self.longest, self.n_averaged / (self.n_averaged + 1))
+        torch._foreach_lerp_(self._averaged, self._current, 1 - share)
         if self._current_counts:
             torch._foreach_copy_(self._averaged_counts, self._current_counts)
         self.n_averaged += 1

@@ -14,10 +14,9 @@ from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References, learnt_enough, prepare
 from impon_hpo.training.splits import load_splits
-from impon_hpo.training.teaching import References, learnt_enough, prepare
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 
 log = logging.getLogger("impon_hpo")
 
@@ -47,7 +46,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     device = find_device(config.device)
     splits = load_splits(config, device)
     references = References(folder.parent / "references")
-    wanted = config
+    requested = config
     kept = references.find(config, splits) if wants_reference(config) else None
     key = None if kept is None else references.key(config, splits)
     config, splits, memory = prepare(config, splits, kept)
@@ -58,7 +57,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
             config.sampler,
         )
     # A run with a reference is not the run without one that came before it.
-    text = json.dumps([wanted.identity(), key], sort_keys=True)
+    text = json.dumps([requested.identity(), key], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     home = folder / f"{name}-{digest}"
     checkpoint = Checkpoint(home / "checkpoint.pt")
@@ -73,7 +72,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
     if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
-        references.learn(wanted, splits, memory)
+        references.learn(requested, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,

@@ -186,12 +186,12 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
         if isinstance(config.validation_size, int)
         else _at_least_one_each(round(config.validation_size * len(order)), data.n_classes)
     )
-    left = len(order) - n_validation
-    n_train = left if config.subset is None else config.subset
-    if not config.batch_size <= n_train <= left:
+    n_left = len(order) - n_validation
+    n_train = n_left if config.subset is None else config.subset
+    if not config.batch_size <= n_train <= n_left:
         raise DataError(
             f"Data set '{config.dataset}' has {len(order)} rows for training and validation. "
-            f"validation_size = {config.validation_size} leaves {max(0, left)} to train on. That "
+            f"validation_size = {config.validation_size} leaves {max(0, n_left)} to train on. That "
             f"must be at least subset ({config.subset}) and batch_size ({config.batch_size}), and "
             "subset must be at least batch_size."
         )

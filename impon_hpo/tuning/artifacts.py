@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from impon_hpo.files import csv_text
+from impon_hpo.files import csv_text, replacing
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet
+
+log = logging.getLogger("impon_hpo")
 
 CURVE = "learning_curve.csv"
 SETTINGS = "settings.txt"
@@ -33,16 +39,68 @@ class Checkpoints:
         folder: The folder; made when something is saved.
         keep: Whether those of finished trials stay.
         budget: Bytes that those of waiting trials may take up; None: as many as there are.
+        store: Where those of waiting trials go as well, for machines that do not share the folder.
     """
 
-    def __init__(self, folder: Path, *, keep: bool = False, budget: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        keep: bool = False,
+        budget: float | None = None,
+        store: ArtifactStore | None = None,
+    ) -> None:
         self.folder = folder
         self.keep = keep
         self.budget = budget
+        self.store = store
 
     def of(self, study: optuna.Study, number: int) -> Checkpoint:
         """Return the checkpoint of a trial, whether it is there or not."""
         return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
+
+    def share(self, study: optuna.Study, number: int) -> None:
+        """Copy the checkpoint of a trial that waits into the store, if there is one."""
+        checkpoint = self.of(study, number)
+        if self.store is None or not checkpoint.size:
+            return
+        try:
+            with checkpoint.path.open("rb") as file:
+                self.store.write(checkpoint.path.name, file)
+        except Exception as error:  # a store can be a folder or a bucket, each with its own errors
+            log.warning(
+                "The checkpoint of trial %d is only on this machine: %s. If another one goes on "
+                "with the trial, it trains it again.",
+                number,
+                error,
+            )
+
+    def fetch(self, study: optuna.Study, number: int) -> None:
+        """Copy the checkpoint of a trial from the store, where this machine has none."""
+        checkpoint = self.of(study, number)
+        if self.store is None or checkpoint.size:
+            return
+        try:
+            with (
+                self.store.open_reader(checkpoint.path.name) as reader,
+                replacing(checkpoint.path) as file,
+            ):
+                shutil.copyfileobj(reader, file)
+        except ArtifactNotFound:
+            return
+        except Exception as error:
+            log.warning(
+                "The checkpoint of trial %d cannot be fetched: %s. It is trained again.",
+                number,
+                error,
+            )
+
+    def unshare(self, study: optuna.Study, number: int) -> None:
+        """Delete the checkpoint of a trial that has ended from the store."""
+        if self.store is None or self.keep:
+            return
+        with suppress(Exception):  # a file too many is no reason to stop
+            self.store.remove(self.of(study, number).path.name)
 
     def numbers(self, study: optuna.Study) -> set[int]:
         """Return the numbers of a study's trials whose checkpoints are here."""
@@ -90,7 +148,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
         store: Where the files go.
         run: Its training run, of at least one epoch.
     """
-    there = {meta.filename for meta in get_all_artifact_meta(trial)}
+    attached = {meta.filename for meta in get_all_artifact_meta(trial)}
     rows = [flat_epoch(dataclasses.asdict(result)) for result in run.results]
     picks = picks_of(run)
     title = f"trial {trial.number}: what {run.config.sampler} has picked"
@@ -105,7 +163,7 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, (kind, write) in files.items():
-            if name not in there:
+            if name not in attached:
                 path = Path(folder) / name
                 write(path)
                 upload_artifact(

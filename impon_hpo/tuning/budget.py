@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord
+from impon_hpo.storage.trials import StudyRecord, seconds_of
 from impon_hpo.tuning.lease import HandedBackError
 from impon_hpo.tuning.live_table import clock
 
@@ -40,8 +40,7 @@ def spent(records: Iterable[StudyRecord]) -> Spent:
         epochs=sum(len(trial.epochs) + trial.wasted_epochs for trial in trials),
         cost=sum(trial.cost + trial.wasted_cost for trial in trials) + references,
         seconds=sum(
-            trial.wasted_seconds
-            + sum(epoch[key] for epoch in trial.epochs for key in EPOCH_SECONDS)
+            trial.wasted_seconds + sum(seconds_of(epoch) for epoch in trial.epochs)
             for trial in trials
         ),
     )

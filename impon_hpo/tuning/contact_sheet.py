@@ -120,10 +120,10 @@ def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def _shortened(draw: ImageDraw.ImageDraw, name: str) -> str:
     """Return a name that fits below a tile."""
-    shown = name
-    while len(shown) > 1 and draw.textlength(shown, font=_font(10)) > TILE + 6:
-        shown = shown.rstrip("…")[:-1] + "…"
-    return shown
+    short = name
+    while len(short) > 1 and draw.textlength(short, font=_font(10)) > TILE + 6:
+        short = short.rstrip("…")[:-1] + "…"
+    return short
 
 
 @cache

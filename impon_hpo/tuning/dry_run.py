@@ -18,9 +18,9 @@ from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.data import ImageData
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import check_reference
 from impon_hpo.training.splits import Splits, load_splits, split_data
-from impon_hpo.training.teaching import check_reference
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import SHAPING, corners, with_settings

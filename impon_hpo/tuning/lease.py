@@ -11,7 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -119,14 +119,48 @@ class Watch:
             study: The study.
             trials: Its trials, as just read.
         """
-        found = []
+        numbers = []
         for trial in trials:
             if trial.state == TrialState.RUNNING and self.lost(trial):
                 latest = study._storage.get_trial(trial._trial_id)
                 same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
-                    found.append(trial.number)
-        return found
+                    numbers.append(trial.number)
+        return numbers
+
+
+def claim(study: optuna.Study, trial_id: int) -> bool:
+    """Claim a waiting trial; return False if it no longer waits.
+
+    That a trial no longer waits is the storage's one atomic step: however many workers claim at the
+    same moment, one gets it.
+    """
+    storage = study._storage
+    try:
+        if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return False
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return False
+    storage.set_trial_user_attr(trial_id, WORKER, _first_beat())
+    return True
+
+
+def make_trial(study: optuna.Study, attributes: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """Make a trial that this process holds, and return its id and number.
+
+    Args:
+        study: The study.
+        attributes: User attributes of the trial.
+    """
+    held = optuna.trial.create_trial(
+        state=TrialState.RUNNING, user_attrs={**(attributes or {}), WORKER: _first_beat()}
+    )
+    trial_id = study._storage.create_new_trial(study._study_id, template_trial=held)
+    return trial_id, study._storage.get_trial_number_from_id(trial_id)
+
+
+def _first_beat() -> dict[str, Any]:
+    return this_worker() | {"beat": 0}
 
 
 def put_back(study: optuna.Study, trial_id: int) -> bool:
@@ -156,7 +190,7 @@ class Lease:
         self._beat = 0
         self._seconds = beat_seconds
         self._stop = threading.Event()
-        self._say()
+        self._write_beat()
 
     def check(self) -> None:
         """Raise `TakenOverError` unless the trial is still this process's."""
@@ -175,16 +209,16 @@ class Lease:
             self._stop.set()
             thread.join()
 
-    def _say(self) -> None:
-        said = self._me | {"beat": self._beat}
-        self._storage.set_trial_user_attr(self._trial_id, WORKER, said)
+    def _write_beat(self) -> None:
+        worker = self._me | {"beat": self._beat}
+        self._storage.set_trial_user_attr(self._trial_id, WORKER, worker)
 
     def _keep(self) -> None:
         while not self._stop.wait(self._seconds):
             self._beat += 1
             try:
                 self.check()
-                self._say()
+                self._write_beat()
             except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
                 return
             except Exception:  # a storage that is away for a moment: the next beat tries again

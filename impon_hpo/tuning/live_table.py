@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from impon_hpo.storage.trials import EPOCH_SECONDS, StudyRecord, TrialRecord
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, seconds_of
 from impon_hpo.tuning.promotion import promotion_of_study, waiting_trials
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -53,8 +53,8 @@ def live_table(
     table = Table(box=None, header_style="bold", pad_edge=False)
     names = ["trial", "accuracy by epoch", "val accuracy", "epoch", "rows/s", "time left"]
     for name in ["arm", *names] if several else names:
-        left = name == "arm" or "by" in name
-        table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        is_text = name == "arm" or "by" in name
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     trials = [trial for record in records for trial in record.trials]
     accuracies = [epoch["val_accuracy"] for trial in trials for epoch in trial.epochs]
     low, high = min(accuracies, default=0.0), max(accuracies, default=1.0)
@@ -80,11 +80,11 @@ def live_table(
     facts.append(f"time left {clock(seconds_left(records, n_trials))}")
     if budget:
         facts.append(f"budget left {budget}")
-    done = n_finished + sum(_shares(trials))
+    n_done = n_finished + sum(_shares(trials))
     return Group(
         Text(f"\n{title}: {'  '.join(facts)}", style="bold"),
         table if table.rows else Text("no trial is running"),
-        ProgressBar(total=n_trials, completed=min(done, n_trials), width=60),
+        ProgressBar(total=n_trials, completed=min(n_done, n_trials), width=60),
     )
 
 
@@ -96,7 +96,7 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
     from its rungs.
     """
     trials = [trial for record in records for trial in record.trials]
-    seconds = [_seconds(epoch) for trial in trials for epoch in trial.epochs]
+    seconds = [seconds_of(epoch) for trial in trials for epoch in trial.epochs]
     if not seconds:
         return 0.0
     running = [trial for trial in trials if trial.state == "RUNNING"]
@@ -106,8 +106,8 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
         return max(0, promotion.expected_epochs(n_trials) - len(seconds)) * pace
     lengths = [len(trial.epochs) for trial in trials if trial.finished]
     expected = sum(lengths) / len(lengths) if lengths else records[0].identity["run"]["epochs"]
-    done = sum(min(len(trial.epochs), expected) for trial in running)
-    epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - done)
+    epochs_done = sum(min(len(trial.epochs), expected) for trial in running)
+    epochs = max(0.0, (n_trials - sum(trial.finished for trial in trials)) * expected - epochs_done)
     return epochs * pace
 
 
@@ -179,8 +179,8 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
     curve = [epoch["val_accuracy"] for epoch in trial.epochs]
     if not curve:
         return [str(trial.number), "", "-", f"0/{trial.horizon}", "-", "-"]
-    seconds = [_seconds(epoch) for epoch in trial.epochs]
-    left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
+    seconds = [seconds_of(epoch) for epoch in trial.epochs]
+    time_left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
     rate = trial.epochs[-1]["rows_trained"] / max(seconds[-1], 1e-9)
     return [
         str(trial.number),
@@ -188,7 +188,7 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
         f"{curve[-1]:.4f}",
         f"{len(curve)}/{trial.horizon}",
         f"{rate:,.0f}",
-        clock(left),
+        clock(time_left),
     ]
 
 
@@ -196,7 +196,3 @@ def _shares(trials: Sequence[TrialRecord]) -> Iterator[float]:
     for trial in trials:
         if trial.state == "RUNNING":
             yield len(trial.epochs) / trial.horizon
-
-
-def _seconds(epoch: dict[str, float]) -> float:
-    return sum(epoch[key] for key in EPOCH_SECONDS)

@@ -28,15 +28,13 @@ from impon_hpo.storage.trials import (
     wasted_again,
 )
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.compiling import Ahead
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.epochs import epochs_left
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References, check_reference, learnt_enough, prepare
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.training.teaching import References, check_reference, learnt_enough, prepare
+from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.lease import PausedError
@@ -158,7 +156,7 @@ class Objective:
         return train_trial(
             trial,
             functools.partial(
-                resumed_run, config, splits, memory, checkpoint, self._ahead(trial, config)
+                resumed_run, config, splits, memory, checkpoint, self._epochs_ahead(trial, config)
             ),
             past=past,
             checkpoint=checkpoint,
@@ -173,12 +171,12 @@ class Objective:
         self._taught = self._references.find(study, self.config, self.splits) is not None
         return not self._taught
 
-    def _ahead(self, trial: optuna.Trial, config: TrainingConfig) -> Ahead:
+    def _epochs_ahead(self, trial: optuna.Trial, config: TrainingConfig) -> float:
         """Return about how many epochs of this trial's shape this worker has before it afterwards:
         as many a trial of the study as until now."""
         n_left = max(0, (self._n_trials or 0) - trial.number - 1)
         epochs_a_trial = self._epochs_here[_shape(config)] / (trial.number + 1)
-        return Ahead(epochs_a_trial * n_left)
+        return epochs_a_trial * n_left
 
     def _with_reference(
         self, trial: optuna.Trial, config: TrainingConfig, past: Past
@@ -257,11 +255,11 @@ def resumed_run(
     splits: Splits,
     memory: RowMemory | None,
     checkpoint: Checkpoint | None,
-    ahead: Ahead | None = None,
+    epochs_ahead: float = 0.0,
 ) -> TrainingRun:
     """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
     deleted."""
-    run = TrainingRun(config, splits, memory, ahead)
+    run = TrainingRun(config, splits, memory, epochs_ahead)
     if checkpoint is not None:
         try:
             run.continue_from(checkpoint)
@@ -270,7 +268,7 @@ def resumed_run(
             checkpoint.delete()
             if memory is not None:
                 memory.clear()
-            run = TrainingRun(config, splits, memory, ahead)
+            run = TrainingRun(config, splits, memory, epochs_ahead)
     return run
 
 

@@ -110,12 +110,12 @@ def run_workers(
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // n)
     workers = []
     for index in range(n):
-        own = orders
+        of_worker = orders
         if devices:
-            own = dataclasses.replace(orders, device=devices[index % len(devices)])
+            of_worker = dataclasses.replace(orders, device=devices[index % len(devices)])
         workers.append(
             subprocess.Popen(
-                _command(own),
+                _command(of_worker),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -254,7 +254,7 @@ def submit_workers(
     Raises:
         ConfigError: submitit is missing, there is no such cluster here, or a parameter is wrong.
     """
-    given = _parameters(parameters)
+    settings = _parameters(parameters)
     try:
         import submitit
     except ImportError:
@@ -267,7 +267,7 @@ def submit_workers(
             cluster=launcher,
             **{f"{launcher}_max_num_timeout": TIMEOUTS},
         )
-        executor.update_parameters(**(JOB | given))
+        executor.update_parameters(**(JOB | settings))
         with executor.batch():
             jobs = [executor.submit(WorkerJob(orders)) for _ in range(n)]
     except (RuntimeError, NameError, ValueError, AssertionError, OSError) as error:

@@ -133,16 +133,16 @@ def resolve_protocol(
     n_configurations = declared.n_configurations or n_trials
     if n_configurations < 2:
         raise ConfigError("compare.configurations must be at least 2; by default it is n_trials.")
-    wanted = declared.n_trials or max(2, -(-2 * n_configurations // 3))
-    if wanted > n_configurations:
+    n_tried = declared.n_trials or max(2, -(-2 * n_configurations // 3))
+    if n_tried > n_configurations:
         raise ConfigError(
             f"compare.trials must be at most compare.configurations ({n_configurations}), but got "
-            f"{wanted}."
+            f"{n_tried}."
         )
     return declared.model_copy(
         update={
             "n_configurations": n_configurations,
-            "n_trials": wanted,
+            "n_trials": n_tried,
             "placebo": placebo,
             "claim": claim,
             "policies": policies,
@@ -199,10 +199,10 @@ def _policies(
     declared: Sequence[Policy], run: TrainingConfig, arms: tuple[str, ...]
 ) -> tuple[Policy, ...]:
     policies: list[Policy] = []
-    for given in declared:
+    for stated in declared:
         usual = {"schedule": run.schedule, "weights": run.eval_weights, "arms": arms}
-        missing = {key: usual[key] for key in usual.keys() - given.model_fields_set}
-        policy = given.model_copy(update=missing)
+        missing = {key: usual[key] for key in usual.keys() - stated.model_fields_set}
+        policy = stated.model_copy(update=missing)
         for name in policy.arms:
             _check_known("compare.policies", name, arms)
         _check_once("compare.policies.arms", policy.arms)

@@ -13,10 +13,9 @@ from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import REFERENCE
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.reference_folder import MAKERS, KeptReference, References
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits
-from impon_hpo.training.teaching import MAKERS, References
 
 log = logging.getLogger("impon_hpo")
 

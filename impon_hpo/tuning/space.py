@@ -65,8 +65,8 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
             f"space.{key}.type must be 'float', 'int' or 'categorical', but got {kind!r}."
         )
     maker, allowed = _MAKERS[kind]
-    given = {name: value for name, value in entry.items() if name != "type"}
-    for name in given:
+    arguments = {name: value for name, value in entry.items() if name != "type"}
+    for name in arguments:
         if name not in allowed:
             raise ConfigError(
                 f"Unknown key 'space.{key}.{name}'.{suggestion(name, allowed)} "
@@ -74,14 +74,18 @@ def _parse_one(key: str, entry: Any) -> BaseDistribution:
             )
     if kind != "categorical":
         for name in ("low", "high"):
-            if isinstance(given.get(name), bool) or not isinstance(given.get(name), int | float):
+            if isinstance(arguments.get(name), bool) or not isinstance(
+                arguments.get(name), int | float
+            ):
                 raise ConfigError(
-                    f"space.{key}.{name} must be a number, but got {given.get(name)!r}."
+                    f"space.{key}.{name} must be a number, but got {arguments.get(name)!r}."
                 )
-    elif not isinstance(given.get("choices"), list):
-        raise ConfigError(f"space.{key}.choices must be a list, but got {given.get('choices')!r}.")
+    elif not isinstance(arguments.get("choices"), list):
+        raise ConfigError(
+            f"space.{key}.choices must be a list, but got {arguments.get('choices')!r}."
+        )
     try:
-        return maker(**given)
+        return maker(**arguments)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"space.{key}: {error}") from error
 
@@ -142,23 +146,12 @@ def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[
     """Ask the trial for a value of each setting of the space."""
     params: dict[str, Any] = {}
     for key, distribution in space.items():
-        if isinstance(distribution, FloatDistribution):
-            params[key] = trial.suggest_float(
-                key,
-                distribution.low,
-                distribution.high,
-                log=distribution.log,
-                step=distribution.step,
-            )
-        elif isinstance(distribution, IntDistribution):
-            params[key] = trial.suggest_int(
-                key,
-                distribution.low,
-                distribution.high,
-                log=distribution.log,
-                step=distribution.step,
-            )
-        else:
-            assert isinstance(distribution, CategoricalDistribution)
+        if isinstance(distribution, CategoricalDistribution):
             params[key] = trial.suggest_categorical(key, distribution.choices)
+            continue
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
+        is_float = isinstance(distribution, FloatDistribution)
+        suggest_number: Any = trial.suggest_float if is_float else trial.suggest_int
+        low, high, step = distribution.low, distribution.high, distribution.step
+        params[key] = suggest_number(key, low, high, log=distribution.log, step=step)
     return params

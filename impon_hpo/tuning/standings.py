@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.storage.trials import PRUNED, UNTIL
 from impon_hpo.tuning.artifacts import Checkpoints
-from impon_hpo.tuning.lease import put_back
+from impon_hpo.tuning.lease import claim, make_trial, put_back
 from impon_hpo.tuning.promotion import Promotion, Standing
 
 STANDING = "impon:standing:"
@@ -101,10 +101,11 @@ class Standings:
         moves = self.promotion.moves(wanted, n_trials, untaught=self._untaught())
         for number, until in self._nearest_first(wanted, moves.claims):
             if self._take(number, wanted[number].until) and self._begin(number, until):
+                if wanted[number].until:
+                    self._checkpoints.fetch(self.study, number)
                 return self._ids[number], number
         if moves.begin:
-            trial_id = self._storage.create_new_trial(self.study._study_id)
-            number = self._storage.get_trial_number_from_id(trial_id)
+            trial_id, number = make_trial(self.study, {UNTIL: moves.begin})
             self._ids[number] = trial_id
             if number >= n_trials:
                 put_back(self.study, trial_id)  # another worker was faster: it is for later
@@ -123,13 +124,19 @@ class Standings:
         frozen = self._storage.get_trial(trial._trial_id)
         until = frozen.user_attrs[UNTIL]
         values = self._at_rungs(frozen)
-        # Before it waits: who claims it then may write at once.
+        # Before it waits: who claims it then may read and write at once.
+        self.share(trial)
         self._write(trial.number, Standing(TrialState.WAITING, until, values))
         put_back(self.study, trial._trial_id)
+
+    def share(self, trial: optuna.Trial) -> None:
+        """Let other machines have the checkpoint of a trial that this process holds."""
+        self._checkpoints.share(self.study, trial.number)
 
     def ended(self, trial: FrozenTrial) -> None:
         """Note that a trial has ended."""
         self._write(trial.number, self._of(trial))
+        self._checkpoints.unshare(self.study, trial.number)
 
     def delete_checkpoints(self) -> list[int]:
         """Delete checkpoints of paused trials until the rest fits into the budget, of those first
@@ -186,10 +193,7 @@ class Standings:
     def _take(self, number: int, until: int) -> bool:
         """Claim a waiting trial, unless it has gone on since it was looked at."""
         trial_id = self._ids[number]
-        try:
-            if not self._storage.set_trial_state_values(trial_id, TrialState.RUNNING):
-                return False
-        except optuna.exceptions.UpdateFinishedTrialError:
+        if not claim(self.study, trial_id):
             return False
         if self._storage.get_trial(trial_id).user_attrs.get(UNTIL, 0) == until:
             return True

@@ -57,7 +57,7 @@ def open_study(
         storage,
         study_name(study_file, arm),
         study_file.identity(arm),
-        noted={QUESTION: study_file.question, COMMAND: command},
+        notes={QUESTION: study_file.question, COMMAND: command},
         environment=environment,
     )
     _write_resolved(study_file, arm, study.user_attrs)
@@ -75,7 +75,7 @@ def open_any_study(
     name: str,
     identity: dict[str, Any],
     *,
-    noted: Mapping[str, Any],
+    notes: Mapping[str, Any],
     environment: dict[str, Any],
 ) -> optuna.Study:
     """Make a study that never prunes, or continue it.
@@ -87,7 +87,7 @@ def open_any_study(
         storage: Where it is kept.
         name: Its name.
         identity: What must be the same when it is continued, as plain JSON values.
-        noted: Attributes that are kept as last given: the question, the command …
+        notes: Attributes of which the last values are kept: the question, the command …
         environment: Versions and hardware of this process.
 
     Raises:
@@ -109,8 +109,8 @@ def open_any_study(
         )
     begun = bool(study.get_trials(deepcopy=False))  # before the identity, which is there first
     attributes = study.user_attrs  # each look asks the storage
-    kept = attributes.get(IDENTITY)
-    if kept is None:
+    stored = attributes.get(IDENTITY)
+    if stored is None:
         if begun:
             raise StorageError(
                 f"The storage holds a study '{name}' that impon-hpo did not make. "
@@ -119,15 +119,15 @@ def open_any_study(
         with no_experimental_warnings():
             study.set_metric_names(["validation accuracy"])
         study.set_user_attr(IDENTITY, identity)
-    elif kept != identity:
-        listed = "; ".join(_differences(kept, identity))
+    elif stored != identity:
+        listed = "; ".join(_differences(stored, identity))
         raise StorageError(
             f"The storage holds study '{name}' with other settings: {listed}. Continue it with its "
             "own settings, or use another --storage."
         )
     if UID not in attributes:
         study.set_user_attr(UID, uuid.uuid4().hex)
-    _note(study, attributes, noted)
+    _note(study, attributes, notes)
     environments = attributes.get(ENVIRONMENTS, [])
     if environment not in environments:
         study.set_user_attr(ENVIRONMENTS, [*environments, environment])
@@ -161,9 +161,9 @@ def finished_study(
     return record
 
 
-def _note(study: optuna.Study, attributes: Mapping[str, Any], noted: Mapping[str, Any]) -> None:
+def _note(study: optuna.Study, attributes: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Keep what was given last; `attributes` are those that the study has."""
-    for key, value in noted.items():
+    for key, value in notes.items():
         if attributes.get(key) != value:
             study.set_user_attr(key, value)
 
@@ -176,10 +176,10 @@ def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any])
     write_file(study_file.runs / f"{arm}.json", json.dumps(resolved, indent=2) + "\n")
 
 
-def _differences(kept: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+def _differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
-    for key in [*kept, *(key for key in wanted if key not in kept)]:
-        old, new = kept.get(key), wanted.get(key)
+    for key in [*stored, *(key for key in requested if key not in stored)]:
+        old, new = stored.get(key), requested.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _differences(old, new, f"{prefix}{key}.")
         elif old != new:

@@ -192,16 +192,16 @@ def read_study_file(
         raise ConfigError(f"{path}: {error}") from error
     for setting in settings:
         _apply(document, setting)
-    given = f" with --set {' --set '.join(settings)}" if settings else ""
+    overrides = f" with --set {' --set '.join(settings)}" if settings else ""
     if "folder" in document:
-        raise ConfigError(f"{path}{given}: Unknown key 'folder'.")
+        raise ConfigError(f"{path}{overrides}: Unknown key 'folder'.")
     document["folder"] = path.parent.resolve()
     try:
         return StudyFile.model_validate(document, context={"check_samplers": check_samplers})
     except ValidationError as error:
         lines = explain(_causes(error.errors()), StudyFile)
         raise ConfigError(
-            "\n".join(f"{path}{given}: {line}" for text in lines for line in text.splitlines())
+            "\n".join(f"{path}{overrides}: {line}" for text in lines for line in text.splitlines())
         ) from None
 
 
@@ -228,8 +228,8 @@ def _apply(document: dict[str, Any], setting: str) -> None:
     if "." in key:
         path = key.split(".")
     else:
-        own = key in StudyFile.model_fields and key not in TrainingConfig.model_fields
-        path = [key] if own else ["run", key]
+        top_level = key in StudyFile.model_fields and key not in TrainingConfig.model_fields
+        path = [key] if top_level else ["run", key]
     table = document
     for at, part in enumerate(path[:-1]):
         table = table.setdefault(part, {})
@@ -251,11 +251,11 @@ def _arm_settings(name: str, run: dict[str, Any], arm: Any) -> Any:
         raise ConfigError(
             f"arms.{name}: sampler must name a batch sampler, but got {arm.get('sampler')!r}."
         )
-    own = arm.get("run", {})
-    if not isinstance(own, dict):
-        raise ConfigError(f"arms.{name}: run must be a table of settings, but got {own!r}.")
+    changes = arm.get("run", {})
+    if not isinstance(changes, dict):
+        raise ConfigError(f"arms.{name}: run must be a table of settings, but got {changes!r}.")
     options = {key: value for key, value in arm.items() if key not in ("sampler", "run")}
-    return run | own | {"sampler": arm["sampler"], "sampler_options": options}
+    return run | changes | {"sampler": arm["sampler"], "sampler_options": options}
 
 
 def _causes(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:

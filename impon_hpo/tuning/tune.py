@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -10,7 +11,12 @@ from optuna.storages import BaseStorage
 from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
 from impon_hpo.files import free_disk, readable_bytes
-from impon_hpo.storage.connect import artifact_store, open_storage, without_secrets
+from impon_hpo.storage.connect import (
+    ArtifactStore,
+    artifact_store,
+    open_storage,
+    without_secrets,
+)
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
@@ -77,20 +83,18 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
             return
 
     promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
-    if promotion is not None and checkpoints.budget is None:
-        checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
-        progress.note(
-            f"Checkpoints of waiting trials may take up {readable_bytes(checkpoints.budget)}, half "
-            "of the free disk. --checkpoint-budget changes that."
-        )
-    from impon_hpo.training.teaching import References
+    store = artifact_store(study_file.artifacts)
+    if promotion is not None:
+        _keep_waiting(checkpoints, study_file, store, progress)
+
+    from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
 
     objective = Objective(
         study_file.arms[arm],
         study_file.space,
-        artifact_store=artifact_store(study_file.artifacts),
+        artifact_store=store,
         references=References(study_file.runs / "references"),
         checkpoints=checkpoints,
         n_trials=n_trials,
@@ -126,3 +130,18 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         watch=Watch(grace=orders.grace),
         checkpoints=checkpoints,
     )
+
+
+def _keep_waiting(
+    checkpoints: Checkpoints, study_file: StudyFile, store: ArtifactStore, progress: Progress
+) -> None:
+    """Have the checkpoints of trials that wait to be promoted kept within a budget; and where
+    artifacts have a place of their own, which other machines may see, there as well."""
+    if not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve()):
+        checkpoints.store = store
+    if checkpoints.budget is None:
+        checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
+        progress.note(
+            f"Checkpoints of waiting trials may take up {readable_bytes(checkpoints.budget)}, half "
+            "of the free disk. --checkpoint-budget changes that."
+        )

@@ -18,7 +18,15 @@ from impon_hpo.storage.trials import is_finished, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget, spent
-from impon_hpo.tuning.lease import Lease, PausedError, TakenOverError, Watch, put_back
+from impon_hpo.tuning.lease import (
+    Lease,
+    PausedError,
+    TakenOverError,
+    Watch,
+    claim,
+    make_trial,
+    put_back,
+)
 from impon_hpo.tuning.standings import Standings
 
 FAILURES_IN_A_ROW = 3
@@ -285,6 +293,8 @@ class _Worker:
             self.progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
             return error
         except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
+            if job.standings is not None:
+                job.standings.share(trial)
             put_back(study, trial._trial_id)
             raise
         else:
@@ -344,24 +354,20 @@ def _claim(
 ) -> optuna.Trial | None:
     """Claim the first trial of a job that waits, or make a new one; None where there is neither.
 
-    Trial numbers are given out once, by the storage, and that a trial no longer waits is its one
-    atomic step: however many workers claim at the same moment, each gets another trial.
+    Trial numbers are given out once, by the storage: however many workers make trials at the same
+    moment, each gets another one.
     """
     study, limit = job.study, job.limit(trials)
     if job.standings is not None:
         claimed = job.standings.claim(job.standings.look(trials), limit)
         return None if claimed is None else _begun(job, *claimed)
     for trial in trials[job.begin : limit]:
-        if trial.state == TrialState.WAITING and trial._trial_id not in skipped:
-            try:
-                if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
-                    return _begun(job, trial._trial_id, trial.number)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                continue
+        waits = trial.state == TrialState.WAITING and trial._trial_id not in skipped
+        if waits and claim(study, trial._trial_id):
+            return _begun(job, trial._trial_id, trial.number)
     if not job.begin <= len(trials) < limit:
         return None
-    trial_id = study._storage.create_new_trial(study._study_id)
-    number = study._storage.get_trial_number_from_id(trial_id)
+    trial_id, number = make_trial(study)
     if not job.begin <= number < limit:  # another worker was faster: it is for later
         put_back(study, trial_id)
         return None

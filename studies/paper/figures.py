@@ -99,7 +99,7 @@ def read_runs(study_file: StudyFile) -> list[dict[str, Any]]:
     and `environments`.
     """
     from impon_hpo.comparing.compare import results
-    from impon_hpo.comparing.trainings import samplers_grid
+    from impon_hpo.comparing.grid import samplers_grid
     from impon_hpo.storage.connect import open_storage
 
     grid = samplers_grid(study_file, list(study_file.arms), MOST_SEEDS)
@@ -235,8 +235,8 @@ def write_figures(folder: Path, summary: Mapping[str, Any]) -> Path:
     Raises:
         StorageError: A file cannot be written.
     """
-    from impon_hpo.reporting.draw import png
     from impon_hpo.reporting.html import markdown_table, page
+    from impon_hpo.reporting.render import png
 
     charts = figures(summary)
     for chart in charts:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from impon_hpo.cli.app import main
 from impon_hpo.comparing.arms import Arm, arms_of, uniform_of
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
-from impon_hpo.comparing.runs_table import Recordings, read_recordings
+from impon_hpo.comparing.recordings_table import Recordings, read_recordings
 from impon_hpo.comparing.verdict import estimate
 from impon_hpo.console import print_line, print_table
 from impon_hpo.errors import ConfigError
@@ -68,7 +68,7 @@ def halvings() -> Iterator[Halving]:
             yield Halving(f"promote, {mode}", factor, promote)
 
 
-@app.command(help=__doc__.partition("\n\nIt was")[0].partition("\n")[0])
+@app.command()
 def halving(
     study: Annotated[str, typer.Argument(metavar="STUDY")] = str(HERE),
     recordings: Annotated[
@@ -79,6 +79,7 @@ def halving(
     ] = None,
     orders: Annotated[int, typer.Option(min=1, help="Random orders a block.")] = 50,
 ) -> None:
+    """Replay halvings over the recordings of a comparison: Optuna's, and the one that promotes."""
     study_file = read_study_file(study, check_samplers=False)
     folder = recordings or study_file.folder
     recorded = read_recordings(folder)
@@ -101,7 +102,8 @@ def rows_of_size(
 ) -> list[dict[str, Any]]:
     """Return the rows of all halvings and arms for studies of `n_trials` trials.
 
-    Costs are ratios to uniform sampling's under Optuna's halving at η = 3 and the first policy.
+    Costs are ratios to uniform sampling's under Optuna's halving at η = 3 and the first policy; and
+    to the same arm's with the same weights under Optuna's halving at η = 3.
     """
     outcomes: dict[tuple[str, int], dict[str, Outcome]] = {}
     for entry in halvings():
@@ -124,6 +126,7 @@ def rows_of_size(
     for (name, factor), by_arm in outcomes.items():
         for arm in arms:
             mine, uniform = by_arm[arm.name], by_arm[uniform_of(arm, arms).name]
+            optunas = outcomes["Optuna's", 3][arm.name]
             if mine.blocks != uniform.blocks or len(mine.blocks) < 2:
                 continue
             rows.append(
@@ -137,16 +140,21 @@ def rows_of_size(
                     "cost ratio": _interval(np.log(mine.cost / unit), exponential=True),
                     "regret (points)": _interval(best - mine.quality),
                     "best lost": f"{mine.lost_best.mean():.0%}",
-                    "regret less uniform's": _against(uniform.quality - mine.quality, arm),
-                    "in hand more than uniform": _against(mine.own - uniform.own, arm),
+                    "cost to Optuna's": _interval(
+                        np.log(mine.cost / optunas.cost), exponential=True
+                    ),
+                    "regret less Optuna's": _against(optunas.quality - mine.quality),
+                    "in hand more than Optuna's": _against(mine.own - optunas.own),
+                    "regret less uniform's": _against(uniform.quality - mine.quality),
+                    "in hand more than uniform": _against(mine.own - uniform.own),
                 }
             )
     return rows
 
 
-def _against(difference: NDArray[np.float64], arm: Arm) -> str:
-    """Return a difference to uniform sampling in words, with in how many blocks it is above 0."""
-    if arm.name.startswith("uniform") and not difference.any():
+def _against(difference: NDArray[np.float64]) -> str:
+    """Return a difference with its bounds, and in how many blocks it is above 0."""
+    if not difference.any():
         return "0"
     return f"{_interval(difference, signed=True)}, above 0 in {(difference > 0).sum()}"
 
@@ -155,8 +163,8 @@ def _interval(
     values: NDArray[np.float64], *, exponential: bool = False, signed: bool = False
 ) -> str:
     """Return a mean over blocks with its one-sided 95 % bounds."""
-    found = estimate(values, 0.0)
-    numbers = (found.point, found.lower, found.upper)
+    mean = estimate(values, 0.0)
+    numbers = (mean.point, mean.lower, mean.upper)
     if exponential:
         numbers = tuple(float(np.exp(number)) for number in numbers)  # type: ignore[assignment]
     point, lower, upper = (f"{number:+.2f}" if signed else f"{number:.2f}" for number in numbers)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from impon_hpo.cli.app import main
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.storage.trials import EPOCH_SECONDS
 from tests.comparing.comparisons import COMPARED, GRID
 from tests.studies import SMALL, write_study

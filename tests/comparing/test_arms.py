@@ -11,8 +11,8 @@ import torch
 from impon_hpo.comparing.arms import Arm, arms_of, controls_of, uniform_of
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.methods.placebo import Placebo
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import load_splits
+from impon_hpo.training.training_run import TrainingRun
 from tests.comparing.comparisons import compared_study
 from tests.comparing.tiny import arms_by_name, tiny_study
 

@@ -6,7 +6,7 @@ import pytest
 
 from impon_hpo.comparing.arms import arms_of
 from impon_hpo.comparing.evidence import read_committed
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES

@@ -14,12 +14,12 @@ from rich.console import Console
 
 from impon_hpo.cli.app import main
 from impon_hpo.comparing.compare import results, train_grid
-from impon_hpo.comparing.recording import Recorder
-from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.trainings import Grid, samplers_grid
+from impon_hpo.comparing.grid import Grid, samplers_grid
+from impon_hpo.comparing.recorder import Recorder
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import epochs_of
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.processes import Orders
 from impon_hpo.tuning.progress import RecordingProgress
@@ -76,7 +76,7 @@ def test_comparison_that_is_killed_in_the_middle_of_a_run_goes_on_to_the_same_bi
 ) -> None:
     study_file = study()
     # Runs of a test are shorter than the time between two checkpoints.
-    monkeypatch.setattr("impon_hpo.comparing.recording.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("impon_hpo.comparing.recorder.SAVE_SECONDS", 0.0)
 
     def killed() -> None:
         setattr(TrainingRun, name, at_call(n, getattr(TrainingRun, name)))
@@ -196,7 +196,7 @@ def test_taught_arm_reads_what_the_middle_of_the_uniform_arm_has_seen() -> None:
 
 def test_curve_of_losses_survives_a_kill(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the epochs before a checkpoint are in it."""
-    monkeypatch.setattr("impon_hpo.comparing.recording.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("impon_hpo.comparing.recorder.SAVE_SECONDS", 0.0)
     study_file = small_study(text=GRID)
     grid = samplers_grid(study_file, ["uniform"], 1)
     undisturbed = train(study_file, grid, "whole.journal")

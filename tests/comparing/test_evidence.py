@@ -11,7 +11,7 @@ import optuna
 import pytest
 
 from impon_hpo.comparing.evidence import digest, fix, gather, read_fixed, runs_to_adopt
-from impon_hpo.comparing.runs_table import ABOUT, TABLE, Recordings, read_recordings
+from impon_hpo.comparing.recordings_table import ABOUT, TABLE, Recordings, read_recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.errors import ConfigError, NothingYetError, StorageError
 from impon_hpo.storage.connect import open_storage

@@ -11,7 +11,7 @@ import pytest
 from impon_hpo.comparing.arms import Arm
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
 from impon_hpo.comparing.outcomes import Truth
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from tests.comparing.comparisons import compared_study
 from tests.comparing.tiny import arms_by_name
 from tests.comparing.worlds import Effect, World

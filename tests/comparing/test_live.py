@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.comparing.arms import Arm, arms_of
+from impon_hpo.comparing.grid import configurations
 from impon_hpo.comparing.outcomes import curves_of_arm
-from impon_hpo.comparing.replay import STUDY_NAME, replay
-from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.trainings import configurations
+from impon_hpo.comparing.recordings_table import Recordings
+from impon_hpo.comparing.replay import STUDY_NAME, replay, replay_promotion
 from impon_hpo.storage.trials import COST, epochs_of
-from impon_hpo.training.teaching import References
+from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.reference_folder import References
 from impon_hpo.tuning.algorithms import make_pruner
+from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import with_settings
+from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.worker import Job, work
 from tests.comparing.comparisons import compared_study
 from tests.comparing.tiny import record
 
@@ -72,6 +79,50 @@ def test_same_decisions_in_every_kind_of_arm(
     name: str, recorded: tuple[StudyFile, Recordings]
 ) -> None:
     check(name, PRUNERS[0], *recorded)
+
+
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("name", ["uniform", "memory@1/2", "uniform (cosine, ema)"])
+def test_same_decisions_under_halving_that_promotes(
+    name: str, mode: str, recorded: tuple[StudyFile, Recordings]
+) -> None:
+    study_file, found = recorded
+    (arm,) = [arm for arm in arms_of(study_file) if arm.name == name]
+    n = study_file.protocol.n_configurations
+    table = {"name": "promote", "reduction_factor": 2, "mode": mode}
+    promotion = promotion_of(table, epochs=arm.config.epochs)
+    assert promotion is not None
+    curves = curves_of_arm(found, arm, 1, n)
+    replayed = replay_promotion(curves, list(range(n)), promotion, taught=arm.taught)
+    config = with_settings(arm.config, {"seed": study_file.seed + 1})
+    study = optuna.create_study(study_name="live", direction="maximize")
+    for params in configurations(study_file, n):
+        study.enqueue_trial(params)
+    checkpoints = Checkpoints(Path("checkpoints"))
+    objective = Objective(
+        config, study_file.space, references=References(Path("live")), checkpoints=checkpoints
+    )
+    standings = Standings(study, promotion, checkpoints, untaught=lambda: objective.untaught(study))
+    job = Job(name, study, objective, n, standings=standings)
+    work([job], progress=RecordingOnly(), checkpoints=checkpoints)
+    trials = study.trials
+    assert [replayed.stopped[number] for number in range(n)] == [
+        len(epochs_of(trial.user_attrs)) for trial in trials
+    ]
+    assert replayed.cost == sum(trial.user_attrs[COST] for trial in trials)
+    assert replayed.pick == study.best_trial.number
+    assert TrialState.PRUNED in {trial.state for trial in trials}
+
+
+class RecordingOnly:
+    """Shows nothing."""
+
+    def start(self, jobs: Sequence[Job]) -> None: ...
+    def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None: ...
+    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None: ...
+    def pause(self, job: Job, trial: FrozenTrial) -> None: ...
+    def end(self, job: Job, trial: FrozenTrial) -> None: ...
+    def note(self, line: str) -> None: ...
 
 
 def check(name: str, pruner: dict[str, Any], study_file: StudyFile, found: Recordings) -> None:

@@ -17,7 +17,7 @@ from impon_hpo.comparing.outcomes import (
     orders,
     outcome,
 )
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.errors import ConfigError
 from tests.comparing.comparisons import compared_study
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impon_hpo.comparing.replay import Curve, finish_best, replay
+from impon_hpo.comparing.replay import Curve, finish_best, replay, replay_promotion
 from impon_hpo.tuning.algorithms import make_pruner
+from impon_hpo.tuning.promotion import Promotion
 
+PROMOTE = Promotion(reduction_factor=3, epochs=9)
 HALVING = {"name": "SuccessiveHalvingPruner", "reduction_factor": 3}
 PRUNERS: list[dict[str, Any]] = [
     {"name": "NopPruner"},
@@ -50,6 +52,26 @@ def test_successive_halving_stops_at_its_rungs_counted_from_one() -> None:
     assert done.pick == 3
 
 
+def test_promotion_passes_nobody_over_for_having_come_early() -> None:
+    curves = {0: flat(0.3), 1: flat(0.2), 2: flat(0.1), 3: flat(0.4), 4: flat(0.5), 5: flat(0.25)}
+    done = replay_promotion(curves, list(range(6)), PROMOTE, cost=5.0)
+    # 0 goes on as the best of three, 3 and 4 as the best of those that came later.
+    assert done.stopped == {0: 3, 1: 1, 2: 1, 3: 3, 4: 9, 5: 1}
+    assert done.cost == 5 + 10 * (3 + 1 + 1 + 3 + 9 + 1)
+    assert done.pick == 4
+    assert done.picks[-1] == (done.cost, 4)
+    optunas = replay(curves, list(range(6)), pruner(HALVING))
+    assert optunas.stopped[0] == 9  # the first one always goes on there
+
+
+def test_teacher_is_trained_to_its_end_before_others_begin() -> None:
+    curves = {0: flat(0.1), 1: flat(0.3), 2: flat(0.2)}
+    done = replay_promotion(curves, [0, 2, 1], PROMOTE, taught=True)
+    assert done.stopped == {0: 9, 1: 9, 2: 1}
+    assert done.picks[0] == (90.0, 0)
+    assert done.pick == 1
+
+
 def test_last_epoch_is_never_asked_about() -> None:
     curves = {0: flat(0.5, 3), 1: Curve((0.6, 0.6, 0.1), (1.0,) * 3, 0.0, 3)}
     done = replay(curves, [0, 1], pruner({"name": "MedianPruner", "n_startup_trials": 1}, 3))
@@ -71,6 +93,7 @@ def test_study_whose_every_run_diverges_has_no_pick() -> None:
     for done in (
         replay(curves, [0, 1], pruner(HALVING)),
         finish_best(curves, [0, 1], 1),
+        replay_promotion(curves, [0, 1], PROMOTE),
     ):
         assert done.pick is None
         assert done.cost == 10

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.console import finite
 from impon_hpo.tuning.study_file import StudyFile

@@ -65,7 +65,7 @@ def sentence(cost: Estimate, loss: Estimate, word: str) -> str:
 
 FACTS = (
     "under MedianPruner, a study with memory@1/3 costs 0.40 of one with uniform (95 % bounds 0.35 "
-    "and 0.45; asked: at most 0.50) and its pick is 0.20 points worse (-0.10 and +0.50; asked: at "
+    "and 0.45; claim: at most 0.50) and its pick is 0.20 points worse (-0.10 and +0.50; claim: at "
     "most 1 worse), over 6 blocks."
 )
 
@@ -109,8 +109,8 @@ def test_pick_is_worse_better_or_as_good(points: float, said: str) -> None:
 def test_limits_are_said_as_they_were_asked() -> None:
     cost, loss = dataclasses.replace(CHEAP, limit=0.75), dataclasses.replace(GOOD, limit=1.25)
     said = sentence(cost, loss, SUPPORTED)
-    assert "asked: at most 0.75)" in said
-    assert "asked: at most 1.25 worse)" in said
+    assert "claim: at most 0.75)" in said
+    assert "claim: at most 1.25 worse)" in said
 
 
 RATIO = "It would be supported at a ratio of "

@@ -12,8 +12,8 @@ from rich.console import Console
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.compare import compare
 from impon_hpo.comparing.evidence import gather, read_fixed, read_trials
-from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.trainings import Key, comparison_grid
+from impon_hpo.comparing.grid import Key, comparison_grid
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.tuning.processes import Orders
 from impon_hpo.tuning.progress import RecordingProgress

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import Arm
-from impon_hpo.comparing.runs_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings
 
 Numbers = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from impon_hpo.reporting import study_charts as module
 from impon_hpo.reporting.chart import Chart, Palette
-from impon_hpo.reporting.draw import figure
+from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, StudyRecord, read_study
 from tests.reporting.records import IDENTITY_OF_IT, small_record

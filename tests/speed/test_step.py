@@ -14,7 +14,7 @@ from benchmarks.measure import Measurement
 from benchmarks.step import build_ours, build_plain, make_splits, measure_step, step_config
 from impon_hpo import Splits, TrainingConfig
 from impon_hpo.errors import ConfigError
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 
 CPU = torch.device("cpu")
 

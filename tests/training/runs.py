@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import train_epochs
 from tests.settings import training_config
 
 CPU = torch.device("cpu")

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from impon_hpo.errors import ConfigError
 from impon_hpo.training import compiling
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.compiling import COMPILE_SECONDS, GAIN, Ahead
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.compiling import COMPILE_SECONDS, GAIN
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.sampling.tape import on_tape
 from tests.training.runs import config, numbers, results_of
 
@@ -142,7 +141,7 @@ def test_auto_compiles_once_where_the_epochs_to_come_pay_for_it(
     given = config(**(STEPS | {"epochs": 4}))
     expected = results_of(tiny_splits, **(STEPS | {"epochs": 4}))
     with on_tape():
-        run = TrainingRun(given, tiny_splits, ahead=Ahead(96.0))
+        run = TrainingRun(given, tiny_splits, epochs_ahead=96.0)
         found = [run.train_epoch()]
         assert run.compiled.mode == "graph"  # epochs of a few milliseconds
         assert said == []
@@ -167,7 +166,7 @@ def test_last_epoch_of_a_run_decides_nothing(
     tiny_splits: Splits, compilations: list[nn.Module]
 ) -> None:
     with on_tape():
-        run = TrainingRun(config(), tiny_splits, ahead=Ahead(1e9))
+        run = TrainingRun(config(), tiny_splits, epochs_ahead=1e9)
         run.compiled.epoch_done(1e9, 0)
     assert run.compiled.mode == "graph"
     assert compilations == []
@@ -197,7 +196,7 @@ def test_compiler_that_fails_is_done_without_under_auto(
     tiny_splits: Splits, said: list[str]
 ) -> None:
     with on_tape():
-        run = TrainingRun(config(**STEPS), tiny_splits, ahead=Ahead(0))
+        run = TrainingRun(config(**STEPS), tiny_splits, epochs_ahead=0)
         found = [run.train_epoch()]
         run.compiled.epoch_done(1e9, 1)
         found.append(run.train_epoch())

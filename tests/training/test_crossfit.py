@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
-from impon_hpo.training.kept_reference import KeptReference
 from impon_hpo.training.models import build_model, forward_flops
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.training_run import TrainingRun
 from tests.training.runs import CPU, config
 
 
-def made(splits: Splits, **options: Any) -> KeptReference:
+def made(splits: Splits, **options: Any) -> tuple[Reference, int]:
     usual = {"epochs": 2, "width": 4, "batch_size": 32}
     return crossfit(config(reference_options=usual | options), splits)
 
@@ -49,17 +49,17 @@ def test_no_row_is_judged_by_a_model_that_saw_it(
 
 def test_it_is_the_same_every_time(tiny_splits: Splits) -> None:
     torch.manual_seed(1)
-    first = made(tiny_splits)
+    first, _ = made(tiny_splits)
     torch.manual_seed(2)
-    second = made(tiny_splits)
-    assert torch.equal(first.reference.loss, second.reference.loss)
-    assert torch.equal(first.reference.probabilities, second.reference.probabilities)
+    second, _ = made(tiny_splits)
+    assert torch.equal(first.loss, second.loss)
+    assert torch.equal(first.probabilities, second.probabilities)
 
 
 def test_it_knows_the_digits_better_than_chance() -> None:
     whole = config(subset=None, reference_options={"epochs": 4, "width": 8, "batch_size": 32})
     splits = load_splits(whole, CPU)
-    reference = crossfit(whole, splits).reference
+    reference, _ = crossfit(whole, splits)
     right = (reference.probabilities.argmax(1) == splits.train.labels).double().mean()
     assert float(right) > 0.5  # chance is 0.1
     torch.testing.assert_close(
@@ -72,16 +72,16 @@ def test_it_knows_the_digits_better_than_chance() -> None:
 
 
 def test_cost_is_that_of_the_passes_in_passes_of_the_study_s_model(tiny_splits: Splits) -> None:
-    kept = made(tiny_splits)
+    _, cost = made(tiny_splits)
     # Two folds of 160 rows, five batches of 32 each, two epochs; every row judged twice. The model
     # is as wide as the study's, so a pass costs the same.
-    assert kept.cost == 3 * (2 * 2 * 5 * 32) + 2 * 320
-    narrow = made(tiny_splits, width=2)
-    assert 0.2 < narrow.cost / kept.cost < 0.4  # about a quarter
+    assert cost == 3 * (2 * 2 * 5 * 32) + 2 * 320
+    _, narrow_cost = made(tiny_splits, width=2)
+    assert 0.2 < narrow_cost / cost < 0.4  # about a quarter
 
 
 def test_smaller_images_cost_less(tiny_splits: Splits) -> None:
-    assert made(tiny_splits, image_size=4).cost < made(tiny_splits).cost
+    assert made(tiny_splits, image_size=4)[1] < made(tiny_splits)[1]
 
 
 def test_smaller_images_are_charged_by_what_the_small_model_multiplies(
@@ -91,8 +91,8 @@ def test_smaller_images_are_charged_by_what_the_small_model_multiplies(
     linear = config(model="tests.training.runs:linear", reference_options=options)
     small = forward_flops(build_model(config(width=4), tiny_splits, seed=0), (1, 4, 4))
     passes = 3 * (2 * 2 * 5 * 32) + 2 * 320
-    kept = crossfit(linear, tiny_splits)
-    assert kept.cost == round(passes * small / (2 * 64 * 10))  # a linear layer of 64 × 10
+    _, cost = crossfit(linear, tiny_splits)
+    assert cost == round(passes * small / (2 * 64 * 10))  # a linear layer of 64 × 10
 
 
 def test_what_the_study_searches_does_not_change_it(tiny_splits: Splits) -> None:
@@ -108,13 +108,13 @@ def test_what_the_study_searches_does_not_change_it(tiny_splits: Splits) -> None
         sampler="impon-memory",
         reference_options=options,
     )
-    first, second = made(tiny_splits), crossfit(other, tiny_splits)
-    assert torch.equal(first.reference.loss, second.reference.loss)
-    assert torch.equal(first.reference.probabilities, second.reference.probabilities)
+    (first, _), (second, _) = made(tiny_splits), crossfit(other, tiny_splits)
+    assert torch.equal(first.loss, second.loss)
+    assert torch.equal(first.probabilities, second.probabilities)
 
 
 def test_small_models_that_diverge_leave_plain_numbers(tiny_splits: Splits) -> None:
-    reference = made(tiny_splits, lr=1e30).reference
+    reference, _ = made(tiny_splits, lr=1e30)
     assert torch.equal(reference.loss, torch.full((320,), 20.0))
     torch.testing.assert_close(reference.probabilities, torch.full((320, 10), 0.1))
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from impon_hpo.sampling.captured import call
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.augmentation import Augmentation
-from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.optimization import AveragedWeights
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import TrainingRun
 from tests.sampling.fake_gpu import GPU, FakeDevice
 from tests.training.runs import BATCH, config
 

@@ -11,10 +11,9 @@ import torch
 from torch import nn
 
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.optimization import average_weights
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.training.runs import config, numbers, results_of
 
 

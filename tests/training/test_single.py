@@ -15,9 +15,9 @@ from impon_hpo.errors import CheckpointError, ConfigError, StorageError
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.models import build_model
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.single import train
 from impon_hpo.training.splits import load_splits
+from impon_hpo.training.training_run import TrainingRun
 from tests.settings import training_config
 
 CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from PIL import Image
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import (
     CURVE,
     SETTINGS,

@@ -19,9 +19,9 @@ from impon_hpo.storage.trials import COST, INTERRUPTED, REASON, epochs_of
 from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.epochs import train_epochs
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
 from tests.sampling.tape import on_tape
 

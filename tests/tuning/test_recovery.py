@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from impon_hpo.cli.app import main
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import StudyRecord, epochs_of, read_studies
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS
 

@@ -17,11 +17,10 @@ from impon_hpo.reporting.status import summarise, summary_rows
 from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import COST, IDENTITY, USED, epochs_of, read_study
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.reference_folder import KeptReference, References
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
-from impon_hpo.training.teaching import References
+from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
 from tests.cli.test_launch import run
 from tests.studies import SMALL, write_study
@@ -185,7 +184,7 @@ def test_worker_elsewhere_fetches_it_from_the_artifact_store(
     study = new_study(given)
     study.optimize(objective(given, splits, "here"), n_trials=1)
     monkeypatch.setattr(
-        "impon_hpo.training.teaching.crossfit", lambda *_, **__: pytest.fail("made again")
+        "impon_hpo.training.reference_folder.crossfit", lambda *_, **__: pytest.fail("made again")
     )
     study.optimize(objective(given, splits, "elsewhere"), n_trials=1)
     here, there = (sorted(Path(name).glob("*.pt")) for name in ("here", "elsewhere"))

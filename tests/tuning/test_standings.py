@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,8 +30,9 @@ def storage(request: pytest.FixtureRequest) -> BaseStorage:
         "sqlite": lambda: "sqlite:///study.db",
         "journal": lambda: "study.journal",
     }
-    fixture = functools.partial(request.getfixturevalue, request.param)
-    return open_storage(addresses.get(request.param, fixture)(), create=True)
+    kind: str = request.param
+    address = addresses[kind]() if kind in addresses else str(request.getfixturevalue(kind))
+    return open_storage(address, create=True)
 
 
 def standings_in(

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import load_object
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, describe
-from impon_hpo.sampling.draws import Stream, draw_bank
+from impon_hpo.sampling.draws import draw_bank
 from impon_hpo.sampling.features import CHUNK
 from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
 
 
-class Curriculum(BatchSampler):
+class Curriculum(ShuffledEpochs):
     """Train on the easiest rows first, widening to all of them.
 
     Args:
@@ -56,7 +56,7 @@ class Curriculum(BatchSampler):
         use="easy rows first, by a difficulty of your choice",
     )
     beside_training = True
-    _state = ("_stream", "_easiest_first")
+    _state = ("_easiest_first",)
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -76,11 +76,6 @@ class Curriculum(BatchSampler):
         self.pacing = Pacing(start, end, shape)
         _ = self.progress  # raises if there is no total_steps
         self._easiest_first = easiest_first(_difficulty(difficulty, rows))
-        self._stream = Stream(len(rows), self.generator)
-
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self._stream.shuffle()
 
     def _draw(self, forward: Forward | None) -> Draw:
         share = self.pacing.share(self.progress)

@@ -25,6 +25,7 @@ Choices where the paper says nothing:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, Literal, Unpack
 
 import torch
@@ -215,12 +216,6 @@ class ImponLow(Impon):
         Draw(rows=int64 (32,), weights=None, scores=float32 (32,), context=float32 (32, 9))
     """
 
-    card = Card(
-        source="Ganapathiraman et al. 2022",
-        forward="0",
-        state="none",
-        weights="none",
-        use="the paper's ablation: the lowest scores",
-    )
+    card = replace(Impon.card, use="the paper's ablation: the lowest scores")
     beside_training = True
     _highest = False

@@ -31,10 +31,10 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.captured import Captured
 from impon_hpo.sampling.checks import Common, check_between, check_positive, check_share
-from impon_hpo.sampling.draws import Stream, draw_bank, gumbel
+from impon_hpo.sampling.draws import draw_bank, gumbel
 from impon_hpo.sampling.estimators import EstimatorFit, RecursiveLeastSquares
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.methods.impon import Impon
@@ -42,7 +42,7 @@ from impon_hpo.sampling.pacing import Pacing, easiest_first
 from impon_hpo.sampling.rows import Rows
 
 
-class ImponMemory(BatchSampler):
+class ImponMemory(ShuffledEpochs):
     """Train on rows by their predicted reducible loss, with what earlier trials learnt about them.
 
     Args:
@@ -85,7 +85,7 @@ class ImponMemory(BatchSampler):
         use="the reducible loss, predicted from what earlier trials learnt",
     )
     beside_training = True
-    _state = ("_fit", "_stream", "_history", "estimator", "_plain")
+    _state = ("_fit", "_history", "estimator", "_plain")
 
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
@@ -126,7 +126,6 @@ class ImponMemory(BatchSampler):
         self.pacing = Pacing(easiest, pacing)
         self.target = target
         self.n_explored = round(explore * self.batch_size)
-        self._stream = Stream(len(rows), self.generator)
         self._history = LossHistory(len(rows), rows.device)
         self._plain: Impon | None = None
         self._fixed: Tensor | None = None
@@ -146,7 +145,6 @@ class ImponMemory(BatchSampler):
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        self._stream.shuffle()
         self._fit.clear()
         if self._plain is not None:
             self._plain.blind = self.blind

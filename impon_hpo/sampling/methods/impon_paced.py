@@ -18,15 +18,15 @@ from typing import Literal, Unpack
 import torch
 from torch import Tensor
 
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common
-from impon_hpo.sampling.draws import Stream, draw_bank
+from impon_hpo.sampling.draws import draw_bank
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.pacing import Pacing, Shape, easiest_first
 from impon_hpo.sampling.rows import Rows
 
 
-class ImponPaced(BatchSampler):
+class ImponPaced(ShuffledEpochs):
     """Train on the rows that were easy for earlier training, then on all rows.
 
     Args:
@@ -65,7 +65,7 @@ class ImponPaced(BatchSampler):
     )
     beside_training = True
     needs_reference = True
-    _state = ("_stream", "_history")
+    _state = ("_history",)
 
     def __init__(
         self,
@@ -87,11 +87,6 @@ class ImponPaced(BatchSampler):
         self._loss = self._reference.loss
         self._easiest_first = easiest_first(self._loss, rows.labels if balance else None)
         self._history = LossHistory(len(rows), rows.device)
-        self._stream = Stream(len(rows), self.generator)
-
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self._stream.shuffle()
 
     def _draw(self, forward: Forward | None) -> Draw:
         share = self.pacing.share(self.progress)

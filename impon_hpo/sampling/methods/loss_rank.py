@@ -24,15 +24,15 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common
-from impon_hpo.sampling.draws import Stream, random_order
+from impon_hpo.sampling.draws import random_order
 from impon_hpo.sampling.features import CHUNK
 from impon_hpo.sampling.history import LossHistory
 from impon_hpo.sampling.rows import Rows
 
 
-class LossRank(BatchSampler):
+class LossRank(ShuffledEpochs):
     """Draw rows with a probability that falls exponentially with the rank of their last loss.
 
     Args:
@@ -57,7 +57,7 @@ class LossRank(BatchSampler):
     )
     beside_training = True
     repeats_rows = True
-    _state = ("_stream", "_history", "_hardest_first", "pressure", "_warm", "_to_recompute")
+    _state = ("_history", "_hardest_first", "pressure", "_warm", "_to_recompute")
 
     def __init__(
         self,
@@ -83,7 +83,6 @@ class LossRank(BatchSampler):
         self.recompute = recompute
         self.needs_forward = recompute > 0
         self.pressure = s_e0
-        self._stream = Stream(len(rows), self.generator)
         self._history = LossHistory(len(rows), rows.device, repeats=True)
         self._hardest_first = torch.empty(0, dtype=torch.int64, device=rows.device)
         self._warm = warmup_epochs > 0
@@ -92,7 +91,6 @@ class LossRank(BatchSampler):
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        self._stream.shuffle()
         self._warm = epoch <= self.warmup_epochs
         self._to_recompute = (
             self.recompute > 0 and not self._warm and (epoch - 1) % self.recompute == 0

@@ -20,7 +20,7 @@ Departures from the sources:
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from typing import ClassVar, Literal, Unpack
 
 import torch
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
-from impon_hpo.sampling.checks import Common, check_share
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.draws import Stream, choose_distinct, random_order
 from impon_hpo.sampling.rows import Rows
 
@@ -71,17 +71,11 @@ class PSgd(BatchSampler):
         **common: Unpack[Common],
     ) -> None:
         super().__init__(rows, **common)
-        check_share("budget", budget)
         if warmup_epochs < 0:
             raise ConfigError(
                 f"warmup_epochs must be at least 0, but got warmup_epochs={warmup_epochs}."
             )
-        self.n_pool = math.floor(budget * len(rows) + 1e-9)
-        if self.n_pool < self.batch_size:
-            raise ConfigError(
-                f"budget={budget} of {len(rows)} rows is {self.n_pool}, fewer than a batch "
-                f"({self.batch_size})."
-            )
+        self.n_pool = self._pool_size("budget", budget)
         self.smoothing = smoothing
         self.warmup_epochs = warmup_epochs
         self.unseen = unseen
@@ -142,12 +136,6 @@ class PSgd(BatchSampler):
 class CSgd(PSgd):
     """Train on pools of rows drawn by d (1 - d), that is rows on which the model is undecided."""
 
-    card = Card(
-        source="Chang et al. 2017, Arazo et al. 2021",
-        forward="0",
-        state="16 bytes",
-        weights="none",
-        use="rows whose true class had a probability near one half",
-    )
+    card = replace(PSgd.card, use="rows whose true class had a probability near one half")
     beside_training = True
     _closeness = True

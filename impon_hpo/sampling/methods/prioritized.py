@@ -122,7 +122,7 @@ def _any_of_equal(rows: Tensor, flags: Tensor) -> Tensor:
 
 
 class Priorities(Stateful):
-    """Weights of n rows in blocks, the sums of the blocks in blocks again, and so on.
+    """Weights of n rows, 1 each at first, in blocks, their sums in blocks again, and so on.
 
     A draw searches the sums at the top, then one block on every level below. A change recomputes
     the sums of its blocks from their contents, so rounding errors never build up. Both cost
@@ -132,15 +132,12 @@ class Priorities(Stateful):
     Args:
         n_rows: Number of rows.
         device: Where they are kept.
-        initial: The weight that all rows begin with, positive.
         fanout: Largest number of weights in a block, at least 2.
     """
 
     _state = ("_levels", "_top")
 
-    def __init__(
-        self, n_rows: int, device: torch.device, *, initial: float = 1.0, fanout: int = 256
-    ) -> None:
+    def __init__(self, n_rows: int, device: torch.device, *, fanout: int = 256) -> None:
         self.n_rows = n_rows
         n_levels = 2
         while fanout**n_levels < n_rows:
@@ -154,7 +151,7 @@ class Priorities(Stateful):
             levels += [torch.zeros(shape, dtype=torch.float64, device=device)]
             length = n_blocks
         self._levels = tuple(levels)
-        self.fill(torch.full((n_rows,), initial, dtype=torch.float64, device=device))
+        self.fill(torch.ones(n_rows, dtype=torch.float64, device=device))
 
     @property
     def total(self) -> Tensor:

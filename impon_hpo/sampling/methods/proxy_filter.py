@@ -23,13 +23,12 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, check_share
-from impon_hpo.sampling.draws import Stream
 from impon_hpo.sampling.rows import Rows
 
 
-class ProxyFilter(BatchSampler):
+class ProxyFilter(ShuffledEpochs):
     """Train on the rows of each draw with the highest losses at this stage of the reference's run.
 
     Args:
@@ -50,7 +49,6 @@ class ProxyFilter(BatchSampler):
     )
     beside_training = True
     needs_reference = True
-    _state = ("_stream",)
 
     def __init__(self, rows: Rows, *, keep: float = 0.5, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
@@ -63,11 +61,6 @@ class ProxyFilter(BatchSampler):
         self._trajectory: Tensor = trajectory
         self.n_drawn = min(len(rows), math.ceil(self.batch_size / keep - 1e-9))
         _ = self.progress  # raises if there is no total_steps
-        self._stream = Stream(len(rows), self.generator)
-
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self._stream.shuffle()
 
     def _draw(self, forward: Forward | None) -> Draw:
         drawn = self._stream.take(self.n_drawn)

@@ -22,13 +22,12 @@ from typing import Unpack
 
 import torch
 
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, check_share
-from impon_hpo.sampling.draws import Stream
 from impon_hpo.sampling.rows import Rows
 
 
-class RhoLoss(BatchSampler):
+class RhoLoss(ShuffledEpochs):
     """Train on the rows whose loss exceeds the reference's loss most.
 
     Args:
@@ -50,18 +49,12 @@ class RhoLoss(BatchSampler):
     beside_training = True
     needs_forward = True
     needs_reference = True
-    _state = ("_stream",)
 
     def __init__(self, rows: Rows, *, ratio: float = 0.1, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
         check_share("ratio", ratio)
         self.bank_size = min(len(rows), math.ceil(self.batch_size / ratio - 1e-9))
         _ = self._reference  # raises if there is none
-        self._stream = Stream(len(rows), self.generator)
-
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self._stream.shuffle()
 
     def _draw(self, forward: Forward | None) -> Draw:
         assert forward is not None

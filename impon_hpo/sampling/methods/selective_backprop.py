@@ -32,14 +32,13 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, check_positive
-from impon_hpo.sampling.draws import Stream
 from impon_hpo.sampling.history import RecentLosses
 from impon_hpo.sampling.rows import Rows
 
 
-class SelectiveBackprop(BatchSampler):
+class SelectiveBackprop(ShuffledEpochs):
     """Train on scored rows that are kept at random, with higher losses more likely.
 
     Args:
@@ -63,7 +62,7 @@ class SelectiveBackprop(BatchSampler):
     )
     beside_training = True
     needs_forward = True
-    _state = ("_stream", "_history", "_epoch", "_n_accepted", "_n_scored")
+    _state = ("_history", "_epoch", "_n_accepted", "_n_scored")
 
     def __init__(
         self,
@@ -81,14 +80,12 @@ class SelectiveBackprop(BatchSampler):
         self.beta = beta
         self.bank_size = self._bank_size(bank_size, default=math.ceil(self.batch_size * (beta + 1)))
         self._history = RecentLosses(history_size, rows.device)
-        self._stream = Stream(len(rows), self.generator)
         self._epoch = 1
         self._forget_accepted()
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
         self._epoch = epoch
-        self._stream.shuffle()
         self._forget_accepted()
 
     def _forget_accepted(self) -> None:

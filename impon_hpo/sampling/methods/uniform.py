@@ -9,15 +9,10 @@ others.
 
 from __future__ import annotations
 
-from typing import Unpack
-
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
-from impon_hpo.sampling.checks import Common
-from impon_hpo.sampling.draws import Stream
-from impon_hpo.sampling.rows import Rows
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 
 
-class Uniform(BatchSampler):
+class Uniform(ShuffledEpochs):
     """Train on every row equally often: batches of a shuffled epoch, without replacement.
 
     Args:
@@ -44,15 +39,6 @@ class Uniform(BatchSampler):
         use="the control that every other sampler has to beat",
     )
     beside_training = True
-    _state = ("_stream",)
-
-    def __init__(self, rows: Rows, **common: Unpack[Common]) -> None:
-        super().__init__(rows, **common)
-        self._stream = Stream(len(rows), self.generator)
-
-    def start_epoch(self, epoch: int) -> None:
-        super().start_epoch(epoch)
-        self._stream.shuffle()
 
     def _draw(self, forward: Forward | None) -> Draw:
         return Draw(self._stream.take(self.batch_size))

@@ -12,12 +12,10 @@ method that trains on a fraction has to beat that. Hurts: a longer epoch repeats
 
 from __future__ import annotations
 
-import math
 from typing import Unpack
 
-from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
-from impon_hpo.sampling.checks import Common, check_share
+from impon_hpo.sampling.checks import Common
 from impon_hpo.sampling.draws import Stream, random_order
 from impon_hpo.sampling.rows import Rows
 
@@ -46,13 +44,7 @@ class UniformFraction(BatchSampler):
 
     def __init__(self, rows: Rows, *, fraction: float = 1 / 3, **common: Unpack[Common]) -> None:
         super().__init__(rows, **common)
-        check_share("fraction", fraction)
-        self.n_pool = math.floor(fraction * len(rows) + 1e-9)
-        if self.n_pool < self.batch_size:
-            raise ConfigError(
-                f"fraction={fraction} of {len(rows)} rows is {self.n_pool}, fewer than a batch "
-                f"({self.batch_size})."
-            )
+        self.n_pool = self._pool_size("fraction", fraction)
         self._pool = Stream(len(rows), self.generator)
         self._pool.begin(self._pool.order[: self.n_pool])
 

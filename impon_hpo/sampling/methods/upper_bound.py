@@ -35,13 +35,13 @@ import torch
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.sampling.base import BatchSampler, Card, Draw, Forward
+from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, check_between, check_positive
-from impon_hpo.sampling.draws import Stream, resample
+from impon_hpo.sampling.draws import resample
 from impon_hpo.sampling.rows import Rows
 
 
-class UpperBound(BatchSampler):
+class UpperBound(ShuffledEpochs):
     """Train on uniform batches until scores differ enough, then in proportion to them.
 
     Args:
@@ -67,7 +67,7 @@ class UpperBound(BatchSampler):
     beside_training = True
     needs_forward = True
     repeats_rows = True
-    _state = ("_stream", "_tau", "importance_on")
+    _state = ("_tau", "importance_on")
 
     def __init__(
         self,
@@ -94,11 +94,9 @@ class UpperBound(BatchSampler):
         self.importance_on = False
         """Whether this epoch's batches are drawn in proportion to scores."""
         self._tau = torch.ones((), dtype=torch.float64, device=rows.device)
-        self._stream = Stream(len(rows), self.generator)
 
     def start_epoch(self, epoch: int) -> None:
         super().start_epoch(epoch)
-        self._stream.shuffle()
         self.importance_on = float(self._tau) > self.tau_th
 
     def _draw(self, forward: Forward | None) -> Draw:

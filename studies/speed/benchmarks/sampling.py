@@ -22,8 +22,8 @@ from benchmarks.step import N_CLASSES, made_reference, make_splits, step_config
 from impon_hpo import SAMPLERS, BatchSampler, Rows, make_sampler
 from impon_hpo.sampling.captured import WARM_UP
 from impon_hpo.training.device import find_device
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.timing import PhaseTimer
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.space import with_settings
 
 STEPS = 20

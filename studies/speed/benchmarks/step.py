@@ -21,8 +21,8 @@ from benchmarks.measure import (
 )
 from impon_hpo import EpochResult, ImageData, Reference, Splits, TrainingConfig
 from impon_hpo.training.device import find_device
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import split_data
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import parse_setting
 

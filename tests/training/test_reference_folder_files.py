@@ -11,7 +11,7 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import unpack
-from impon_hpo.training.kept_reference import KeptReference, reference_key
+from impon_hpo.training.reference_folder import KeptReference
 from impon_hpo.training.splits import Split, Splits
 
 
@@ -121,18 +121,6 @@ def test_failing_write_leaves_the_former_file_whole_and_no_other(
 def test_missing_file_is_told(tiny_splits: Splits, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"none\.pt' cannot be read: .*No such file"):
         KeptReference.load(tmp_path / "none.pt", tiny_splits)
-
-
-def test_key_follows_data_maker_and_settings(tiny_splits: Splits) -> None:
-    data = tiny_splits.fingerprint
-    key = reference_key(data, "crossfit", {"folds": 2})
-    assert key == reference_key(dict(data), "crossfit", {"folds": 2})
-    others = {
-        reference_key(data | {"rows": 1}, "crossfit", {"folds": 2}),
-        reference_key(data, "prequential", {"folds": 2}),
-        reference_key(data, "crossfit", {"folds": 3}),
-    }
-    assert len(others | {key}) == 4
 
 
 @pytest.mark.parametrize("text", ["hello, this is no reference\n", "a,b\n1,2\n"])

@@ -1,7 +1,8 @@
-"""Recording: a comparison's runs, trained as studies that never prune by any number of workers."""
+"""The recorder: it trains the runs of a comparison as studies that never prune."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -15,21 +16,18 @@ import numpy as np
 import optuna
 import torch
 from optuna.artifacts import upload_artifact
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
-from impon_hpo.comparing.trainings import Grid, Key, PlannedRun, Training, study_name
+from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
 from impon_hpo.errors import CheckpointError
-from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore, no_experimental_warnings
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training.reference_folder import References
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
-from impon_hpo.training.teaching import References, with_reference
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import (
     COMPLETE,
@@ -51,34 +49,10 @@ SAVE_SECONDS = 30.0
 """Least time between two checkpoints of a run: most runs are shorter."""
 
 
-class Given(BaseSampler):
-    """A study sampler that proposes what it is given.
-
-    Args:
-        params: A value for each setting.
-    """
-
-    def __init__(self, params: Mapping[str, Any]) -> None:
-        self._params = params
-
-    def infer_relative_search_space(
-        self, study: Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        return {}
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {}
-
-    def sample_independent(
-        self,
-        study: Study,
-        trial: FrozenTrial,
-        param_name: str,
-        param_distribution: BaseDistribution,
-    ) -> Any:
-        return self._params[param_name]
+def _proposing(params: dict[str, Any]) -> BaseSampler:
+    """Return a study sampler that proposes these values."""
+    with no_experimental_warnings():
+        return PartialFixedSampler(params, RandomSampler())
 
 
 @dataclass
@@ -168,7 +142,7 @@ class Recorder:
                 "of the rows is neither in the folder of references nor in the artifact store. "
                 "Bring them back, or record into another --storage."
             )
-        return with_reference(splits, kept), kept.cost
+        return dataclasses.replace(splits, reference=kept.reference), kept.cost
 
     def splits(self, config: TrainingConfig) -> Splits:
         """Load the data of a seed, or return what was loaded last."""
@@ -234,7 +208,7 @@ def make_jobs(
     references: References,
     artifact_store: ArtifactStore,
     checkpoints: Checkpoints,
-    noted: Mapping[str, Any],
+    notes: Mapping[str, Any],
     environment: dict[str, Any],
 ) -> list[Job]:
     """Open the studies of a grid and return what a worker is to do, block by block.
@@ -250,7 +224,7 @@ def make_jobs(
         references: The folder of references on this machine.
         artifact_store: Where other machines find them; step losses go there, too.
         checkpoints: Where runs are saved.
-        noted: Attributes that each study is noted with.
+        notes: Attributes that are kept with each study: the question, the command …
         environment: Versions and hardware of this process.
     """
     runs = {
@@ -262,7 +236,7 @@ def make_jobs(
             storage,
             study_name(grid, training, recorded),
             grid.identity(training),
-            noted={**noted, WANTED: len(runs[training.name])},
+            notes={**notes, WANTED: len(runs[training.name])},
             environment=environment,
         )
         for training in grid.trainings
@@ -278,8 +252,8 @@ def make_jobs(
     )
     jobs = []
     for training, block in grid.stretches():
-        own = runs[training.name]
-        numbers = [number for number, run in enumerate(own) if run.block == block]
+        planned = runs[training.name]
+        numbers = [number for number, run in enumerate(planned) if run.block == block]
         if not numbers:
             continue
         teacher = grid.teacher(training, block)
@@ -294,8 +268,8 @@ def make_jobs(
                 train=functools.partial(recorder.train, training),
                 begin=numbers[0],
                 end=numbers[-1] + 1,
-                sampler_of=lambda number, own=own: Given(  # type: ignore[misc]
-                    grid.params[own[number].configuration] if number < len(own) else {}
+                sampler_of=lambda number, planned=planned: _proposing(  # type: ignore[misc]
+                    grid.params[planned[number].configuration] if number < len(planned) else {}
                 ),
                 after=after,
                 retries=True,

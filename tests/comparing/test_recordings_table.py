@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impon_hpo.comparing.runs_table import ABOUT, TABLE, Recordings, read_recordings
+from impon_hpo.comparing.recordings_table import ABOUT, TABLE, Recordings, read_recordings
 from impon_hpo.errors import NothingYetError, StorageError
 
 FOLDER = Path("kept")

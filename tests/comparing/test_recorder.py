@@ -10,12 +10,12 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.comparing.evidence import recorded_rows
-from impon_hpo.comparing.runs_table import Recordings
-from impon_hpo.comparing.trainings import PlannedRun, comparison_grid
+from impon_hpo.comparing.grid import PlannedRun, comparison_grid
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.trials import COST, RECORDED, epochs_of
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Split
+from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.study_file import StudyFile
 from tests.comparing.tiny import ONLY_IMPON, record, tiny_study, trials_of
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
-from impon_hpo.training import run as run_module
-from impon_hpo.training.run import TrainingRun
+from impon_hpo.training import training_run as run_module
 from impon_hpo.training.splits import Split, Splits
+from impon_hpo.training.training_run import TrainingRun
 from tests.training.runs import (
     config,
     linear,

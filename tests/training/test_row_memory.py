@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import train_epochs
 from tests.training.runs import assert_same_state, config
 
 

@@ -1,23 +1,106 @@
-"""Teaching: how a run gets a reference, which is what earlier training learnt about each row."""
+"""The folder of references: each made or learnt once, kept in a file, and given to the runs that
+read it."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import filelock
+import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.lookup import suggestion
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.table import sampler_class
+from impon_hpo.training.checkpoint import read_state, write_state
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
-from impon_hpo.training.kept_reference import KeptReference, reference_key
-from impon_hpo.training.memory import RowMemory
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits
 
 MAKERS = ("crossfit", "prequential")
+FORMAT = "reference 1"
+
+
+@dataclass(frozen=True)
+class KeptReference:
+    """A reference, what it cost, and which data it belongs to.
+
+    Args:
+        reference: What was learnt about each row.
+        cost: Forward-equivalents of the study's model that it took; 0 for prequential.
+        maker: "crossfit" or "prequential".
+        settings: How it was made, as plain JSON values.
+        data: The fingerprint of the training rows that it describes.
+    """
+
+    reference: Reference
+    cost: int
+    maker: str
+    settings: dict[str, Any]
+    data: dict[str, Any]
+
+    def save(self, path: Path) -> None:
+        """Write the file: whole or not at all.
+
+        Raises:
+            CheckpointError: It cannot be written.
+        """
+        state = {
+            "format": FORMAT,
+            "cost": self.cost,
+            "maker": self.maker,
+            "settings": self.settings,
+            "data": self.data,
+            "loss": self.reference.loss.cpu(),
+            "probabilities": self.reference.probabilities.half().cpu(),
+        }
+        if self.reference.trajectory is not None:
+            state["trajectory"] = self.reference.trajectory.half().cpu()
+        write_state(path, state, "Reference")
+
+    @classmethod
+    def load(cls, path: Path, splits: Splits) -> KeptReference:
+        """Read the file and check that it describes the training rows of `splits`.
+
+        Raises:
+            CheckpointError: The file is missing, broken, or of other data.
+        """
+        advice = "Delete it, and it is rebuilt."
+        state = read_state(path, torch.device("cpu"), "Reference", advice)
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise CheckpointError(f"'{path}' is not a '{FORMAT}' of impon-hpo.")
+        missing = {"data", "loss", "probabilities", "cost", "maker", "settings"} - set(state)
+        if missing:
+            raise CheckpointError(f"Reference '{path}' is broken: it lacks {sorted(missing)}.")
+        here = splits.fingerprint
+        different = [
+            f"{key} is {state['data'].get(key)!r} in the file and {value!r} here"
+            for key, value in here.items()
+            if state["data"].get(key) != value
+        ]
+        if different:
+            raise CheckpointError(
+                f"Reference '{path}' was made of other data: {'; '.join(different)}."
+            )
+        try:
+            trajectory = state.get("trajectory")
+            reference = Reference(
+                state["loss"],
+                state["probabilities"].float(),
+                None if trajectory is None else trajectory.float(),
+            )
+        except ConfigError as error:
+            raise CheckpointError(f"Reference '{path}' is broken: {error}") from error
+        device = splits.train.labels.device
+        return cls(
+            reference.to(device), state["cost"], state["maker"], state["settings"], state["data"]
+        )
 
 
 def check_reference(config: TrainingConfig) -> None:
@@ -59,7 +142,8 @@ class References:
         elif config.reference == "prequential" and teacher is not None:
             settings = {"teacher": teacher.identity()}
         settings["augment"] = splits.augment
-        return reference_key(splits.fingerprint, config.reference, settings)
+        text = json.dumps([FORMAT, splits.fingerprint, config.reference, settings], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def path(self, key: str) -> Path:
         """Return the file of a reference."""
@@ -85,7 +169,9 @@ class References:
                 return KeptReference.load(path, splits)
             if config.reference == "prequential":
                 return None
-            kept = crossfit(config, splits)
+            reference, cost = crossfit(config, splits)
+            settings = crossfit_settings(config).model_dump()
+            kept = KeptReference(reference, cost, "crossfit", settings, splits.fingerprint)
             kept.save(path)
             return kept
 
@@ -137,7 +223,7 @@ def prepare(
     if not wants_reference(config):
         return config, splits, None
     if kept is not None:
-        return config, with_reference(splits, kept), None
+        return config, dataclasses.replace(splits, reference=kept.reference), None
     memory = RowMemory(splits.train.labels, splits.n_classes)
     return without_reference(config), splits, memory
 
@@ -151,11 +237,6 @@ def learnt_enough(val_accuracy: float, n_classes: int) -> bool:
         n_classes: Number of classes.
     """
     return val_accuracy >= 1 / n_classes + 0.1 * (1 - 1 / n_classes)
-
-
-def with_reference(splits: Splits, kept: KeptReference | None) -> Splits:
-    """Return `splits` with the reference, or as they are if it is None."""
-    return splits if kept is None else dataclasses.replace(splits, reference=kept.reference)
 
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:

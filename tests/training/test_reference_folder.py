@@ -12,20 +12,19 @@ import pytest
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
-from impon_hpo.training import teaching as teaching_module
+from impon_hpo.training import reference_folder as folder_module
 from impon_hpo.training.crossfit import crossfit_settings
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.kept_reference import KeptReference
-from impon_hpo.training.memory import RowMemory
-from impon_hpo.training.single import train
-from impon_hpo.training.splits import Split, Splits, load_splits
-from impon_hpo.training.teaching import (
+from impon_hpo.training.reference_folder import (
+    KeptReference,
     References,
     check_reference,
     learnt_enough,
-    with_reference,
     without_reference,
 )
+from impon_hpo.training.row_memory import RowMemory
+from impon_hpo.training.single import train
+from impon_hpo.training.splits import Split, Splits, load_splits
+from impon_hpo.training.training_run import train_epochs
 from tests.training.runs import CPU, config
 from tests.tuning.forks import Forked
 
@@ -41,7 +40,7 @@ def test_crossfit_is_made_once_and_then_found(
 ) -> None:
     first = folder().find(config(**CROSSFIT), tiny_splits)
     assert first is not None
-    monkeypatch.setattr(teaching_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr(folder_module, "crossfit", lambda *_, **__: pytest.fail("made again"))
     again = folder().find(config(**CROSSFIT, lr=0.3, seed=5), tiny_splits)
     assert again is not None
     assert torch.equal(again.reference.loss, first.reference.loss)
@@ -84,11 +83,11 @@ def test_key_follows_data_and_settings_and_nothing_else(tiny_splits: Splits) -> 
 def test_failing_crossfit_keeps_nothing_and_is_made_the_next_time(
     tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object, **__: object) -> KeptReference:
+    def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(teaching_module, "crossfit", stop)
+        patch.setattr(folder_module, "crossfit", stop)
         with pytest.raises(KeyboardInterrupt):
             folder().find(config(**CROSSFIT), tiny_splits)
     assert not list(Path("references").glob("*.pt"))
@@ -129,8 +128,6 @@ def test_file_is_taken_as_it_is(tiny_splits: Splits) -> None:
     found = folder().find(config(reference="mine.pt"), tiny_splits)
     assert found is not None
     assert torch.equal(found.reference.loss, made.reference.loss)
-    assert with_reference(tiny_splits, found).reference is found.reference
-    assert with_reference(tiny_splits, None) is tiny_splits
 
 
 @pytest.mark.parametrize(

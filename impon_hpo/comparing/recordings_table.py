@@ -1,4 +1,4 @@
-"""The recordings of a comparison: one table, an epoch a row, and what it was made with."""
+"""The table of recordings of a comparison: an epoch a row, and what it was made with."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def read_recordings(folder: Path) -> Recordings:
         about = dict(json.loads((folder / ABOUT).read_text()))
         return Recordings(rows, about)
     except (OSError, ValueError, KeyError, TypeError, csv.Error, lzma.LZMAError) as error:
-        said = str(error) or type(error).__name__
-        raise StorageError(f"The recordings in '{folder}' cannot be read: {said}.") from error
+        reason = str(error) or type(error).__name__
+        raise StorageError(f"The recordings in '{folder}' cannot be read: {reason}.") from error
 
 
 def _typed(row: dict[str, str]) -> dict[str, Any]:

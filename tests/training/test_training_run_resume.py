@@ -15,9 +15,8 @@ from impon_hpo.errors import CheckpointError, NonFiniteLossError
 from impon_hpo.sampling.table import SAMPLERS
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.training.runs import (
     CPU,
     assert_same_state,

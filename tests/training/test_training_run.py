@@ -15,9 +15,8 @@ from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.sampling.table import SAMPLERS
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.epochs import train_epochs
-from impon_hpo.training.run import TrainingRun
 from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.settings import training_config
 from tests.training.runs import (
     BATCH,

@@ -1,4 +1,4 @@
-"""What a comparison trains: every training × block × configuration, each run once."""
+"""The grid of a comparison: every training × block × configuration, each run once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from impon_hpo.reporting.chart import KNOWN, OTHERS, Chart, Palette, Series, log_ticks
-from impon_hpo.reporting.draw import figure, png
+from impon_hpo.reporting.render import figure, png
 
 
 def short_lines(*, main: bool = True) -> Chart:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution, IntDistribution
 
-from impon_hpo.comparing import trainings
+from impon_hpo.comparing import grid as grid_module
 from impon_hpo.comparing.arms import arms_of
-from impon_hpo.comparing.trainings import (
+from impon_hpo.comparing.grid import (
     Grid,
     PlannedRun,
     Training,
@@ -60,13 +60,13 @@ def test_first_configuration_is_the_middle_of_the_space(
 @given(st.floats(1e-6, 1e3), st.floats(0, 1e3), st.booleans())
 def test_middle_of_numbers_is_within_their_bounds(low: float, width: float, log: bool) -> None:
     space = FloatDistribution(low, low + width, log=log)
-    assert space.low <= trainings._middle(space) <= space.high
+    assert space.low <= grid_module._middle(space) <= space.high
 
 
 @given(st.integers(-20, 20), st.integers(0, 50), st.sampled_from([0.25, 0.5, 3.0]))
 def test_middle_of_numbers_with_a_step_is_one_of_them(low: int, n_steps: int, step: float) -> None:
     space = FloatDistribution(low * step, (low + n_steps) * step, step=step)
-    assert trainings._middle(space) / step in range(low, low + n_steps + 1)
+    assert grid_module._middle(space) / step in range(low, low + n_steps + 1)
 
 
 @given(st.integers(1, 1000), st.integers(0, 1000), st.booleans(), st.integers(1, 7))
@@ -76,7 +76,7 @@ def test_middle_of_whole_numbers_is_one_of_them(
     step = 1 if log else step
     high = low + n_steps * step
     space = IntDistribution(low, high, log=log, step=step)
-    assert trainings._middle(space) in range(low, high + 1, step)
+    assert grid_module._middle(space) in range(low, high + 1, step)
 
 
 def test_configurations_are_the_same_for_the_same_seed() -> None:
@@ -292,7 +292,7 @@ def test_more_blocks_continue_the_same_studies() -> None:
 
 def test_another_version_s_results_are_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(names(tiny_study()).values())
-    monkeypatch.setattr(trainings, "versions", lambda: {"impon-hpo": "9.9"})
+    monkeypatch.setattr(grid_module, "versions", lambda: {"impon-hpo": "9.9"})
     assert not before & set(names(tiny_study()).values())
 
 

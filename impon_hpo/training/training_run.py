@@ -1,10 +1,11 @@
-"""One training run: model, optimiser, schedule and batch sampler, advanced an epoch at a time."""
+"""One training run: its moving parts, and the loop over its epochs, each saved as it ends."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,13 @@ from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
+from impon_hpo.signals import HeldSignals
 from impon_hpo.training.checkpoint import Checkpoint
-from impon_hpo.training.compiling import Ahead, CompiledStep
+from impon_hpo.training.compiling import CompiledStep
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
-from impon_hpo.training.memory import RowMemory
 from impon_hpo.training.optimization import average_weights, load_optimizer, make_schedule
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import Beside, PhaseTimer
 from impon_hpo.training.training_step import TrainingStep
@@ -73,7 +75,8 @@ class TrainingRun:
         config: The settings.
         splits: The data. Everything runs on their device.
         memory: Collects what the run observes of each row.
-        ahead: What comes after this run, for `compile = "auto"`.
+        epochs_ahead: About how many epochs of the same shape this process trains after this run,
+            for `compile = "auto"`.
 
     Raises:
         ConfigError: Model or batch sampler do not fit the data, or `compile` not the device.
@@ -84,7 +87,7 @@ class TrainingRun:
         config: TrainingConfig,
         splits: Splits,
         memory: RowMemory | None = None,
-        ahead: Ahead | None = None,
+        epochs_ahead: float = 0.0,
     ) -> None:
         self.config, self.splits, self.memory = config, splits, memory
         self.results: list[EpochResult] = []
@@ -117,7 +120,7 @@ class TrainingRun:
             self.training_step,
             config,
             scores_watched=self.sampler.watches_scoring,
-            ahead=ahead or Ahead(),
+            epochs_ahead=epochs_ahead,
         )
         self._beside = Beside(self.device)
         self.sampler.before_weights(self._beside.wait_for_all)
@@ -275,3 +278,71 @@ class TrainingRun:
         self.training_step.augmentation.generator.set_state(state["augmentation"].cpu())
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])
+
+
+def train_epochs(
+    config: TrainingConfig,
+    splits: Splits,
+    checkpoint: Checkpoint | None = None,
+    memory: RowMemory | None = None,
+) -> Iterator[EpochResult]:
+    """Train as `config` says and yield the result of each epoch as it ends.
+
+    Args:
+        config: The settings.
+        splits: The data, from `load_splits(config, device)`. Training runs on their device.
+        checkpoint: The run continues from it, if it exists. It is saved after each epoch, and when
+            Ctrl-C or SIGTERM ends the run in the middle of one.
+        memory: Collects what the run observes of each row. It is part of the checkpoint.
+
+    Raises:
+        ConfigError: Model or batch sampler do not fit the data.
+        CheckpointError: The checkpoint is broken or of another run.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+
+    Example:
+        >>> import torch
+        >>> from impon_hpo import TrainingConfig, load_splits, train_epochs
+        >>> config = TrainingConfig(
+        ...     dataset="digits", subset=320, width=4, epochs=2, batch_size=32, sampler="impon",
+        ...     sampler_options={"bank_size": 64},
+        ... )
+        >>> results = list(train_epochs(config, load_splits(config, torch.device("cpu"))))
+        >>> [result.epoch for result in results], results[0].rows_trained
+        ([1, 2], 320)
+    """
+    run = TrainingRun(config, splits, memory)
+    if checkpoint is not None:
+        run.continue_from(checkpoint)
+    yield from epochs_left(run, checkpoint)
+
+
+def epochs_left(
+    run: TrainingRun, checkpoint: Checkpoint | None, *, save_seconds: float = 0.0
+) -> Iterator[EpochResult]:
+    """Train a run from where it is to its end and yield the result of each epoch.
+
+    Ctrl-C and SIGTERM let the step under way finish, and what is done of the epoch is saved.
+
+    Args:
+        run: The run.
+        checkpoint: Where to save it after each epoch, if anywhere.
+        save_seconds: It is not saved again before so many seconds have passed.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be written. The former one is still there.
+        NonFiniteLossError: The loss of an epoch is infinite or not a number.
+    """
+    saved_at = time.monotonic()
+    while run.epoch < run.config.epochs:
+        with HeldSignals() as held:
+            try:
+                result = run.train_epoch(held.let_through)
+            except KeyboardInterrupt:
+                if checkpoint is not None:
+                    checkpoint.save(run.state_dict())
+                raise
+            if checkpoint is not None and time.monotonic() - saved_at >= save_seconds:
+                checkpoint.save(run.state_dict())
+                saved_at = time.monotonic()
+        yield result

@@ -1,4 +1,4 @@
-"""Draws charts: with Plotly for pages and the dashboard, with Matplotlib as PNG files."""
+"""Rendering of charts: with Plotly for pages and the dashboard, with Matplotlib as PNG files."""
 
 from __future__ import annotations
 

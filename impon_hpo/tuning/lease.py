@@ -121,7 +121,9 @@ class Watch:
         """
         numbers = []
         for trial in trials:
-            if trial.state == TrialState.RUNNING and self.lost(trial):
+            if trial.state != TrialState.RUNNING:
+                self._seen.pop(trial._trial_id, None)  # its next worker has nothing to do with it
+            elif self.lost(trial):
                 latest = study._storage.get_trial(trial._trial_id)
                 same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
@@ -139,9 +141,9 @@ def claim(study: optuna.Study, trial_id: int) -> bool:
     try:
         if not storage.set_trial_state_values(trial_id, TrialState.RUNNING):
             return False
+        storage.set_trial_user_attr(trial_id, WORKER, _beat())
     except optuna.exceptions.UpdateFinishedTrialError:
         return False
-    storage.set_trial_user_attr(trial_id, WORKER, _first_beat())
     return True
 
 
@@ -153,14 +155,15 @@ def make_trial(study: optuna.Study, attributes: Mapping[str, Any] | None = None)
         attributes: User attributes of the trial.
     """
     held = optuna.trial.create_trial(
-        state=TrialState.RUNNING, user_attrs={**(attributes or {}), WORKER: _first_beat()}
+        state=TrialState.RUNNING, user_attrs={**(attributes or {}), WORKER: _beat()}
     )
     trial_id = study._storage.create_new_trial(study._study_id, template_trial=held)
     return trial_id, study._storage.get_trial_number_from_id(trial_id)
 
 
-def _first_beat() -> dict[str, Any]:
-    return this_worker() | {"beat": 0}
+def _beat() -> dict[str, Any]:
+    # Never the same twice: who takes up a trial again is not taken for having been silent since.
+    return this_worker() | {"beat": time.time_ns()}
 
 
 def put_back(study: optuna.Study, trial_id: int) -> bool:
@@ -187,7 +190,6 @@ class Lease:
         self._storage: BaseStorage = study._storage
         self._trial_id = trial._trial_id
         self._me = this_worker()
-        self._beat = 0
         self._seconds = beat_seconds
         self._stop = threading.Event()
         self._write_beat()
@@ -210,12 +212,10 @@ class Lease:
             thread.join()
 
     def _write_beat(self) -> None:
-        worker = self._me | {"beat": self._beat}
-        self._storage.set_trial_user_attr(self._trial_id, WORKER, worker)
+        self._storage.set_trial_user_attr(self._trial_id, WORKER, _beat())
 
     def _keep(self) -> None:
         while not self._stop.wait(self._seconds):
-            self._beat += 1
             try:
                 self.check()
                 self._write_beat()

@@ -267,23 +267,32 @@ class _Worker:
 
     def run(self, job: Job, trial: optuna.Trial) -> Exception | None:
         """Run one trial and tell its study how it ended; return the error of one that failed."""
+        try:
+            lease = Lease(job.study, trial, beat_seconds=self.watch.beat_seconds)
+            return self._run(job, trial, lease)
+        except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
+            self.progress.note(f"trial {trial.number} was taken over by another worker")
+            return None
+
+    def _run(self, job: Job, trial: optuna.Trial, lease: Lease) -> Exception | None:
         study = job.study
-        lease = Lease(study, trial, beat_seconds=self.watch.beat_seconds)
+        value, state = None, None
         try:
             with lease.held():
                 value = job.train(trial, functools.partial(self._epoch, lease))
         except (TakenOverError, optuna.exceptions.UpdateFinishedTrialError):
-            self.progress.note(f"trial {trial.number} was taken over by another worker")
-            return None
+            raise
         except PausedError:
-            self._pause(job, lease, trial)
+            lease.check()
+            self._pause(job, trial)
             return None
         except optuna.TrialPruned:
-            study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+            state = TrialState.PRUNED
         except ImponHpoError:
             put_back(study, trial._trial_id)
             raise
         except Exception as error:
+            lease.check()
             if job.retries:
                 self.failed_here.add(trial._trial_id)
                 put_back(study, trial._trial_id)
@@ -297,8 +306,8 @@ class _Worker:
                 job.standings.share(trial)
             put_back(study, trial._trial_id)
             raise
-        else:
-            study.tell(trial, value, skip_if_finished=True)
+        lease.check()
+        study.tell(trial, value, state, skip_if_finished=True)
         self.progress.end(job, self._ended(job, trial))
         return None
 
@@ -309,14 +318,9 @@ class _Worker:
             job.standings.ended(frozen)
         return frozen
 
-    def _pause(self, job: Job, lease: Lease, trial: optuna.Trial) -> None:
-        """Let a trial wait at its rung, unless it is another worker's by now."""
+    def _pause(self, job: Job, trial: optuna.Trial) -> None:
+        """Let a trial wait at its rung."""
         assert job.standings is not None
-        try:
-            lease.check()
-        except TakenOverError:
-            self.progress.note(f"trial {trial.number} was taken over by another worker")
-            return
         job.standings.pause(trial)
         self.progress.pause(job, job.study._storage.get_trial(trial._trial_id))
         for number in job.standings.delete_checkpoints():

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import WORKER
-from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back, this_worker
+from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, claim, put_back, this_worker
 
 STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres", "mysql"]
 ELSEWHERE = {"place": "another machine", "pid": 1, "began": "1", "beat": 0}
@@ -80,6 +80,27 @@ def test_worker_elsewhere_is_gone_when_it_is_silent_for_long(study: optuna.Study
     assert not watch.lost(frozen(study))
     clock.now = 251
     assert watch.lost(frozen(study))
+
+
+def test_worker_that_takes_up_a_trial_again_has_not_been_silent_since(study: optuna.Study) -> None:
+    clock = Clock()
+    watch = Watch(grace=100, clock=clock)
+    trial = study.ask()
+
+    def beats_elsewhere() -> None:  # as this process does, on another machine
+        Lease(study, trial, beat_seconds=15)
+        worker = frozen(study).user_attrs[WORKER]
+        trial.set_user_attr(WORKER, worker | {"place": "another machine"})
+
+    beats_elsewhere()
+    assert watch.take_back(study, study.trials) == []
+    put_back(study, trial._trial_id)
+    clock.now = 600
+    assert claim(study, trial._trial_id)
+    beats_elsewhere()
+    assert watch.take_back(study, study.trials) == []
+    clock.now = 701
+    assert watch.take_back(study, study.trials) == [0]
 
 
 def test_trial_without_a_worker_is_nobody_s_for_a_while_only(study: optuna.Study) -> None:
@@ -162,7 +183,8 @@ def test_beat_survives_a_storage_that_is_away_and_ends_when_it_is_taken_over(
 
     monkeypatch.setattr(study._storage, "set_trial_user_attr", away)
     with lease.held():
-        wait_for(lambda: frozen(study).user_attrs[WORKER]["beat"] > 3)
+        first = frozen(study).user_attrs[WORKER]["beat"]
+        wait_for(lambda: frozen(study).user_attrs[WORKER]["beat"] > first)
         assert len(failures) == 3
 
         def left_alone() -> bool:  # a beat that was under way may come after it once

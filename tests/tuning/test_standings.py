@@ -16,7 +16,7 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import PRUNED, UNTIL, WORKER
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import put_back
-from impon_hpo.tuning.promotion import Promotion
+from impon_hpo.tuning.promotion import Promotion, Standing
 from impon_hpo.tuning.standings import Standings
 
 HALVING = Promotion(reduction_factor=3, epochs=9)
@@ -256,3 +256,77 @@ def test_those_whose_checkpoint_is_here_go_first_within_a_rung() -> None:
     second = claim(standings)
     assert second is not None
     assert second.number == 3
+
+
+def three_waiting() -> Standings:
+    """Standings of a study in which three trials wait at the last rung; 0 is the best."""
+    halving = Promotion(reduction_factor=3, epochs=3)
+    standings = standings_in(optuna.storages.InMemoryStorage(), halving=halving)
+    for value in (0.5, 0.4, 0.3):
+        train(standings, claimed(standings), value)
+    return standings
+
+
+def claimed(standings: Standings, n_trials: int = 9) -> optuna.Trial:
+    """Claim the next trial after a short look."""
+    trial = standings.claim(standings.read(), n_trials)
+    assert trial is not None
+    return optuna.Trial(standings.study, trial[0])
+
+
+def test_a_slow_look_does_not_undo_what_others_have_written_meanwhile() -> None:
+    standings = three_waiting()
+    study = standings.study
+    looked = study.get_trials()
+    promoted = claimed(standings)
+    standings.look(looked)
+    assert standings.read()[promoted.number] == Standing(TrialState.RUNNING, 3, {1: 0.5})
+
+
+def test_what_a_worker_left_half_written_is_corrected_while_its_trial_still_counts_as_held() -> (
+    None
+):
+    standings = three_waiting()
+    study = standings.study
+    before = study._storage.get_study_system_attrs(study._study_id)["impon:standing:0"]
+    promoted = claimed(standings)
+    # It died before it wrote that.
+    study._storage.set_study_system_attr(study._study_id, "impon:standing:0", before)
+    assert standings.read()[promoted.number].paused
+    standings.look(study.get_trials())
+    assert standings.read()[promoted.number].under_way
+
+
+def test_trials_that_nothing_can_promote_end_side_by_side() -> None:
+    standings = three_waiting()
+    study = standings.study
+    best = claimed(standings, 3)
+    study.tell(best, 0.6)
+    standings.ended(study.get_trials()[best.number])
+    first, second = claimed(standings, 3), claimed(standings, 3)
+    assert {first.number, second.number} == {1, 2}
+    assert [trial.user_attrs[PRUNED] for trial in (first, second)] == [
+        "not promoted from epoch 1: place 2 of 3",
+        "not promoted from epoch 1: place 3 of 3",
+    ]
+    # Also for who looks at the trials themselves, and puts their attributes right.
+    assert standings.look(study.get_trials()) == standings.read()
+    assert standings.claim(standings.read(), 3) is None
+
+
+def test_a_trial_that_somebody_ends_while_it_is_claimed_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    standings = three_waiting()
+    study = standings.study
+    storage = study._storage
+    get_trial = storage.get_trial
+
+    def ended(trial_id: int) -> optuna.trial.FrozenTrial:
+        monkeypatch.setattr(storage, "get_trial", get_trial)
+        trial = get_trial(trial_id)
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        return trial
+
+    monkeypatch.setattr(storage, "get_trial", ended)
+    assert claimed(standings).number == 3  # a new one instead of the promoted one

@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, as_typed
 
 # User attributes of a study.
 IDENTITY = "impon:identity"  # what must be the same when a study is continued
@@ -247,7 +247,8 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
     records = _read_all(storage, study)
     if not records:
         raise NothingYetError(
-            f"The storage holds nothing of study '{study}' yet: run `impon-hpo tune` first."
+            f"The storage holds nothing of study '{study}' yet: "
+            f"run `{as_typed('impon-hpo tune')}` first."
         )
     return records
 

@@ -67,13 +67,6 @@ def test_printed_commands_begin_as_the_reader_began() -> None:
     printed = subprocess.run(under_uv, capture_output=True, text=True, check=True).stdout
     assert "\nopen the dashboard: uv run impon-hpo dashboard small\n" in printed
     assert "\nretrain the best: uv run impon-hpo train small --arm impon" in printed
-    nothing = [*under_uv, "--storage", "x.journal"]
-    Path("x.journal").touch()
-    ended = subprocess.run(nothing, capture_output=True, text=True, check=False)
-    assert ended.returncode == 2
-    assert "run `uv run impon-hpo tune` first" in ended.stderr
-    facts = json.loads(subprocess.check_output([*under_uv, "--format", "json"], text=True))
-    assert facts[0]["dashboard"] == "impon-hpo dashboard small"  # data, for whoever reads them
 
 
 def test_watch_is_ended_by_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import print_json, print_line, print_rows, print_table, talk
-from impon_hpo.errors import NothingYetError
 
 if TYPE_CHECKING:
     from impon_hpo.storage.trials import StudyRecord
@@ -35,17 +34,12 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     """What is in the storage: trials by state, best, cost; the comparison; and on the disk."""
     from impon_hpo.reporting.status import disk_line, disk_use, summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_comparison, read_studies
+    from impon_hpo.storage.trials import read_arms_and_comparison
 
     study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
-    trainings = read_comparison(opened, study_file.name)
-    try:
-        arms = [summarise(record) for record in read_studies(opened, study_file.name)]
-    except NothingYetError:
-        if not trainings:
-            raise
-        arms = []
+    records, trainings = read_arms_and_comparison(opened, study_file.name)
+    arms = [summarise(record) for record in records]
     if format is Format.json:
         more: dict[str, Any] = {"bytes_on_disk": disk_use(study_file.runs)}
         more["comparison"] = _comparison_facts(trainings) if trainings else None
@@ -92,25 +86,15 @@ def watch(
     """
     from impon_hpo.reporting.status import summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_comparison, read_studies
+    from impon_hpo.storage.trials import read_arms_and_comparison
     from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
 
-    def read() -> tuple[Sequence[StudyRecord], Sequence[StudyRecord]]:
-        # A study without a number of runs has been opened, but not been begun.
-        trainings = [one for one in read_comparison(opened, study_file.name) if one.n_wanted]
-        try:
-            return read_studies(opened, study_file.name), trainings
-        except NothingYetError:
-            if not trainings:
-                raise
-            return [], trainings
-
     try:
         arms, trainings = watch_study(
-            read,
+            lambda: read_arms_and_comparison(opened, study_file.name),
             n_trials=trials or study_file.n_trials,
             console=talk,
             interval=interval,

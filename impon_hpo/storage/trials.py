@@ -255,7 +255,25 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
 
 def read_comparison(storage: BaseStorage, study: str) -> list[StudyRecord]:
     """Read the trainings of the comparison of `study` that the storage holds, if it holds any."""
-    return _read_all(storage, f"{study} compare")
+    records = _read_all(storage, f"{study} compare")
+    return [record for record in records if record.n_wanted]  # others are being opened just now
+
+
+def read_arms_and_comparison(
+    storage: BaseStorage, study: str
+) -> tuple[list[StudyRecord], list[StudyRecord]]:
+    """Read every arm of study `study`, and the trainings of its comparison; either may be empty.
+
+    Raises:
+        NothingYetError: The storage holds neither.
+    """
+    comparison = read_comparison(storage, study)
+    try:
+        return read_studies(storage, study), comparison
+    except NothingYetError:
+        if not comparison:
+            raise
+        return [], comparison
 
 
 def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:

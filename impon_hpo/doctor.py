@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from impon_hpo.environment import cpu_name, versions
-from impon_hpo.errors import StorageError
+from impon_hpo.errors import StorageError, as_typed
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def examine(data_dir: str | None, storage: str | None) -> Iterator[Finding]:
     """
     for package, number in versions().items():
         missing = number == "not installed"
-        remedy = f"Install it: `pip install {package}`." if missing else ""
+        remedy = f"Install it: `{as_typed(f'pip install {package}')}`." if missing else ""
         yield Finding(package, number, not missing, remedy)
     yield Finding("processor", f"{cpu_name()}, {os.cpu_count()} logical cores")
     yield from _torch()
@@ -62,7 +62,8 @@ def _torch() -> Iterator[Finding]:
             f"cannot be imported: {type(error).__name__}: {reason}",
             False,
             "The release and build of torchvision must match those of torch. Reinstall both "
-            "together from one index: `pip install --force-reinstall torch torchvision`.",
+            "together from one index: "
+            f"`{as_typed('pip install --force-reinstall torch torchvision')}`.",
         )
         return
     yield Finding("threads", f"{torch.get_num_threads()} (set by OMP_NUM_THREADS)")

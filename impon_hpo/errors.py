@@ -1,4 +1,5 @@
-"""The errors that a user of the library or of the command line can meet.
+"""The errors that a user of the library or of the command line can meet, and how a message names
+the command to type next.
 
 ImponHpoError
 ├── ConfigError          a study file, an option or an argument is wrong (also a ValueError)
@@ -10,6 +11,8 @@ ImponHpoError
 
 The command line prints the message of any of them without a traceback and exits with 2.
 """
+
+import os
 
 
 class ImponHpoError(Exception):
@@ -47,3 +50,22 @@ class NonFiniteLossError(ImponHpoError):
     def __init__(self, message: str, *, cost: int) -> None:
         super().__init__(message)
         self.cost = cost
+
+
+def as_typed(command: str) -> str:
+    """Return a command as the reader of this terminal has to type it.
+
+    It begins with `uv run`, or `uv` where it is pip's, if that is how this process was started.
+    Of what `uv run` tells the processes that it starts, `UV_RUN_RECURSION_DEPTH` is the variable
+    that nothing else sets: `uvx` sets `UV`, too, and an activated environment sets `VIRTUAL_ENV`.
+
+    Only for what is printed or raised. What is stored, given as JSON, or written on a page or a
+    note of the dashboard is read by others, too, who may have started their own process in another
+    way: it stays plain.
+
+    Args:
+        command: The command as it is in an activated environment.
+    """
+    if "UV_RUN_RECURSION_DEPTH" not in os.environ:
+        return command
+    return f"uv {command}" if command.startswith("pip ") else f"uv run {command}"

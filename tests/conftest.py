@@ -48,6 +48,7 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "cache").mkdir()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("IMPON_HPO_DATA", raising=False)
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)  # as if it were not `uv run pytest`
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # for the processes that a test starts
     torch.set_num_threads(1)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import print_json, print_line, print_rows, print_table, talk
-from impon_hpo.errors import NothingYetError
+
+if TYPE_CHECKING:
+    from impon_hpo.storage.trials import StudyRecord
 
 
 def print_summary(facts: dict[str, Any]) -> None:
@@ -31,37 +34,39 @@ def status(study: Study, storage: Storage = None, format: Formatted = Format.tab
     """What is in the storage: trials by state, best, cost; the comparison; and on the disk."""
     from impon_hpo.reporting.status import disk_line, disk_use, summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_comparison, read_studies
+    from impon_hpo.storage.trials import read_arms_and_comparison
 
     study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
-    trainings = read_comparison(opened, study_file.name)
-    comparison = {
-        "runs_wanted": sum(record.n_wanted for record in trainings),
-        "runs_recorded": sum(record.n_finished for record in trainings),
-        "runs_under_way": sum(record.count("RUNNING") for record in trainings),
-    }
-    try:
-        arms = [summarise(record) for record in read_studies(opened, study_file.name)]
-    except NothingYetError:
-        if not trainings:
-            raise
-        arms = []
+    records, trainings = read_arms_and_comparison(opened, study_file.name)
+    arms = [summarise(record) for record in records]
     if format is Format.json:
         more: dict[str, Any] = {"bytes_on_disk": disk_use(study_file.runs)}
-        more["comparison"] = comparison if trainings else None
+        more["comparison"] = _comparison_facts(trainings) if trainings else None
         none = [{"study": study_file.name, "arm": None}]
         print_json([facts | more for facts in arms or none])
         return
     for facts in arms:
         print_summary(facts)
     if trainings:
-        print_line(
-            f"{study_file.name}, comparison: {comparison['runs_recorded']} of "
-            f"{comparison['runs_wanted']} runs are recorded, "
-            f"{comparison['runs_under_way']} under way"
-        )
+        print_line(_comparison_line(study_file.name, trainings))
     print_line(disk_line(study_file.runs))
+
+
+def _comparison_facts(trainings: Sequence[StudyRecord]) -> dict[str, int]:
+    return {
+        "runs_wanted": sum(record.n_wanted for record in trainings),
+        "runs_recorded": sum(record.n_finished for record in trainings),
+        "runs_under_way": sum(record.count("RUNNING") for record in trainings),
+    }
+
+
+def _comparison_line(study: str, trainings: Sequence[StudyRecord]) -> str:
+    facts = _comparison_facts(trainings)
+    return (
+        f"{study}, comparison: {facts['runs_recorded']} of {facts['runs_wanted']} runs are "
+        f"recorded, {facts['runs_under_way']} under way"
+    )
 
 
 def watch(
@@ -74,28 +79,32 @@ def watch(
         float, typer.Option(min=0.1, help="Seconds from one look to the next.")
     ] = 2.0,
 ) -> None:
-    """Show how a study goes that other processes run, until its arms have their finished trials.
+    """Show how a study and its comparison go that other processes run, until they have their runs.
 
-    Arms that nobody has begun are not waited for.
+    Each arm has to have its finished trials, and the comparison all that is to be recorded. What
+    nobody has begun is not waited for.
     """
     from impon_hpo.reporting.status import summarise
     from impon_hpo.storage.connect import open_storage
-    from impon_hpo.storage.trials import read_studies
+    from impon_hpo.storage.trials import read_arms_and_comparison
     from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study, check_samplers=False)
     opened = open_storage(storage or study_file.storage, create=False)
+
     try:
-        records = watch_study(
-            lambda: read_studies(opened, study_file.name),
+        arms, trainings = watch_study(
+            lambda: read_arms_and_comparison(opened, study_file.name),
             n_trials=trials or study_file.n_trials,
             console=talk,
             interval=interval,
         )
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
-    for record in records:
+    for record in arms:
         print_summary(summarise(record))
+    if trainings:
+        print_line(_comparison_line(study_file.name, trainings))
 
 
 def doctor(

@@ -19,7 +19,7 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, as_typed
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -139,8 +139,8 @@ def pictures(
         written += comparison_pictures(folder, summarise_comparison(study_file, gathered))
     if not written:
         raise NothingYetError(
-            f"There is nothing of study '{study_file.name}' to draw yet: run `impon-hpo tune` or "
-            "`impon-hpo compare` first."
+            f"There is nothing of study '{study_file.name}' to draw yet: "
+            f"run `{as_typed('impon-hpo tune')}` or `{as_typed('impon-hpo compare')}` first."
         )
     for path in written:
         print_line(str(path))

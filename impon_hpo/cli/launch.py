@@ -37,7 +37,7 @@ from impon_hpo.cli.options import (
 )
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say, talk
 from impon_hpo.environment import keep_freed_memory
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, as_typed
 
 if TYPE_CHECKING:
     from impon_hpo.tuning.processes import Orders
@@ -398,5 +398,5 @@ def _submit(
         print_line(job_id)
     say(
         f"{len(ids)} job(s) of {launcher.value}; their logs: {logs}/<job>. "
-        f"Check progress: impon-hpo status {shlex.quote(orders.study)}"
+        f"Check progress: {as_typed(f'impon-hpo status {shlex.quote(orders.study)}')}"
     )

@@ -24,7 +24,7 @@ from impon_hpo.comparing.grid import (
     study_name,
 )
 from impon_hpo.comparing.recordings_table import TABLE, Recordings, Run, read_recordings
-from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.errors import NothingYetError, StorageError, as_typed
 from impon_hpo.storage.connect import quiet_studies
 from impon_hpo.storage.trials import COST, ENVIRONMENTS, EPOCH_SECONDS, REASON, RECORDED, epochs_of
 from impon_hpo.tuning.study_file import StudyFile
@@ -166,7 +166,8 @@ def gather(
         committed = study_file.folder
     if committed is None:
         raise NothingYetError(
-            f"Nothing of study '{study_file.name}' is recorded yet: run `impon-hpo compare` first."
+            f"Nothing of study '{study_file.name}' is recorded yet: "
+            f"run `{as_typed('impon-hpo compare')}` first."
         )
     return read_committed(study_file, committed)
 

@@ -19,7 +19,7 @@ from impon_hpo.comparing.replay import (
     replay,
     replay_promotion,
 )
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, as_typed
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.promotion import promotion_of
 
@@ -87,7 +87,7 @@ class Truth:
             raise ConfigError(
                 "A comparison needs at least 2 blocks, since the truth of one comes from the "
                 f"others, but {len(self.blocks)} are recorded completely for '{uniform.name}'. "
-                "Run `impon-hpo compare` until there are more."
+                f"Run `{as_typed('impon-hpo compare')}` until there are more."
             )
         points = np.zeros((len(self.blocks), n_configurations))
         for index, block in enumerate(self.blocks):

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.errors import NothingYetError, StorageError, as_typed
 from impon_hpo.files import csv_text, write_file
 
 TABLE = "recordings.csv.xz"
@@ -109,8 +109,9 @@ def read_recordings(folder: Path) -> Recordings:
     path = folder / TABLE
     if not path.exists():
         raise NothingYetError(
-            f"There are no recordings in '{folder}' yet: run `impon-hpo compare` first, or give "
-            "--recordings a folder that has some."
+            f"There are no recordings in '{folder}' yet: "
+            f"run `{as_typed('impon-hpo compare')}` first, or give --recordings "
+            "a folder that has some."
         )
     try:
         text = lzma.decompress(path.read_bytes()).decode()

@@ -15,7 +15,7 @@ from impon_hpo.reporting.note import note, read_verdict
 from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage.connect import artifact_store
-from impon_hpo.storage.trials import read_studies
+from impon_hpo.storage.trials import read_arms_and_comparison
 
 REFRESH_SECONDS = 20.0
 
@@ -53,7 +53,7 @@ class Pages:
         Raises:
             NothingYetError: The storage holds nothing of the study.
         """
-        records = read_studies(self._storage, self._study)
+        records, _ = read_arms_and_comparison(self._storage, self._study)
         verdict = read_verdict(self._runs)
         for record in records:
             study = record.optuna_study

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from impon_hpo.errors import as_typed
 from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 from impon_hpo.tuning.promotion import waiting_trials
@@ -148,10 +149,11 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def summary_commands(facts: dict[str, Any]) -> list[str]:
-    """Return the commands that follow from the facts of one arm, each with what it does."""
+    """Return the commands that follow from the facts of one arm, each with what it does, for the
+    terminal that they are printed on."""
     best = facts["best"]
-    retrain = [] if best is None else [f"retrain the best: {best['retrain']}"]
-    return [*retrain, f"open the dashboard: {facts['dashboard']}"]
+    retrain = [] if best is None else [f"retrain the best: {as_typed(best['retrain'])}"]
+    return [*retrain, f"open the dashboard: {as_typed(facts['dashboard'])}"]
 
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:

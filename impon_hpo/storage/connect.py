@@ -21,7 +21,7 @@ from optuna.artifacts import (
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.errors import NothingYetError, StorageError, as_typed
 from impon_hpo.storage.journal import JournalLock
 from impon_hpo.storage.patience import PatientStorage, WholeStorage
 
@@ -93,8 +93,8 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
         hint = ""
         if isinstance(error, ImportError):
             hint = (
-                " A package is missing: `pip install impon-hpo[postgres]`, or [mysql], or [grpc] "
-                "for grpc://."
+                f" A package is missing: `{as_typed('pip install impon-hpo[postgres]')}`, "
+                "or [mysql], or [grpc] for grpc://."
             )
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         secret = _secret(address)
@@ -200,7 +200,9 @@ def _bucket(address: str) -> ArtifactStore:
         client = boto3.client("s3")
         client.head_bucket(Bucket=bucket.strip("/"))
     except ImportError:
-        raise StorageError(f"'{address}' needs boto3: `pip install impon-hpo[s3]`.") from None
+        raise StorageError(
+            f"'{address}' needs boto3: `{as_typed('pip install impon-hpo[s3]')}`."
+        ) from None
     except Exception as error:  # botocore's errors are made as they are met
         raise StorageError(f"The bucket '{address}' cannot be reached: {error}") from None
     return Backoff(Boto3ArtifactStore(bucket.strip("/"), client=client))

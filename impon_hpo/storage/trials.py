@@ -11,7 +11,7 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, as_typed
 
 # User attributes of a study.
 IDENTITY = "impon:identity"  # what must be the same when a study is continued
@@ -247,14 +247,33 @@ def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:
     records = _read_all(storage, study)
     if not records:
         raise NothingYetError(
-            f"The storage holds nothing of study '{study}' yet: run `impon-hpo tune` first."
+            f"The storage holds nothing of study '{study}' yet: "
+            f"run `{as_typed('impon-hpo tune')}` first."
         )
     return records
 
 
 def read_comparison(storage: BaseStorage, study: str) -> list[StudyRecord]:
     """Read the trainings of the comparison of `study` that the storage holds, if it holds any."""
-    return _read_all(storage, f"{study} compare")
+    records = _read_all(storage, f"{study} compare")
+    return [record for record in records if record.n_wanted]  # others are being opened just now
+
+
+def read_arms_and_comparison(
+    storage: BaseStorage, study: str
+) -> tuple[list[StudyRecord], list[StudyRecord]]:
+    """Read every arm of study `study`, and the trainings of its comparison; either may be empty.
+
+    Raises:
+        NothingYetError: The storage holds neither.
+    """
+    comparison = read_comparison(storage, study)
+    try:
+        return read_studies(storage, study), comparison
+    except NothingYetError:
+        if not comparison:
+            raise
+        return [], comparison
 
 
 def _read_all(storage: BaseStorage, study: str) -> list[StudyRecord]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, as_typed
 from impon_hpo.training.config import TrainingConfig
 
 
@@ -32,7 +32,8 @@ def find_device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= n_gpus:
         raise ConfigError(
             f"This machine does not have device '{name}': torch {torch.__version__} can use "
-            f"{n_gpus} CUDA GPU(s). Use --set device=cpu, or see `impon-hpo doctor`."
+            f"{n_gpus} CUDA GPU(s). Use --set device=cpu, or see "
+            f"`{as_typed('impon-hpo doctor')}`."
         )
     return device
 

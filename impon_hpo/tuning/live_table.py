@@ -112,17 +112,18 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
 
 
 def watch(
-    read: Callable[[], Sequence[StudyRecord]],
+    read: Callable[[], tuple[Sequence[StudyRecord], Sequence[StudyRecord]]],
     *,
     n_trials: int,
     console: Console,
     interval: float,
-) -> Sequence[StudyRecord]:
-    """Show a study that other processes run until each of its arms has its finished trials, and
-    return the arms.
+) -> tuple[Sequence[StudyRecord], Sequence[StudyRecord]]:
+    """Show what other processes run until each arm has its finished trials and the comparison all
+    its runs, and return both.
 
     Args:
-        read: Reads the arms from the storage.
+        read: Reads the arms, and the studies of the comparison, from the storage; either may be
+            empty.
         n_trials: Finished trials wanted of each arm.
         console: Where to show them.
         interval: Seconds from one look to the next.
@@ -135,15 +136,21 @@ def watch(
     table = Live(console=console, auto_refresh=False, transient=True)
     with table if console.is_terminal else nullcontext() as live:
         while True:
-            records = read()
+            arms, comparison = read()
             if live is not None:
-                tables = [live_table(_title(record), [record], n_trials) for record in records]
+                tables = [live_table(_title(record), [record], n_trials) for record in arms]
+                if comparison:
+                    title = comparison[0].identity["study"]
+                    n_runs = sum(record.n_wanted for record in comparison)
+                    tables.append(live_table(title, comparison, n_runs))
                 live.update(Group(*tables), refresh=True)
             else:
-                for line in changes(records, printed):
+                runs = changes(comparison, printed)
+                for line in [*changes(arms, printed), *(f"comparison  {line}" for line in runs)]:
                     console.print(line, highlight=False, soft_wrap=True, markup=False)
-            if all(record.n_finished >= n_trials for record in records):
-                return records
+            tuned = all(record.n_finished >= n_trials for record in arms)
+            if tuned and all(record.n_finished >= record.n_wanted for record in comparison):
+                return arms, comparison
             time.sleep(interval)
 
 
@@ -153,17 +160,19 @@ def changes(
     """Yield a line for every trial that has changed since its last line.
 
     Args:
-        records: The arms.
-        printed: State and epochs of each trial, by arm and number, as in its last line; brought up
-            to date.
+        records: The arms, or the studies of a comparison.
+        printed: State and epochs of each trial, by name of its study and number, as in its last
+            line; brought up to date.
     """
     for record in records:
-        arm = record.identity["arm"]
+        # Under other settings, a comparison has another study for the same arm.
+        name, arm = record.optuna_study.study_name, record.identity["arm"]
         for trial in record.trials:
+            key = name, trial.number
             state = trial.state, len(trial.epochs)
-            if printed.get((arm, trial.number)) == state:
+            if printed.get(key) == state:
                 continue
-            printed[arm, trial.number] = state
+            printed[key] = state
             line = f"{arm}  trial {trial.number} {trial.fate}  epoch {state[1]}/{trial.horizon}"
             if trial.epochs:
                 line += f"  val accuracy {trial.epochs[-1]['val_accuracy']:.4f}"

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, as_typed
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
@@ -258,7 +258,9 @@ def submit_workers(
     try:
         import submitit
     except ImportError:
-        raise ConfigError("--launcher needs submitit: `pip install impon-hpo[slurm]`.") from None
+        raise ConfigError(
+            f"--launcher needs submitit: `{as_typed('pip install impon-hpo[slurm]')}`."
+        ) from None
     before = os.environ.get(STORAGE)
     os.environ[STORAGE] = storage  # jobs take over the environment that they are submitted in
     try:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from impon_hpo.cli.app import main
 from impon_hpo.cli.options import Format, Formatted, Set, quiet_optuna
 from impon_hpo.console import finite, loading, print_json, print_line
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, as_typed
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.chart import CONTROL, DASHES, KNOWN, OTHERS, Chart, Series
 
@@ -125,7 +125,7 @@ def summarise(
     if not runs:
         raise NothingYetError(
             f"Study '{study_file.name}' has no runs yet: "
-            "run `impon-hpo compare-samplers` with the same --set options."
+            f"run `{as_typed('impon-hpo compare-samplers')}` with the same --set options."
         )
     by_arm: dict[str, dict[float, list[Run]]] = {}
     for run in runs:

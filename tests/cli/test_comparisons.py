@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import lzma
+import re
 import sys
 from pathlib import Path
 
@@ -12,9 +13,13 @@ import pytest
 
 from impon_hpo.cli.app import main
 from impon_hpo.comparing.recordings_table import Recordings
-from impon_hpo.storage.trials import EPOCH_SECONDS
+from impon_hpo.errors import ImponHpoError
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.trials import EPOCH_SECONDS, read_comparison
 from tests.comparing.comparisons import COMPARED, GRID
+from tests.comparing.tiny import ONLY_IMPON, TINY, tiny_study
 from tests.studies import SMALL, write_study
+from tests.tuning.forks import start
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str, command: str = "compare-samplers") -> int:
@@ -142,6 +147,30 @@ def test_from_plan_to_report(
     # With another margin, nothing was fixed beforehand any more, and the report says so.
     assert run(monkeypatch, "small", "--set", "compare.margin=9.0", command="report") == 0
     assert "the study file was changed after recording" in capsys.readouterr().err
+
+
+def test_watch_shows_a_comparison_that_another_process_records_until_all_is_recorded() -> None:
+    study_file = tiny_study(*ONLY_IMPON)
+    settings = [part for setting in (*TINY, *ONLY_IMPON) for part in ("--set", setting)]
+    comparison = start("compare", "small", *settings)
+    comparison.wait_until(lambda: n_runs(study_file.storage) > 0)
+    watch = start("watch", "small", "--interval", "0.1")
+    assert watch.wait() == 0, watch.said
+    assert comparison.wait() == 0, comparison.said
+    lines = watch.said.splitlines()
+    complete = [line for line in lines if re.match(r"comparison  .* complete  epoch 2/2", line)]
+    assert len(complete) == n_runs(study_file.storage) == 12
+    assert any(re.search(r"running  epoch [01]/2", line) for line in lines)
+    assert watch.out == "small, comparison: 12 of 12 runs are recorded, 0 under way\n"
+
+
+def n_runs(address: str) -> int:
+    """Return how many runs of the comparison are begun, finished or not."""
+    try:
+        records = read_comparison(open_storage(address, create=False), "small")
+    except ImponHpoError:
+        return 0
+    return sum(len(record.trials) for record in records)
 
 
 @pytest.mark.parametrize(

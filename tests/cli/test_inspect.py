@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -49,6 +53,20 @@ def test_watch_ends_with_the_study_and_sums_it_up(capsys: pytest.CaptureFixture[
     captured = capsys.readouterr()
     assert "impon  trial 2 complete" in captured.err
     assert "trials: 3 complete, 0 pruned, 0 failed" in captured.out
+
+
+def test_printed_commands_begin_as_the_reader_began() -> None:
+    _storage_of_a_study(1)
+    status = [sys.executable, "-m", "impon_hpo", "status", "small"]
+    plain = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    assert "\nopen the dashboard: impon-hpo dashboard small\n" in plain
+    uv = os.environ.get("UV") or shutil.which("uv")
+    if uv is None:
+        pytest.skip("there is no uv")
+    under_uv = [uv, "run", "--no-project", "--offline", "--python", sys.executable, *status]
+    printed = subprocess.run(under_uv, capture_output=True, text=True, check=True).stdout
+    assert "\nopen the dashboard: uv run impon-hpo dashboard small\n" in printed
+    assert "\nretrain the best: uv run impon-hpo train small --arm impon" in printed
 
 
 def test_watch_is_ended_by_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import WORKER, read_comparison, read_studies
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import this_worker
+from tests.comparing.tiny import ONLY_IMPON, record, tiny_study
 from tests.conftest import STUDIES
 from tests.studies import SMALL, write_study
 from tests.tuning.forks import start
@@ -357,6 +358,29 @@ def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
             f"{base}/artifacts/{summary['study_id']}/{trial['trial_id']}/{artifact['artifact_id']}"
         )
         assert curve.decode().startswith("epoch,train_loss,val_accuracy")
+
+
+def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> None:
+    study_file = tiny_study(*ONLY_IMPON)
+    recordings = record(study_file, storage=study_file.storage)
+    with _dashboard(_free_port()) as address:
+        api = address.replace("/dashboard", "/api/studies")
+        listed = json.loads(_get(api))["study_summaries"]
+        numbers = {
+            entry["study_name"]: entry["study_id"]
+            for entry in listed
+            if "protocol" not in entry["study_name"]
+        }
+        assert len(numbers) == 3
+        trials = [
+            trial
+            for number in numbers.values()
+            for trial in json.loads(_get(f"{api}/{number}"))["trials"]
+        ]
+    assert len(trials) == len(recordings.runs) == 12
+    shown = [[value["value"] for value in trial["intermediate_values"]] for trial in trials]
+    accuracies = [list(run.accuracy("val", "last")) for run in recordings.runs.values()]
+    assert sorted(shown) == sorted(accuracies)
 
 
 def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState, create_trial
 
-from impon_hpo.storage.trials import IDENTITY
+from impon_hpo.storage.trials import IDENTITY, WANTED
 from tests.conftest import STUDIES
 from tests.reporting.records import IDENTITY_OF_IT
 from tests.studies import write_study
@@ -40,12 +40,21 @@ def _finished() -> None:
     study.set_user_attr(IDENTITY, IDENTITY_OF_IT)
     for _ in range(3):
         study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+    training = optuna.create_study(storage="sqlite:///runs/small/study.db", direction="maximize")
+    training.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"study": "small compare"})
+    training.set_user_attr(WANTED, 1)
+    training.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
 
 
 @pytest.mark.usefixtures("_finished")
 @pytest.mark.parametrize(
     ("arguments", "output"),
-    [("--help", "dashboard"), ("status small", "3 complete"), ("watch small", "3 complete")],
+    [
+        ("--help", "dashboard"),
+        ("status small", "3 complete"),
+        ("watch small", "3 complete"),
+        ("watch small", "small, comparison: 1 of 1 runs are recorded"),
+    ],
 )
 def test_command_that_only_looks_loads_no_torch(arguments: str, output: str) -> None:
     code, out, err = run(*arguments.split())

@@ -9,15 +9,17 @@ from pathlib import Path
 import optuna
 import pytest
 
-from impon_hpo.errors import StorageError
+from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.reporting.note import note
 from impon_hpo.reporting.status import (
     disk_line,
     disk_use,
     summarise,
+    summary_commands,
     summary_rows,
     write_csv_files,
 )
-from impon_hpo.storage.trials import IDENTITY, read_study
+from impon_hpo.storage.trials import IDENTITY, read_studies, read_study
 from tests.reporting.records import IDENTITY_OF_IT, small_record
 
 
@@ -46,6 +48,20 @@ def test_commands_name_the_storage_only_where_it_was_given() -> None:
     assert given["dashboard"] == "impon-hpo dashboard studies/small --storage sqlite:///x.db"
     assert "--storage sqlite:///x.db" in given["continue"]
     assert summarise(small_record())["dashboard"] == "impon-hpo dashboard studies/small"
+
+
+def test_only_commands_that_are_printed_begin_as_the_reader_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    record = small_record()
+    facts = summarise(record)
+    _, dashboard = summary_commands(facts)
+    assert dashboard == "open the dashboard: uv run impon-hpo dashboard studies/small"
+    assert facts["dashboard"] == "impon-hpo dashboard studies/small"
+    assert "uv run" not in note(record, [record])
+    with pytest.raises(NothingYetError, match="run `uv run impon-hpo tune` first"):
+        read_studies(record.optuna_study._storage, "other")
 
 
 def test_rows_for_people_say_what_was_spent_against_no_pruning() -> None:

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from impon_hpo.storage.trials import StudyRecord, read_study
+from impon_hpo.storage.trials import IDENTITY, WANTED, StudyRecord, read_study
 from impon_hpo.tuning.live_table import clock, live_table, seconds_left, sparkline, watch
+from tests.reporting.records import IDENTITY_OF_IT
 from tests.reporting.running import add_epochs, begun_study, finish
 
 LINES = [
@@ -98,7 +99,7 @@ def watched(console: Console) -> int:
     trial = study.ask()
     looks = 0
 
-    def read() -> list[StudyRecord]:
+    def read() -> tuple[list[StudyRecord], list[StudyRecord]]:
         nonlocal looks
         looks += 1
         if looks == 2:
@@ -107,9 +108,9 @@ def watched(console: Console) -> int:
             add_epochs(trial, 0.1, 0.4)
         elif looks == 5:
             finish(study, trial, 0.4)
-        return [read_study(study)]
+        return [read_study(study)], []
 
-    (record,) = watch(read, n_trials=1, console=console, interval=0.01)
+    (record,), _ = watch(read, n_trials=1, console=console, interval=0.01)
     assert record.n_finished == 1
     return looks
 
@@ -126,6 +127,51 @@ def test_terminal_gets_the_table() -> None:
     assert "finished 0/1" in printed.getvalue()
     assert "▁█" in printed.getvalue()
     assert "finished 1/1" in printed.getvalue()
+
+
+def watched_with_comparison(console: Console) -> int:
+    """Watch an arm that is finished, and a comparison of two studies that go on between looks."""
+    arm, *studies = [begun_study() for _ in range(3)]  # all for the arm of the same name
+    finish(arm, arm.ask(), 0.5)
+    for study in studies:
+        study.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"study": "small compare"})
+        study.set_user_attr(WANTED, 1)
+    trials = [study.ask() for study in studies]
+    looks = 0
+
+    def read() -> tuple[list[StudyRecord], list[StudyRecord]]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            add_epochs(trials[1], 0.1, 0.4)
+        elif looks in (3, 4):
+            finish(studies[looks - 3], trials[looks - 3], 0.4)
+        return [read_study(arm)], [read_study(study) for study in studies]
+
+    arms, comparison = watch(read, n_trials=1, console=console, interval=0.01)
+    assert [len(arms), len(comparison)] == [1, 2]
+    return looks
+
+
+def test_comparison_is_shown_below_the_arms_until_it_has_all_its_runs() -> None:
+    printed = io.StringIO()
+    assert watched_with_comparison(Console(file=printed, width=120, force_terminal=True)) == 4
+    text = printed.getvalue()
+    assert text.index("small, arm impon: finished 1/1") < text.index("small compare: finished 0/2")
+    assert "▁█" in text
+    assert "small compare: finished 2/2" in text
+
+
+def test_runs_of_a_comparison_are_lines_of_their_own_where_there_is_no_terminal() -> None:
+    printed = io.StringIO()
+    assert watched_with_comparison(Console(file=printed, width=120)) == 4
+    assert printed.getvalue().splitlines() == [
+        "impon  trial 0 complete  epoch 0/9",
+        *["comparison  impon  trial 0 running  epoch 0/9"] * 2,
+        "comparison  impon  trial 0 running  epoch 2/9  val accuracy 0.4000",
+        "comparison  impon  trial 0 complete  epoch 0/9",
+        "comparison  impon  trial 0 complete  epoch 2/9  val accuracy 0.4000",
+    ]
 
 
 def test_notebook_gets_the_lines_without_widgets(monkeypatch: pytest.MonkeyPatch) -> None:

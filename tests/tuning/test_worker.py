@@ -17,7 +17,7 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import IDENTITY, WORKER, StudyRecord, read_studies, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
-from impon_hpo.tuning.lease import Watch
+from impon_hpo.tuning.lease import Watch, put_back
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
@@ -112,6 +112,26 @@ def test_failures_apart_from_each_other_do_not_stop_the_study() -> None:
 
     record, _ = _tune(_open(small_study()), Stub(fail), 9)
     assert record.count("FAIL") == 4
+
+
+@pytest.mark.parametrize("ending", ["value", "pruned", "failed"])
+def test_trial_that_was_taken_away_meanwhile_is_not_told(ending: str) -> None:
+    study = _open(small_study())
+    taken: list[int] = []
+
+    def take_away(number: int) -> float:
+        if not taken:  # another worker thought that this one was lost
+            taken.append(number)
+            put_back(study, study.trials[number]._trial_id)
+            if ending == "pruned":
+                raise optuna.TrialPruned
+            if ending == "failed":
+                raise RuntimeError("it fails")
+        return 0.5
+
+    record, lines = _tune(study, Stub(take_away), 2)
+    assert [trial.state for trial in record.trials] == ["COMPLETE"] * 2
+    assert "trial 0 was taken over by another worker" in lines
 
 
 def test_a_mistake_of_the_users_stops_at_once() -> None:

@@ -102,7 +102,7 @@ def digest(study_file: StudyFile) -> str:
     """Return the hash of everything that decides a study's verdict."""
     once = {"compile": False}  # was part of an identity; the hashes of recordings stand
     decisive = {
-        "pruner": study_file.pruner,
+        "pruner": study_file.protocol.pruner,
         "seed": study_file.seed,
         "space": study_file.identity(next(iter(study_file.arms)))["space"],
         "run": study_file.run.identity() | once,

@@ -55,10 +55,10 @@ def summarise_comparison(
     outcomes: dict[str, Outcome] = {}
     for arm in recorded:
         if arm.kind == UNIFORM:  # first of its policy: its cost is the others' budget
-            alone = replayed(arm, study_file.pruner, protocol.orders)
+            alone = replayed(arm, protocol.pruner, protocol.orders)
             budgets = dict(zip(alone.blocks, protocol.cost_ratio * alone.cost, strict=True))
         outcomes[arm.name] = replayed(
-            arm, study_file.pruner, protocol.orders, budgets=budgets, budget_grid=grid.tolist()
+            arm, protocol.pruner, protocol.orders, budgets=budgets, budget_grid=grid.tolist()
         )
     rows = [_row(arm, recorded, outcomes, faithful, study_file) for arm in recorded]
     claim = next((row for row in rows if row["arm"] == protocol.claim), None)
@@ -75,7 +75,7 @@ def summarise_comparison(
         "question": study_file.question,
         "data": protocol.data,
         "protocol": protocol.identity(),
-        "pruner": study_file.pruner,
+        "pruner": protocol.pruner,
         "recordings": recordings.about,
         "verdict": verdict,
         "arms": rows,
@@ -143,7 +143,7 @@ def _row(
     if verdict is None:
         return row
     entry = verdict.plain()
-    entry["sentence"] = verdict_sentence(verdict, str(study_file.pruner["name"]))
+    entry["sentence"] = verdict_sentence(verdict, str(protocol.pruner["name"]))
     entry["per_block"] = {
         "blocks": list(verdict.blocks),
         "cost": [
@@ -193,7 +193,8 @@ def _policies(
     uniform = [arm for arm in recorded if arm.kind == UNIFORM]
     first = outcomes[uniform[0].name]
     budgets = dict(zip(first.blocks, first.cost, strict=True))
-    pruner, orders = study_file.pruner, study_file.protocol.orders
+    protocol = study_file.protocol
+    pruner, orders = protocol.pruner, protocol.orders
     stopped = [replayed(arm, pruner, orders, budgets=budgets) for arm in uniform]
     rows = []
     for arm, outcome_at_budget in zip(uniform, stopped, strict=True):

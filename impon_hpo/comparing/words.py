@@ -11,10 +11,17 @@ from impon_hpo.comparing.verdict import (
     Verdict,
     hundredth_above,
 )
+from impon_hpo.tuning.promotion import PROMOTE
 
 
 def verdict_sentence(verdict: Verdict, pruner: str) -> str:
-    """Return the verdict in one sentence, and what would be true instead where it is not met."""
+    """Return the verdict in one sentence, and what would be true instead where it is not met.
+
+    Args:
+        verdict: The verdict.
+        pruner: The name of the pruner, as `[pruner]` has it.
+    """
+    pruner = "halving that promotes" if pruner == PROMOTE else pruner
     cost, loss = verdict.cost, verdict.loss
     head = {
         SUPPORTED: f"Supported: under {pruner}, a study with {verdict.arm}",

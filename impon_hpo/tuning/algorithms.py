@@ -33,7 +33,13 @@ def make_pruner(table: Mapping[str, Any], *, epochs: int) -> BasePruner:
     Raises:
         ConfigError: The name or an argument is unknown, or a value does not fit.
     """
-    if promotion_of(table, epochs=epochs) is not None:
+    promotion = promotion_of(table, epochs=epochs)
+    if promotion is not None:
+        if not promotion.rungs:
+            raise ConfigError(
+                f"pruner.min_resource must be below the epochs of a run ({epochs}), since trials "
+                f"wait at that epoch, but got {promotion.min_resource}."
+            )
         return optuna.pruners.NopPruner()
     if any(isinstance(value, dict) and value.get("name") == PROMOTE for value in table.values()):
         raise ConfigError(

@@ -248,19 +248,13 @@ def promotion_of(table: Mapping[str, Any], *, epochs: int) -> Promotion | None:
         epochs: The horizon.
 
     Raises:
-        ConfigError: An argument is unknown or does not fit; no rung lies below the horizon.
+        ConfigError: An argument is unknown or does not fit.
     """
     if table.get("name") != PROMOTE:
         return None
     if "epochs" in table:
         raise ConfigError("Unknown key 'pruner.epochs'. The horizon is that of [run].")
-    promotion = Promotion.checked({**table, "epochs": epochs}, prefix="pruner.")
-    if not promotion.rungs:
-        raise ConfigError(
-            f"pruner.min_resource must be below the epochs of a run ({epochs}), since trials wait "
-            f"at that epoch, but got {promotion.min_resource}."
-        )
-    return promotion
+    return Promotion.checked({**table, "epochs": epochs}, prefix="pruner.")
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ class Protocol(Settings):
         test_size: Rows of the hidden test split looked at, or None for all.
         test_epochs: After which epochs it is looked at: "all" or "last".
         data: What the data are, in words.
+        pruner: What the recordings are replayed under, as `[pruner]` has it; default: that.
         arms: Arms of the study that are compared; default: all but the controls.
         epoch_fractions: Shares of an epoch at which they are compared, 1/100 … 1.
     """
@@ -83,15 +84,19 @@ class Protocol(Settings):
     test_size: Annotated[int, Field(ge=1)] | None = None
     test_epochs: Literal["all", "last"] = "all"
     data: str = ""
+    pruner: dict[str, Any] = Field(default=FROM_STUDY)
     arms: Annotated[tuple[str, ...], Strict(False)] | None = None
     epoch_fractions: Annotated[tuple[str | float | int, ...], Strict(False)] = Field(
         default=(1, "1/2", "1/3"), min_length=1
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return it as plain JSON values; `policies` says which arms there are, at what shares."""
+        """Return it as plain JSON values; `policies` says which arms there are, at what shares.
+
+        The pruner is not among them: `digest` has it from the study as well.
+        """
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        del values["arms"], values["epoch_fractions"]
+        del values["arms"], values["epoch_fractions"], values["pruner"]
         return values | {"policies": {str(policy): list(policy.arms) for policy in self.policies}}
 
     def digest(self, decisive: dict[str, Any]) -> str:
@@ -101,13 +106,19 @@ class Protocol(Settings):
 
 
 def resolve_protocol(
-    declared: Protocol, *, n_trials: int, run: TrainingConfig, arms: dict[str, TrainingConfig]
+    declared: Protocol,
+    *,
+    n_trials: int,
+    pruner: dict[str, Any],
+    run: TrainingConfig,
+    arms: dict[str, TrainingConfig],
 ) -> Protocol:
     """Return the protocol of a study with all defaults filled in.
 
     Args:
         declared: `[compare]` as it stands in the study file.
         n_trials: Trials of the study.
+        pruner: `[pruner]` of the study.
         run: `[run]` of the study.
         arms: The arms of the study.
 
@@ -146,6 +157,7 @@ def resolve_protocol(
             "placebo": placebo,
             "claim": claim,
             "policies": policies,
+            "pruner": declared.pruner or pruner,
         }
     )
 

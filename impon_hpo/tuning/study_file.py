@@ -87,7 +87,7 @@ class StudyFile(Settings):
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
         if self.compare.model_fields_set:
-            _ = self.protocol
+            make_pruner(self.protocol.pruner, epochs=self.run.epochs)
         return self
 
     @property
@@ -102,7 +102,13 @@ class StudyFile(Settings):
         Raises:
             ConfigError: `[compare]` has a mistake, or the file has no arm beside the controls.
         """
-        return resolve_protocol(self.compare, n_trials=self.n_trials, run=self.run, arms=self.arms)
+        return resolve_protocol(
+            self.compare,
+            n_trials=self.n_trials,
+            pruner=self.pruner,
+            run=self.run,
+            arms=self.arms,
+        )
 
     @property
     def runs(self) -> Path:

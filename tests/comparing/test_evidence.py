@@ -154,6 +154,16 @@ def test_digest_changes_with_all_that_decides_the_verdict() -> None:
     assert len(digests) == 1 + len(changed_digests())
 
 
+def test_pruner_of_the_comparison_decides_and_not_that_of_the_study() -> None:
+    table = "{name='promote'}"
+    promoted = digest(compared_study("pruner=" + table))
+    assert promoted != digest(compared_study())
+    assert digest(compared_study("compare.pruner=" + table)) == promoted
+    assert digest(compared_study("pruner=" + table, "compare.pruner=" + table)) == promoted
+    with pytest.raises(ConfigError, match="Unknown pruner 'none'"):
+        compared_study("compare.pruner={name='none'}")
+
+
 def test_digest_does_not_change_with_where_it_is_recorded() -> None:
     assert digest(tiny_study("data_dir=elsewhere", "run.device=cuda")) == digest(tiny_study())
 

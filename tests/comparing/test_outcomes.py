@@ -160,6 +160,42 @@ def test_best_that_is_pruned_is_counted_among_those_tried() -> None:
     assert found.n_complete < N
 
 
+PROMOTE: dict[str, Any] = {"name": "promote", "reduction_factor": 2, "mode": "sync"}
+
+
+def test_each_size_of_a_study_that_promotes_is_a_study_of_its_own() -> None:
+    found = replayed(made([]), arms()["uniform"], pruner=PROMOTE, n_trials=3, n_orders=1)
+    # Three train one epoch, and the best of them one more.
+    assert found.epochs.tolist() == [4.0] * 3
+    assert found.cost.tolist() == [40.0] * 3
+    assert found.n_complete == 1
+    # A budget buys the largest study that it pays for whole: of one, two or three trials.
+    truth = Truth(made([]), arms()["uniform"], N)
+    order = orders(N, 1, 0)[0]
+    worth = truth.of(0)
+    for budget, size in ((20, 1), (30, 2), (39, 2), (40, 3)):
+        bought = replayed(
+            made([]), arms()["uniform"], pruner=PROMOTE, n_orders=1, budgets={0: budget}
+        )
+        best = max(order[:size], key=lambda number: [10, 20, 30, 40][number])
+        assert bought.budget_quality[0] == worth[best]
+
+
+def test_arm_too_short_for_a_rung_trains_to_its_end() -> None:
+    promote = PROMOTE | {"min_resource": 2}
+    found = replayed(made([]), arms()["uniform"], pruner=promote)
+    assert found.epochs.tolist() == [2.0 * N] * 3
+
+
+def test_teacher_is_charged_to_its_end_where_trials_wait() -> None:
+    extra = rows("memory cosine", 0, [0.0, 90.0, 20.0, 30.0], skip_first=True)
+    arm = arms()["memory"]
+    assert arm.taught
+    found = replayed(made(extra), arm, pruner=PROMOTE, n_orders=1)
+    # The teacher trains two epochs, the others one, and the two best of four go on.
+    assert found.epochs.tolist() == [2.0 + 3 + 2]
+
+
 def test_baseline_without_pruner_finishes_a_quarter() -> None:
     found = replayed(made([]), arms()["uniform"], pruner={"name": FINISH_BEST})
     assert found.cost.tolist() == [50.0] * 3

@@ -89,6 +89,15 @@ def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name:
     [
         ({}, r"\[pruner\] must have a name"),
         ({"name": "MedianPrunner"}, "Did you mean 'MedianPruner'"),
+        ({"name": "promot"}, "Did you mean 'promote'"),
+        (
+            {"name": "promote", "min_resource": 9},
+            r"min_resource must be below the epochs of a run \(9\).*got 9",
+        ),
+        (
+            {"name": "PatientPruner", "wrapped_pruner": {"name": "promote"}, "patience": 1},
+            "not a pruner that another one can wrap",
+        ),
         ({"name": "MedianPruner", "n_startup": 1}, "Did you mean 'n_startup_trials'"),
         ({"name": "PercentilePruner", "percentile": 101.0}, "between 0 and 100"),
         ({"name": "PercentilePruner"}, "PercentilePruner: "),

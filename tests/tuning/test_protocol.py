@@ -31,6 +31,7 @@ PLAIN = Protocol(
     test_size=None,
     test_epochs="all",
     data="",
+    pruner={"name": "SuccessiveHalvingPruner", "reduction_factor": 2},
 )
 
 
@@ -43,7 +44,8 @@ def test_every_key_is_taken_over() -> None:
         configurations = 7, trials = 3, blocks = 5, arms = ["memory", "impon"],
         epoch_fractions = [0.25, 1], placebo = "impon", claim = "memory (rungs, ema)",
         cost_ratio = 0.4, margin = 2, orders = 9, test_size = 100, test_epochs = "last",
-        data = "digits", policies = [{}, { schedule = "rungs", weights = "ema", arms = ["memory"] }]
+        data = "digits", pruner = { name = "promote" },
+        policies = [{}, { schedule = "rungs", weights = "ema", arms = ["memory"] }]
     }"""
     assert compared_study(f"compare={' '.join(table.split())}").protocol == Protocol(
         configurations=7,
@@ -61,6 +63,7 @@ def test_every_key_is_taken_over() -> None:
         test_size=100,
         test_epochs="last",
         data="digits",
+        pruner={"name": "promote"},
         arms=("memory", "impon"),
         epoch_fractions=(0.25, 1),
     )
@@ -295,6 +298,7 @@ def test_digest_changes_with_what_decides_the_verdict(field: str) -> None:
 
 def test_digest_is_asked_of_every_field() -> None:
     known = set(Protocol.model_fields) - {"arms", "epoch_fractions"}  # which policies say, too
+    known -= {"pruner"}  # it is the study's or its own: tests/comparing/test_evidence.py
     assert known == {*CHANGED, "data"}, "what is new decides the verdict, too, or does it not?"
 
 

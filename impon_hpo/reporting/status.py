@@ -17,13 +17,13 @@ from impon_hpo.tuning.promotion import waiting_trials
 def summarise(record: StudyRecord) -> dict[str, Any]:
     """Return the plain facts of one arm, ready for JSON: trials by state, best configuration, cost
     in forward-equivalents, and what pruning saved."""
-    states = ("COMPLETE", "PRUNED", "FAIL")
-    finished = [trial for trial in record.trials if trial.state in states or trial.paused]
-    epochs = sum(len(trial.epochs) for trial in finished)
+    # One that runs has not come to what it would cost without pruning; one that waits has stopped.
+    counted = [trial for trial in record.trials if trial.state != "RUNNING"]
+    epochs = sum(len(trial.epochs) for trial in counted)
     # A reference is paid once, with pruning and without.
     references = sum(reference["cost"] for reference in record.references.values())
-    cost = references + sum(trial.cost for trial in finished)
-    unpruned = references + sum(trial.unpruned_cost for trial in finished)
+    cost = references + sum(trial.cost for trial in counted)
+    unpruned = references + sum(trial.unpruned_cost for trial in counted)
     best = record.best
     facts: dict[str, Any] = {
         "study": record.identity["study"],
@@ -44,7 +44,7 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             for entry in waiting_trials(record)
         ],
         "epochs": epochs,
-        "epochs_without_pruning": sum(trial.unpruned_epochs for trial in finished),
+        "epochs_without_pruning": sum(trial.unpruned_epochs for trial in counted),
         "cost": cost,
         "cost_without_pruning": unpruned,
         "cost_ratio": cost / unpruned if unpruned else None,

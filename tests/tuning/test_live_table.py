@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from impon_hpo.storage.trials import IDENTITY, WANTED, StudyRecord, read_study
+from impon_hpo.storage.trials import IDENTITY, UNTIL, WANTED, StudyRecord, read_study
+from impon_hpo.tuning.lease import put_back
 from impon_hpo.tuning.live_table import clock, live_table, seconds_left, sparkline, watch
 from tests.reporting.records import IDENTITY_OF_IT
 from tests.reporting.running import add_epochs, begun_study, finish
@@ -52,6 +53,36 @@ def test_head_says_what_the_study_has_come_to() -> None:
     assert "no trial is running" in text
     assert "best -" in drawn(read_study(begun_study()), 4)
     assert "budget" not in drawn(read_study(begun_study()), 4)
+
+
+def test_trials_that_wait_at_a_rung_are_shown_with_their_place() -> None:
+    study = begun_study()
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"pruner": {"name": "promote"}})
+    waiting = {0: (1, [0.2]), 1: (3, [0.3, 0.4, 0.6]), 2: (1, [0.1]), 3: (1, [0.25])}
+    trials = [study.ask() for _ in range(5)]
+    add_epochs(trials[4], 0.5)
+    for number, (until, accuracies) in waiting.items():
+        add_epochs(trials[number], *accuracies)
+        trials[number].set_user_attr(UNTIL, until)
+        put_back(study, trials[number]._trial_id)
+    text = drawn(read_study(study), 9)
+    assert "waiting 4" in text
+    waits = [line.split() for line in text.splitlines() if "waits" in line]
+    assert [(line[0], line[2], line[3]) for line in waits] == [
+        ("1", "0.6000", "3/9"),
+        ("3", "0.2500", "1/9"),
+        ("0", "0.2000", "1/9"),
+        ("2", "0.1000", "1/9"),
+    ]
+    # Five have come to epoch 1, the running one and trial 1 among them.
+    assert [" ".join(line[-5:]) for line in waits] == [
+        "waits, place 1 of 1",
+        "waits, place 3 of 5",
+        "waits, place 4 of 5",
+        "waits, place 5 of 5",
+    ]
+    # 9 trials are 9 + 3 * 2 + 6 epochs, of which 7 are done, at 2 seconds each.
+    assert seconds_left([read_study(study)], 9) == pytest.approx(2.0 * (21 - 7))
 
 
 def test_studies_of_a_comparison_share_a_table_with_a_column_for_the_arm() -> None:

@@ -52,7 +52,7 @@ def note(
         escape(record.question, quote=False),  # Markdown lets HTML through
         "",
         f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
-        f"{trials['fail']} failed. "
+        f"{trials['fail']} failed{_waiting(facts)}. "
         f"Spent: {facts['epochs']} epochs of {facts['epochs_without_pruning']} without pruning, "
         f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}"
         f"{_saved(facts)}.",
@@ -81,6 +81,17 @@ def note(
     for environment in record.environments:
         lines.append(f"Run with {versions_of(environment)}.")
     return "\n".join(lines) + "\n"
+
+
+def _waiting(facts: Mapping[str, Any]) -> str:
+    waiting = facts["waiting_at_rungs"]
+    if not waiting:
+        return ""
+    first = waiting[0]
+    return (
+        f", {len(waiting)} waiting to be promoted (the first of them: trial {first['trial']}, "
+        f"place {first['place']} of {first['of']} at epoch {first['epoch']})"
+    )
 
 
 def _saved(facts: Mapping[str, Any]) -> str:

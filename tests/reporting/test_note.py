@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 from impon_hpo.reporting.note import note, read_verdict
-from tests.reporting.records import small_record
+from impon_hpo.storage.trials import IDENTITY, UNTIL, read_study
+from impon_hpo.tuning.lease import put_back
+from tests.reporting.records import IDENTITY_OF_IT, small_record
+from tests.reporting.running import add_epochs, begun_study
 
 
 def test_the_note_says_what_was_run_and_how_and_what_came_of_it() -> None:
@@ -53,3 +56,21 @@ def test_a_verdict_is_told_where_there_is_one() -> None:
     assert read_verdict(folder) is None
     summary.write_text('{"views": []}')  # of something else: no verdict
     assert read_verdict(folder) is None
+
+
+def test_note_says_who_waits_to_be_promoted() -> None:
+    study = begun_study()
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"pruner": {"name": "promote"}})
+    trials = [study.ask() for _ in range(3)]
+    for trial, until, accuracies in zip(
+        trials, (1, 3, 1), ([0.2], [0.3, 0.4, 0.6], [0.1]), strict=True
+    ):
+        add_epochs(trial, *accuracies)
+        trial.set_user_attr(UNTIL, until)
+        put_back(study, trial._trial_id)
+    record = read_study(study)
+    assert (
+        "0 failed, 3 waiting to be promoted (the first of them: trial 1, place 1 of 1 at epoch 3)."
+        in note(record, [record])
+    )
+    assert "waiting" not in note(small_record(), [small_record()])

@@ -157,10 +157,10 @@ def rows_of_size(
                     "cost to Optuna's": _interval(
                         np.log(mine.cost / optunas.cost), exponential=True
                     ),
-                    "regret less Optuna's": _against(optunas.quality - mine.quality),
-                    "in hand more than Optuna's": _against(mine.own - optunas.own),
-                    "regret less uniform's": _against(uniform.quality - mine.quality),
-                    "in hand more than uniform": _against(mine.own - uniform.own),
+                    "regret minus Optuna's": _against(optunas.quality - mine.quality),
+                    "in hand minus Optuna's": _against(mine.own - optunas.own),
+                    "regret minus uniform's": _against(uniform.quality - mine.quality),
+                    "in hand minus uniform's": _against(mine.own - uniform.own),
                 }
             )
     return rows

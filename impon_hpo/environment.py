@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,10 +17,11 @@ _MMAP_MAX = -4
 PACKAGES = ("impon-hpo", "torch", "torchvision", "optuna", "optuna-dashboard", "numpy")
 
 
-def versions() -> dict[str, str]:
-    """Return the installed versions of Python and of the packages that results depend on."""
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Return the installed versions of Python and of `packages`, by default those that results
+    depend on."""
     installed = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             installed[package] = version(package)
         except PackageNotFoundError:
@@ -27,10 +29,10 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def cpu_name() -> str:
-    """Return the processor's name as Linux gives it."""
+def cpu_name(listing: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's name as Linux lists it, or else as the platform names its kind."""
     try:
-        with Path("/proc/cpuinfo").open() as file:
+        with listing.open() as file:
             names = [
                 line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
             ]

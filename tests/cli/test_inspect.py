@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
 import pytest
-import typer
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.cli.inspect import samplers, watch
@@ -21,6 +23,7 @@ from impon_hpo.sampling.table import SAMPLERS
 from impon_hpo.storage.trials import IDENTITY
 from tests.reporting.records import IDENTITY_OF_IT
 from tests.studies import write_study
+from tests.tuning.forks import start
 
 
 def test_every_batch_sampler_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,13 +41,14 @@ def test_batch_samplers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert {one["name"]: one["weights"] for one in listed}["impon"] == "none"
 
 
-def _storage_of_a_study(n_finished: int) -> None:
+def _storage_of_a_study(n_finished: int) -> optuna.Study:
     write_study()
     Path("runs/small").mkdir(parents=True)
     study = optuna.create_study(storage="sqlite:///runs/small/study.db", direction="maximize")
     study.set_user_attr(IDENTITY, IDENTITY_OF_IT)
     for _ in range(n_finished):
         study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+    return study
 
 
 def test_watch_ends_with_the_study_and_sums_it_up(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,19 +73,19 @@ def test_printed_commands_begin_as_the_reader_began() -> None:
     assert "\nretrain the best: uv run impon-hpo train small --arm impon" in printed
 
 
-def test_watch_is_ended_by_ctrl_c_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    _storage_of_a_study(1)
-    slept = []
-
-    def press(seconds: float) -> None:
-        slept.append(seconds)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("impon_hpo.tuning.live_table.time.sleep", press)
-    with pytest.raises(typer.Exit) as ended:
-        watch("small", storage=None, trials=2, interval=7)
-    assert ended.value.exit_code == 130
-    assert slept == [7]
+def test_watch_looks_at_the_interval_it_is_given_and_is_ended_by_ctrl_c_with_130() -> None:
+    study = _storage_of_a_study(1)
+    watching = start("watch", "small", "--trials", "99", "--interval", "0.1")
+    seconds = []
+    for number in range(1, 6):
+        watching.wait_until(lambda line=f"trial {number - 1} complete": line in watching.said)  # type: ignore[misc]
+        seconds.append(time.monotonic())
+        study.add_trial(create_trial(state=TrialState.COMPLETE, value=0.5))
+    os.kill(watching.pid, signal.SIGINT)
+    assert watching.wait() == 130
+    assert watching.said.endswith("Interrupted. The same command continues.\n")
+    # By default it would be 2; and a busy machine is not busy all the time.
+    assert min(later - earlier for earlier, later in pairwise(seconds)) < 1
 
 
 def test_nothing_to_watch_is_told() -> None:

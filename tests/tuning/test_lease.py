@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.patience import WholeStorage
 from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, put_back, this_worker
 
@@ -146,27 +147,32 @@ def test_it_beats_while_it_is_held_and_not_after(study: optuna.Study) -> None:
     assert beat() == after
 
 
-def test_beat_survives_a_storage_that_is_away_and_ends_when_it_is_taken_over(
-    study: optuna.Study, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trial = study.ask()
-    lease = Lease(study, trial, beat_seconds=0.01)
-    real = study._storage.set_trial_user_attr
-    failures: list[Any] = []
+class AwayForAWhile(WholeStorage):
+    """A storage that cannot be written to the next `n_away` times."""
 
-    def away(*arguments: Any) -> None:
-        if len(failures) < 3:
-            failures.append(arguments)
+    n_away = 0
+
+    def set_trial_user_attr(self, *arguments: Any) -> None:
+        if self.n_away:
+            self.n_away -= 1
             raise OSError("the storage is away")
-        real(*arguments)
+        super().set_trial_user_attr(*arguments)
 
-    monkeypatch.setattr(study._storage, "set_trial_user_attr", away)
+
+def test_beat_survives_a_storage_that_is_away_and_ends_when_it_is_taken_over(
+    study: optuna.Study,
+) -> None:
+    storage = AwayForAWhile(study._storage)
+    through = optuna.load_study(study_name=study.study_name, storage=storage)
+    trial = through.ask()
+    lease = Lease(through, trial, beat_seconds=0.01)
+    storage.n_away = 3
     with lease.held():
         wait_for(lambda: frozen(study).user_attrs[WORKER]["beat"] > 3)
-        assert len(failures) == 3
+        assert storage.n_away == 0
 
         def left_alone() -> bool:  # a beat that was under way may come after it once
-            real(trial._trial_id, WORKER, ELSEWHERE)
+            study._storage.set_trial_user_attr(trial._trial_id, WORKER, ELSEWHERE)
             time.sleep(0.05)
             return bool(frozen(study).user_attrs[WORKER] == ELSEWHERE)
 

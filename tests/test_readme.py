@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.tuning.promotion import promotion_of
 from tests.conftest import STUDIES
 from tests.studies import small_study
 
@@ -33,12 +34,13 @@ def test_the_examples_run(code: str, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_the_example_study_file_is_valid() -> None:
     (example,) = _blocks("toml")
-    _, compare = _blocks("toml", REFERENCE)
+    _, halving, compare = _blocks("toml", REFERENCE)
     text = f'{example}\n[arms.memory]\nsampler = "impon-memory"\n{compare}'
     assert tomllib.loads(text)
     study = small_study(text=text)
     assert study.arms["impon"].sampler_options == {"bank_size": 200}
     assert study.arms["impon"].epochs == 27
+    assert promotion_of(tomllib.loads(halving)["pruner"], epochs=27)
 
 
 def test_the_table_of_settings_is_the_one_of_the_code() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,7 +27,18 @@ def serve(storage: BaseStorage, artifacts: str, host: str, port: int) -> None:
     Raises:
         StorageError: The store of artifacts cannot be opened.
     """
-    run_server(storage, host=host, port=port, artifact_store=artifact_store(artifacts))
+    # A thread gets no signals. In the main thread, Python's server takes a stop that comes while a
+    # request is answered for a mistake in the answer, and goes on.
+    server = threading.Thread(
+        target=run_server,
+        args=(storage, host, port, artifact_store(artifacts)),
+        name="dashboard",
+        daemon=True,
+    )
+    server.start()
+    with suppress(KeyboardInterrupt):
+        server.join()
+        raise RuntimeError("The server of the dashboard has failed.")
 
 
 class Pages:

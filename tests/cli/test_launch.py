@@ -383,6 +383,23 @@ def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> N
     assert sorted(shown) == sorted(accuracies)
 
 
+def test_dashboard_is_stopped_while_it_answers() -> None:
+    assert run("tune", write_study(), "--trials", "1") == 0
+    port = _free_port()
+    process = start("dashboard", "small", "--port", str(port))
+    process.wait_until(lambda: process.out.endswith("\n"))
+    _get(f"http://127.0.0.1:{port}/dashboard")  # it listens
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", port))
+        client.sendall(b"GET /static/bundle.js HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")
+        client.recv(1)  # it answers, and waits for someone who reads no more
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(seconds=20) == 0
+    assert "Traceback" not in process.said
+
+
 def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     write_study()
     _storage_with_one_trial()

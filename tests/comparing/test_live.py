@@ -81,8 +81,10 @@ def test_same_decisions_in_every_kind_of_arm(
     check(name, PRUNERS[0], *recorded)
 
 
-@pytest.mark.parametrize("mode", ["async", "sync"])
-@pytest.mark.parametrize("name", ["uniform", "memory@1/2", "uniform (cosine, ema)"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [("uniform", "sync"), ("memory@1/2", "async"), ("uniform (cosine, ema)", "async")],
+)
 def test_same_decisions_under_halving_that_promotes(
     name: str, mode: str, recorded: tuple[StudyFile, Recordings]
 ) -> None:

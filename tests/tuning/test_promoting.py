@@ -44,12 +44,12 @@ WHERE: dict[str, tuple[Any, str, bool]] = {
 }
 POINTS = [
     ("in an epoch", 31),
-    ("between report and pause", 3),
+    pytest.param("between report and pause", 3, marks=pytest.mark.slow),
     ("in the pause", 3),
-    ("between claim and note", 4),
+    pytest.param("between claim and note", 4, marks=pytest.mark.slow),
     ("between note and training", 4),
     ("between decision and end", 3),
-    ("between end and note", 2),
+    pytest.param("between end and note", 2, marks=pytest.mark.slow),
 ]
 
 
@@ -130,6 +130,7 @@ def test_killed_worker_loses_nothing(point: str, n: int, undisturbed: list[dict[
     assert outcome(record(address)) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_worker_loses_nothing_on_a_database(
     undisturbed: list[dict[str, Any]], postgres: str
 ) -> None:
@@ -138,7 +139,9 @@ def test_killed_worker_loses_nothing_on_a_database(
     assert outcome(record(postgres)) == undisturbed
 
 
-@pytest.mark.parametrize("point", ["in an epoch", "between decision and end"])
+@pytest.mark.parametrize(
+    "point", ["in an epoch", pytest.param("between decision and end", marks=pytest.mark.slow)]
+)
 def test_teacher_runs_to_its_end_first_and_is_charged(point: str) -> None:
     learning = "space.lr.low=0.03"  # so that the first trial learns enough to teach
     assert tune("--storage", "whole.journal", "--set", learning, arm="memory") == 0

@@ -361,7 +361,7 @@ def _run(
         serve(dataclasses.replace(orders, device=places[0] if places else None))
         return True
     quiet_optuna()
-    code = run_workers(orders, places, n=workers, say=say)
+    code = run_workers(orders, places, n=workers)
     if code:
         raise typer.Exit(code)
     return True

@@ -6,13 +6,14 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -22,6 +23,8 @@ from impon_hpo.errors import ConfigError, as_typed
 
 if TYPE_CHECKING:
     from submitit.helpers import DelayedSubmission
+
+log = logging.getLogger("impon_hpo")
 
 STORAGE = "IMPON_HPO_STORAGE"
 """Environment variable of the storage's address."""
@@ -92,11 +95,9 @@ class Orders:
         return cls(**json.loads(text) | {"storage": os.environ.get(STORAGE)})
 
 
-def run_workers(
-    orders: Orders, devices: Sequence[str], *, n: int, say: Callable[[str], None]
-) -> int:
+def run_workers(orders: Orders, devices: Sequence[str], *, n: int) -> int:
     """Run n workers until all have ended, and return the exit code: 0 where one came to the end,
-    else the first one that was not 0.
+    else the first one that was not 0. What they print is logged, line by line.
 
     Threads are shared out before torch is imported. Ctrl-C and SIGTERM reach all of them, and they
     end when this process is killed.
@@ -105,7 +106,6 @@ def run_workers(
         orders: What they are to do.
         devices: Given out in turn; empty: what the orders say.
         n: Number of processes.
-        say: Gets what they print, line by line.
     """
     threads = max(1, int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1) // n)
     workers = []
@@ -125,7 +125,7 @@ def run_workers(
             )
         )
     readers = [
-        threading.Thread(target=_pass_on, args=(worker, index, say), daemon=True)
+        threading.Thread(target=_pass_on, args=(worker, index), daemon=True)
         for index, worker in enumerate(workers)
     ]
     for reader in readers:
@@ -136,7 +136,8 @@ def run_workers(
     codes = [worker.returncode for worker in workers]
     for index, code in enumerate(codes):
         if code < 0:
-            say(f"[{index}] was killed by {signal.Signals(-code).name}; its trial is continued")
+            name = signal.Signals(-code).name
+            log.warning("[%d] was killed by %s; its trial is continued", index, name)
     if stopped:
         return 128 + stopped
     return 0 if 0 in codes else next(abs(code) for code in codes)
@@ -160,11 +161,11 @@ def _environment(threads: int, storage: str | None) -> Mapping[str, str]:
     )
 
 
-def _pass_on(worker: subprocess.Popen[str], index: int, say: Callable[[str], None]) -> None:
+def _pass_on(worker: subprocess.Popen[str], index: int) -> None:
     assert worker.stderr is not None
     with worker.stderr as lines:
         for line in lines:
-            say(f"[{index}] {line.rstrip()}")
+            log.info("[%d] %s", index, line.rstrip())
 
 
 def _wait(workers: Sequence[subprocess.Popen[str]]) -> int:

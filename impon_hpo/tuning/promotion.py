@@ -20,7 +20,7 @@ one that is replayed.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -195,7 +195,7 @@ class Promotion(Settings):
         ]
         new = len(standings) < n_trials
         if new or fresh:
-            _check_open(standings, n_trials)
+            _check_open(standings.values(), n_trials)
         until = self.after(0)
         if untaught and (new or fresh or interrupted):
             if any(standing.state == TrialState.RUNNING for standing in standings.values()):
@@ -292,16 +292,23 @@ def promotion_of_study(record: StudyRecord) -> Promotion | None:
     return promotion_of(identity.get("pruner", {}), epochs=identity["run"]["epochs"])
 
 
+def check_growth(record: StudyRecord, n_trials: int) -> None:
+    """Raise `StorageError` if a study has come to its end with fewer than `n_trials` trials."""
+    promotion = promotion_of_study(record)
+    if promotion is not None and len(record.trials) < n_trials:
+        _check_open([_standing(trial, promotion) for trial in record.trials], n_trials)
+
+
 def _standing(trial: TrialRecord, promotion: Promotion) -> Standing:
     accuracies = {epoch["epoch"]: epoch["val_accuracy"] for epoch in trial.epochs}
     values = {rung: accuracies[rung] for rung in promotion.rungs if rung in accuracies}
     return Standing(TrialState[trial.state], trial.until, values)
 
 
-def _check_open(standings: Mapping[int, Standing], n_trials: int) -> None:
+def _check_open(standings: Collection[Standing], n_trials: int) -> None:
     """Refuse more trials in a study that has ended: those that waited are pruned."""
-    if any(standing.left_behind for standing in standings.values()):
-        n_ended = sum(standing.state.is_finished() for standing in standings.values())
+    if any(standing.left_behind for standing in standings):
+        n_ended = sum(standing.state.is_finished() for standing in standings)
         raise StorageError(
             f"This study has ended with {n_ended} trials: those that waited were pruned, and "
             f"cannot be promoted beside new ones. It cannot grow to {n_trials}. Use another "

@@ -25,6 +25,7 @@ from impon_hpo.storage.trials import (
     read_study,
 )
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.promotion import check_growth
 from impon_hpo.tuning.study_file import StudyFile
 
 
@@ -145,6 +146,9 @@ def finished_study(
     """Return the record of an arm that has all the trials it wants, where no trial runs; or None.
 
     Neither data nor model are looked at. Question and command are kept as last given.
+
+    Raises:
+        StorageError: It has come to its end with fewer trials, and cannot grow.
     """
     name = study_name(study_file, arm)
     if name not in optuna.get_all_study_names(storage):
@@ -153,6 +157,7 @@ def finished_study(
     if study.user_attrs.get(IDENTITY) != study_file.identity(arm):
         return None  # `open_study` says what is different
     record = read_study(study)
+    check_growth(record, n_trials)
     if record.n_finished < n_trials or record.count("RUNNING"):  # one that may be lost
         return None
     _note(study, study.user_attrs, {QUESTION: study_file.question, COMMAND: command})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -47,11 +48,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_devices_and_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_devices_and_threads_are_shared_out(
+    said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    said: list[str] = []
     orders = Orders("tune", "mine", storage="sqlite:///secret.db")
-    assert run_workers(orders, ["cuda:0", "cuda:1"], n=3, say=said.append) == 0
+    assert run_workers(orders, ["cuda:0", "cuda:1"], n=3) == 0
     assert sorted(said) == [
         "[0] worker mine cuda:0 sqlite:///secret.db threads 2",
         "[1] worker mine cuda:1 sqlite:///secret.db threads 2",
@@ -77,25 +79,28 @@ def test_orders_are_the_same_on_the_other_side_but_for_the_storage(
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_mistake_of_all_is_the_exit_code_and_death_of_one_is_told() -> None:
-    said: list[str] = []
-    assert run_workers(Orders("tune", "fail"), [], n=2, say=said.append) == 3
-    assert run_workers(Orders("tune", "die"), ["cuda:0", "cuda:1"], n=2, say=said.append) == 0
+def test_mistake_of_all_is_the_exit_code_and_death_of_one_is_told(said: list[str]) -> None:
+    assert run_workers(Orders("tune", "fail"), [], n=2) == 3
+    assert run_workers(Orders("tune", "die"), ["cuda:0", "cuda:1"], n=2) == 0
     assert "[1] was killed by SIGKILL; its trial is continued" in said
 
 
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_reaches_all(number: signal.Signals) -> None:
+def test_signal_reaches_all(number: signal.Signals, said: list[str]) -> None:
     before = signal.getsignal(number)
-    said: list[str] = []
 
-    def say(line: str) -> None:
-        said.append(line)
-        if len(said) == 2:  # both have begun
+    def stop(record: logging.LogRecord) -> bool:
+        if len(said) == 1:  # this is the second line: both have begun
             os.kill(os.getpid(), number)
+        return True
 
-    assert run_workers(Orders("tune", "sleep"), [], n=2, say=say) == 128 + number
+    log = logging.getLogger("impon_hpo")
+    log.addFilter(stop)
+    try:
+        assert run_workers(Orders("tune", "sleep"), [], n=2) == 128 + number
+    finally:
+        log.removeFilter(stop)
     if number == signal.SIGTERM:
         assert sorted(said[2:]) == ["[0] stopped", "[1] stopped"]
     assert signal.getsignal(number) is before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import uuid
@@ -108,15 +109,23 @@ def run_study(folder: Path, address: str, n_workers: int, *, width: int, trials:
     )
     study = open_filled(study_file, open_storage(address, create=True), 0)
     lines: list[str] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        lines.append(record.getMessage())
+        return False
+
+    log = logging.getLogger("impon_hpo")
+    log.addFilter(keep)  # a line an epoch of each worker says nothing here
     try:
         orders = Orders(
             "tune", str(study_file.folder), storage=address, arms=[ARM], n_trials=trials
         )
-        code = run_workers(orders, [], n=n_workers, say=lines.append)
+        code = run_workers(orders, [], n=n_workers)
         if code:
             raise ImponHpoError(f"The workers ended with code {code}: {lines[-1:]}")
         return pace_of(check_finished(study, trials))
     finally:
+        log.removeFilter(keep)
         optuna.delete_study(study_name=study_name(study_file, ARM), storage=study._storage)
 
 

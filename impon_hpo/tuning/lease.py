@@ -110,9 +110,7 @@ class Watch:
             return False
         return self._clock() - since > self._grace
 
-    def take_back(
-        self, study: optuna.Study, trials: Sequence[FrozenTrial], *, idle: bool = False
-    ) -> list[int]:
+    def take_back(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> list[int]:
         """Put trials that have lost their worker back among the waiting ones; return their numbers.
 
         Whoever asks next goes on with them, under their old numbers.
@@ -120,26 +118,17 @@ class Watch:
         Args:
             study: The study.
             trials: Its trials, as just read.
-            idle: Whether this process is at no trial. One that it has signed all the same was made
-                twice, since the first answer of a server was lost.
         """
-        me = this_worker()
         numbers = []
         for trial in trials:
             if trial.state != TrialState.RUNNING:
                 self._seen.pop(trial._trial_id, None)  # its next worker has nothing to do with it
-            elif self.lost(trial) or (idle and signed_by(trial, me)):
+            elif self.lost(trial):
                 latest = study._storage.get_trial(trial._trial_id)
                 same = latest.user_attrs.get(WORKER) == trial.user_attrs.get(WORKER)
                 if latest.state == TrialState.RUNNING and same and put_back(study, trial._trial_id):
                     numbers.append(trial.number)
         return numbers
-
-
-def signed_by(trial: FrozenTrial, worker: Mapping[str, Any]) -> bool:
-    """Return whether a worker says that it is at a trial."""
-    signed = trial.user_attrs.get(WORKER) or {}
-    return {key: signed.get(key) for key in worker} == worker
 
 
 def claim(study: optuna.Study, trial_id: int) -> bool:
@@ -207,10 +196,9 @@ class Lease:
 
     def check(self) -> None:
         """Raise `TakenOverError` unless the trial is still this process's."""
-        trial = self._storage.get_trial(self._trial_id)
-        if not signed_by(trial, self._me):
-            place = (trial.user_attrs.get(WORKER) or {}).get("place")
-            raise TakenOverError(f"trial {trial.number} is {place}'s now")
+        worker = self._storage.get_trial(self._trial_id).user_attrs.get(WORKER) or {}
+        if {key: worker.get(key) for key in self._me} != self._me:
+            raise TakenOverError(f"trial {self._trial_id} is {worker.get('place')}'s now")
 
     @contextmanager
     def held(self) -> Iterator[Lease]:

@@ -257,7 +257,7 @@ class _Worker:
         trials = study.get_trials(deepcopy=False)
         if self.checkpoints is not None:  # also of a process that was killed in between
             self.checkpoints.delete_finished(study, trials)
-        lost = self.watch.take_back(study, trials, idle=True)
+        lost = self.watch.take_back(study, trials)
         for number in lost:
             self.progress.note(f"trial {number} has lost its worker: it is continued")
         trials = study.get_trials(deepcopy=False) if lost else trials

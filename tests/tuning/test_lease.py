@@ -19,15 +19,7 @@ from optuna.trial import TrialState
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.patience import WholeStorage
 from impon_hpo.storage.trials import WORKER
-from impon_hpo.tuning.lease import (
-    Lease,
-    TakenOverError,
-    Watch,
-    claim,
-    make_trial,
-    put_back,
-    this_worker,
-)
+from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, claim, put_back, this_worker
 
 STORAGES = ["sqlite:///study.db", "study.journal", "memory", "postgres", "mysql"]
 ELSEWHERE = {"place": "another machine", "pid": 1, "began": "1", "beat": 0}
@@ -110,14 +102,6 @@ def test_worker_that_takes_up_a_trial_again_has_not_been_silent_since(study: opt
     assert watch.take_back(study, study.trials) == []
     clock.now = 701
     assert watch.take_back(study, study.trials) == [0]
-
-
-def test_trial_that_was_made_twice_is_found_by_who_made_it(study: optuna.Study) -> None:
-    trial_id, _ = make_trial(study)
-    watch = Watch(grace=100, clock=Clock())
-    assert watch.take_back(study, study.trials) == []
-    assert watch.take_back(study, study.trials, idle=True) == [0]
-    assert claim(study, trial_id)
 
 
 def test_trial_without_a_worker_is_nobody_s_for_a_while_only(study: optuna.Study) -> None:

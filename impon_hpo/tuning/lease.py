@@ -150,14 +150,16 @@ def claim(study: optuna.Study, trial_id: int) -> bool:
 def make_trial(study: optuna.Study, attributes: Mapping[str, Any] | None = None) -> tuple[int, int]:
     """Make a trial that this process holds, and return its id and number.
 
+    It is signed afterwards: where a server's answer is lost, it is made twice, and the first one,
+    which nobody has signed, is found like any other that has lost its worker.
+
     Args:
         study: The study.
         attributes: User attributes of the trial.
     """
-    held = optuna.trial.create_trial(
-        state=TrialState.RUNNING, user_attrs={**(attributes or {}), WORKER: _beat()}
-    )
-    trial_id = study._storage.create_new_trial(study._study_id, template_trial=held)
+    made = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes or {}))
+    trial_id = study._storage.create_new_trial(study._study_id, template_trial=made)
+    study._storage.set_trial_user_attr(trial_id, WORKER, _beat())
     return trial_id, study._storage.get_trial_number_from_id(trial_id)
 
 

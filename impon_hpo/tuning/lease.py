@@ -131,6 +131,12 @@ class Watch:
         return numbers
 
 
+def signed_by(trial: FrozenTrial, worker: Mapping[str, Any]) -> bool:
+    """Return whether a worker says that it is at a trial."""
+    signed = trial.user_attrs.get(WORKER) or {}
+    return {key: signed.get(key) for key in worker} == worker
+
+
 def claim(study: optuna.Study, trial_id: int) -> bool:
     """Claim a waiting trial; return False if it no longer waits.
 
@@ -198,9 +204,10 @@ class Lease:
 
     def check(self) -> None:
         """Raise `TakenOverError` unless the trial is still this process's."""
-        worker = self._storage.get_trial(self._trial_id).user_attrs.get(WORKER) or {}
-        if {key: worker.get(key) for key in self._me} != self._me:
-            raise TakenOverError(f"trial {self._trial_id} is {worker.get('place')}'s now")
+        trial = self._storage.get_trial(self._trial_id)
+        if not signed_by(trial, self._me):
+            place = (trial.user_attrs.get(WORKER) or {}).get("place")
+            raise TakenOverError(f"trial {trial.number} is {place}'s now")
 
     @contextmanager
     def held(self) -> Iterator[Lease]:

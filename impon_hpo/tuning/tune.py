@@ -142,6 +142,7 @@ def _keep_waiting(
     if checkpoints.budget is None:
         checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
         progress.note(
-            f"Checkpoints of waiting trials may take up {readable_bytes(checkpoints.budget)}, half "
-            "of the free disk. --checkpoint-budget changes that."
+            f"Checkpoints of waiting trials may take up at most "
+            f"{readable_bytes(checkpoints.budget)} (half of the free disk); --checkpoint-budget "
+            "changes that."
         )

@@ -26,6 +26,8 @@ from impon_hpo.tuning.lease import (
     claim,
     make_trial,
     put_back,
+    signed_by,
+    this_worker,
 )
 from impon_hpo.tuning.standings import Standings
 
@@ -133,6 +135,14 @@ def work(
     """
     progress.start(jobs)
     worker = _Worker(list(jobs), progress, budget or Budget(), watch or Watch(), checkpoints)
+    try:
+        _work_on(worker)
+    except KeyboardInterrupt:
+        worker.put_back_claimed()
+        raise
+
+
+def _work_on(worker: _Worker) -> None:
     n_failures = 0
     free_since = time.perf_counter()
     while True:
@@ -151,8 +161,8 @@ def work(
             raise ImponHpoError(
                 f"{n_failures} trials in a row failed, the last one with "
                 f"{type(error).__name__}: {error}. {worker.n_finished()} of "
-                f"{sum(job.end - job.begin for job in jobs)} trials are finished. Fix the cause "
-                "and run the same command again."
+                f"{sum(job.end - job.begin for job in worker.all_jobs)} trials are finished. "
+                "Fix the cause and run the same command again."
             ) from error
 
 
@@ -250,6 +260,15 @@ class _Worker:
                 self.progress.begin(job, trials)
                 return job, trial
         return None
+
+    def put_back_claimed(self) -> None:
+        """Put back what this process holds: a stop may come between a claim and its training, or
+        while a trial is put to wait."""
+        me = this_worker()
+        for study in self.studies:
+            for trial in study.get_trials(deepcopy=False):
+                if trial.state == TrialState.RUNNING and signed_by(trial, me):
+                    put_back(study, trial._trial_id)
 
     def _look(self, study: optuna.Study) -> list[FrozenTrial]:
         """Return the trials of a study; those that have lost their worker wait from now on."""

@@ -195,6 +195,22 @@ def test_other_machine_goes_on_from_the_checkpoint_in_the_artifact_store(
     assert not [path for path in (shared / "artifacts").iterdir() if path.suffix == ".pt"]
 
 
+@pytest.mark.parametrize("place", ["pause", "_begin"])
+def test_stop_between_two_stretches_leaves_no_trial_that_seems_to_run(
+    place: str, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Standings, place, stop)
+        assert tune("--storage", "stopped.journal") == 130
+    states = [trial.state for trial in record("stopped.journal").optuna_study.trials]
+    assert states == [TrialState.WAITING]
+    assert tune("--storage", "stopped.journal") == 0
+    assert outcome(record("stopped.journal")) == undisturbed
+
+
 def test_without_room_for_checkpoints_it_comes_to_the_same(
     undisturbed: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_trial_that_is_missing_or_still_runs_is_noticed() -> None:
         check_finished(study, 1)
 
 
+@pytest.mark.slow
 def test_workers_of_a_study_are_processes_that_leave_nothing_behind() -> None:
     measured = measure_scale(
         n_workers=[1], storage=str(Path("kept.journal").absolute()), width=2, trials=2, rounds=1

@@ -195,7 +195,7 @@ def test_other_machine_goes_on_from_the_checkpoint_in_the_artifact_store(
     assert not [path for path in (shared / "artifacts").iterdir() if path.suffix == ".pt"]
 
 
-@pytest.mark.parametrize("place", ["pause", "_begin"])
+@pytest.mark.parametrize("place", ["pause", pytest.param("_begin", marks=pytest.mark.slow)])
 def test_stop_between_two_stretches_leaves_no_trial_that_seems_to_run(
     place: str, undisturbed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,6 +211,7 @@ def test_stop_between_two_stretches_leaves_no_trial_that_seems_to_run(
     assert outcome(record("stopped.journal")) == undisturbed
 
 
+@pytest.mark.slow
 def test_without_room_for_checkpoints_it_comes_to_the_same(
     undisturbed: list[dict[str, Any]], capfd: pytest.CaptureFixture[str]
 ) -> None:

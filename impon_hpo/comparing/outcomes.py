@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from impon_hpo.comparing.replay import (
 )
 from impon_hpo.errors import ConfigError, as_typed
 from impon_hpo.tuning.algorithms import make_pruner
-from impon_hpo.tuning.promotion import promotion_of
+from impon_hpo.tuning.promotion import PROMOTE, promotion_of
 
 Numbers = NDArray[np.float64]
 
@@ -168,11 +169,13 @@ def outcome(
         worth = truth.of(block)
         own_quality = _own_quality(recordings, arm, block, n)
         reference = recordings.runs[arm.training, block, n - 1].reference_cost
-        replays = _Replays(pruner, arm, reference)
+        replayed = functools.partial(
+            replay_study, curves, pruner=pruner, cost=reference, taught=arm.taught
+        )
         measured = []
         for order in orders(n, n_orders, block):
             tried = order[:n_trials]
-            study, whole = replays.studies(curves, order, n_trials)
+            study, whole = _studies(replayed, order, n_trials, pruner)
             cost, pick = study.cost, study.pick
             lost = {number: study.stopped[number] < curves[number].horizon for number in tried}
             best, *others = sorted(tried, key=lambda number: -worth[number])[:3]
@@ -209,46 +212,52 @@ def outcome(
     )
 
 
-@dataclass(frozen=True)
-class _Replays:
-    """Replays an arm's studies in a block.
+def replay_study(
+    curves: Mapping[int, Curve],
+    order: Sequence[int],
+    pruner: Mapping[str, Any],
+    *,
+    cost: float = 0.0,
+    taught: bool = False,
+) -> Replayed:
+    """Return what a study does that tries the configurations in this order.
 
     Args:
+        curves: By configuration.
+        order: Configurations in the order of their trials.
         pruner: `[pruner]` of a study file, or the name `FINISH_BEST`.
-        arm: The arm.
-        reference: What a reference cost that was made for its study.
+        cost: Spent before the first trial, on a reference.
+        taught: Whether the first trial is the teacher of the others.
     """
+    horizon = curves[order[-1]].horizon
+    promotion = promotion_of(pruner, epochs=horizon)
+    if promotion is not None:
+        return replay_promotion(curves, order, promotion, cost=cost, taught=taught)
+    if pruner["name"] == FINISH_BEST:
+        return finish_best(curves, order, max(1, len(order) // 4), cost=cost)
+    return replay(curves, order, make_pruner(pruner, epochs=horizon), cost=cost)
 
-    pruner: Mapping[str, Any]
-    arm: Arm
-    reference: float
 
-    def studies(
-        self, curves: dict[int, Curve], order: list[int], n_trials: int
-    ) -> tuple[Replayed, Replayed]:
-        """Return the study of the first `n_trials` of an order, and one that goes on through all
-        of it, whose picks are what there is to choose from at each cost."""
-        pruner, cost = self.pruner, self.reference
-        horizon = curves[order[-1]].horizon
-        promotion = promotion_of(pruner, epochs=horizon)
-        if promotion is not None:
-            # A short one is not the beginning of a longer one: each size is a study of its own.
-            taught = self.arm.taught
-            sizes = [
-                replay_promotion(curves, order[:n], promotion, cost=cost, taught=taught)
-                for n in range(1, len(order) + 1)
-            ]
-            picks = tuple((study.cost, study.pick) for study in sizes)
-            return sizes[n_trials - 1], dataclasses.replace(sizes[-1], picks=picks)
-        if pruner["name"] == FINISH_BEST:
-            tried = order[:n_trials]
-            study = finish_best(curves, tried, max(1, n_trials // 4), cost=cost)
-            return study, finish_best(curves, order, max(1, len(order) // 4), cost=cost)
-        whole = replay(curves, order, make_pruner(pruner, epochs=horizon), cost=cost)
-        # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
-        cost, pick = whole.picks[n_trials - 1]
-        stopped = {number: whole.stopped[number] for number in order[:n_trials]}
-        return Replayed(stopped, cost, pick, whole.picks[:n_trials]), whole
+def _studies(
+    replayed: Callable[[Sequence[int]], Replayed],
+    order: list[int],
+    n_trials: int,
+    pruner: Mapping[str, Any],
+) -> tuple[Replayed, Replayed]:
+    """Return the study of the first `n_trials` of an order, and one that goes on through all of it,
+    whose picks are what there is to choose from at each cost."""
+    if pruner["name"] == PROMOTE:
+        # A short one is not the beginning of a longer one: each size is a study of its own.
+        sizes = [replayed(order[:n]) for n in range(1, len(order) + 1)]
+        picks = tuple((study.cost, study.pick) for study in sizes)
+        return sizes[n_trials - 1], dataclasses.replace(sizes[-1], picks=picks)
+    whole = replayed(order)
+    if pruner["name"] == FINISH_BEST:
+        return replayed(order[:n_trials]), whole
+    # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
+    cost, pick = whole.picks[n_trials - 1]
+    stopped = {number: whole.stopped[number] for number in order[:n_trials]}
+    return Replayed(stopped, cost, pick, whole.picks[:n_trials]), whole
 
 
 def _own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:

@@ -104,11 +104,14 @@ class Checkpoints:
 
     def numbers(self, study: optuna.Study) -> set[int]:
         """Return the numbers of a study's trials whose checkpoints are here."""
-        if not any(self.folder.glob("*.pt")):
+        return self._numbers(study, "*.pt")
+
+    def _numbers(self, study: optuna.Study, files: str) -> set[int]:
+        if not any(self.folder.glob(files)):  # the study's name costs a query
             return set()
         name = f"{_file_name(study)}-"
-        paths = self.folder.glob(f"{name}*.pt")
-        return {int(path.stem.removeprefix(name)) for path in paths}
+        paths = self.folder.glob(f"{name}{files}")
+        return {int(path.name.partition(".pt")[0].removeprefix(name)) for path in paths}
 
     def excess(self) -> float:
         """Return by how many bytes those that are here exceed the budget; at most 0 if they fit."""
@@ -119,16 +122,11 @@ class Checkpoints:
     def delete_finished(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         """Delete what finished ones of a study's trials, as just read, have left, unless it is to
         be kept."""
-        if self.keep or not any(self.folder.glob("*.pt*")):
+        if self.keep:
             return
-        # From the files on, which are few: the study's name costs a query.
-        name = _file_name(study)
-        numbers = {
-            path.name.partition(".pt")[0].removeprefix(f"{name}-")
-            for path in self.folder.glob(f"{name}-*.pt*")
-        }
+        numbers = self._numbers(study, "*.pt*")  # from the files on, which are few
         for trial in trials:
-            if trial.state.is_finished() and str(trial.number) in numbers:
+            if trial.state.is_finished() and trial.number in numbers:
                 self.of(study, trial.number).delete()
 
 

@@ -165,10 +165,6 @@ class Promotion(Settings):
                     places[number] = (rank, len(ranking))
         return places
 
-    def place(self, standings: Mapping[int, Standing], number: int) -> tuple[int, int]:
-        """Return the rank of a paused trial at its rung, from 1, and how many compete there."""
-        return self.places(standings)[number]
-
     def moves(
         self, standings: Mapping[int, Standing], n_trials: int, *, untaught: bool = False
     ) -> Moves:

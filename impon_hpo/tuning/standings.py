@@ -125,13 +125,9 @@ class Standings:
         until = frozen.user_attrs[UNTIL]
         values = self._at_rungs(frozen)
         # Before it waits: who claims it then may read and write at once.
-        self.share(trial)
+        self._checkpoints.share(self.study, trial.number)
         self._write(trial.number, Standing(TrialState.WAITING, until, values))
         put_back(self.study, trial._trial_id)
-
-    def share(self, trial: optuna.Trial) -> None:
-        """Let other machines have the checkpoint of a trial that this process holds."""
-        self._checkpoints.share(self.study, trial.number)
 
     def ended(self, trial: FrozenTrial) -> None:
         """Note that a trial has ended."""

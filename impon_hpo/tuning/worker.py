@@ -321,8 +321,8 @@ class _Worker:
             self.progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
             return error
         except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
-            if job.standings is not None:
-                job.standings.share(trial)
+            if self.checkpoints is not None:
+                self.checkpoints.share(study, trial.number)
             put_back(study, trial._trial_id)
             raise
         lease.check()

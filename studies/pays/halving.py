@@ -24,16 +24,20 @@ from numpy.typing import NDArray
 
 from impon_hpo.cli.app import main
 from impon_hpo.comparing.arms import UNIFORM, Arm, arms_of, uniform_of
-from impon_hpo.comparing.outcomes import Outcome, Truth, complete_blocks, curves_of_arm, outcome
+from impon_hpo.comparing.outcomes import (
+    Outcome,
+    Truth,
+    complete_blocks,
+    curves_of_arm,
+    outcome,
+    replay_study,
+)
 from impon_hpo.comparing.outcomes import orders as random_orders
 from impon_hpo.comparing.recordings_table import Recordings, read_recordings
-from impon_hpo.comparing.replay import Curve, Replayed, replay, replay_promotion
 from impon_hpo.comparing.verdict import estimate
 from impon_hpo.console import print_line, print_table
 from impon_hpo.errors import ConfigError
 from impon_hpo.files import write_csv
-from impon_hpo.tuning.algorithms import make_pruner
-from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.study_file import read_study_file
 
 HERE = Path(__file__).parent
@@ -182,7 +186,7 @@ def rows_by_place(
             worth = truth.of(block)
             for order in random_orders(n, n_orders, block):
                 tried = order[:n_trials]
-                study = _replayed(curves, tried, entry.pruner)
+                study = replay_study(curves, tried, entry.pruner)
                 best = max(tried, key=lambda number: worth[number])
                 lost[tried.index(best)].append(study.stopped[best] < curves[best].horizon)
         # Configuration 0 is always the first, so that place says nothing of the others.
@@ -194,14 +198,6 @@ def rows_by_place(
         row = {"halving": entry.name, "trials": n_trials, "weights": arm.policy.weights}
         rows.append(row | shares)
     return rows
-
-
-def _replayed(curves: dict[int, Curve], order: list[int], pruner: dict[str, Any]) -> Replayed:
-    horizon = curves[order[0]].horizon
-    promotion = promotion_of(pruner, epochs=horizon)
-    if promotion is not None:
-        return replay_promotion(curves, order, promotion)
-    return replay(curves, order, make_pruner(pruner, epochs=horizon))
 
 
 def _against(difference: NDArray[np.float64]) -> str:

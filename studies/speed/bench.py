@@ -33,6 +33,13 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 …")]
 Width = Annotated[int, typer.Option(min=1, help="Channels of the model's first stage.")]
 Side = Annotated[int, typer.Option(min=4, help="Pixels of an image's side.")]
 
+Storages = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="URL", help="An empty storage; may be repeated; default: SQLite and a journal."
+    ),
+]
+
 
 class Recipe(StrEnum):
     """How torch compiles the recipe loop."""
@@ -132,12 +139,7 @@ def sampling(
 
 @app.command()
 def study(
-    storage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL", help="An empty storage; may be repeated; default: SQLite and a journal."
-        ),
-    ] = None,
+    storage: Storages = None,
     trials_there: Annotated[
         list[int] | None,
         typer.Option(min=1, help="Trials in the storage, ascending; default: 10, 100, 1000."),
@@ -250,12 +252,7 @@ def halving(
 
 @app.command()
 def claims(
-    storage: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL", help="An empty storage; may be repeated; default: SQLite and a journal."
-        ),
-    ] = None,
+    storage: Storages = None,
     paused: Annotated[
         list[int] | None,
         typer.Option(min=27, help="Trials that wait; may be repeated; default: 100, 1000."),

@@ -118,8 +118,8 @@ def test_teacher_trains_to_its_end_before_any_other_begins() -> None:
 
 def test_place_is_told_of_a_trial_that_waits() -> None:
     standings = numbered(at(1, 0.5), at(1, 0.6), at(3, 0.7, 0.8))
-    assert ASYNC.place(standings, 0) == (3, 3)
-    assert ASYNC.place(standings, 2) == (1, 1)
+    assert ASYNC.places(standings)[0] == (3, 3)
+    assert ASYNC.places(standings)[2] == (1, 1)
 
 
 def test_expected_epochs_follow_from_the_rungs() -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import optuna
+
+from impon_hpo.storage.connect import open_storage
+from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
 
 SMALL = """\
@@ -49,3 +54,13 @@ def write_study(text: str = SMALL, *, name: str = "small") -> Path:
 def small_study(*settings: str, text: str = SMALL) -> StudyFile:
     """Write the small study and read it, with some settings changed."""
     return read_study_file(str(write_study(text)), settings)
+
+
+def storage_with_one_trial() -> str:
+    """Make the small study's own storage, holding a finished trial, without training one."""
+    study_file = read_study_file("small")
+    opened = open_storage(study_file.storage, create=True)
+    command: dict[str, Any] = {"study": "small", "settings": [], "storage": None}
+    study = open_study(study_file, "impon", opened, command=command, environment={})
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    return study_file.storage

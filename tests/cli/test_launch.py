@@ -8,45 +8,26 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import optuna
 import pytest
 from PIL import Image
 
-from impon_hpo.cli.app import main
 from impon_hpo.errors import ImponHpoError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import WORKER, read_comparison, read_studies
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.lease import this_worker
-from tests.comparing.tiny import ONLY_IMPON, record, tiny_study
+from tests.command import run
 from tests.conftest import STUDIES
-from tests.studies import SMALL, write_study
+from tests.studies import SMALL, storage_with_one_trial, write_study
 from tests.tuning.forks import start
 
 COMMAND = [sys.executable, "-m", "impon_hpo"]
-
-
-def run(*arguments: str | Path) -> int:
-    """Run the command line in this process and return its exit code."""
-    before = sys.argv
-    sys.argv = ["impon-hpo", *map(str, arguments)]
-    try:
-        main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
@@ -221,7 +202,7 @@ def test_a_users_mistake_exits_with_2_says_what_to_do_and_loses_nothing(
 ) -> None:
     write_study()
     Path("letter.db").write_text("no database\n" * 100)
-    storage = optuna.storages.RDBStorage(_storage_with_one_trial())
+    storage = optuna.storages.RDBStorage(storage_with_one_trial())
     before = [trial.number for trial in storage.get_all_trials(1)]
     files = {path: path.stat().st_mtime_ns for path in Path().rglob("*") if path.is_file()}
     assert run(*arguments) == 2
@@ -236,20 +217,6 @@ def test_a_users_mistake_exits_with_2_says_what_to_do_and_loses_nothing(
         if path.is_file() and files.get(path) != path.stat().st_mtime_ns
     }
     assert not {path for path in changed if not path.startswith("runs/small/artifacts")}
-
-
-def _storage_with_one_trial() -> str:
-    """Make the small study's own storage, holding a finished trial, without training one."""
-    from impon_hpo.storage.connect import open_storage
-    from impon_hpo.tuning.study import open_study
-    from impon_hpo.tuning.study_file import read_study_file
-
-    study_file = read_study_file("small")
-    opened = open_storage(study_file.storage, create=True)
-    command: dict[str, Any] = {"study": "small", "settings": [], "storage": None}
-    study = open_study(study_file, "impon", opened, command=command, environment={})
-    study.add_trial(optuna.trial.create_trial(value=0.5))
-    return study_file.storage
 
 
 def test_a_broken_image_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +238,7 @@ def test_an_unknown_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) 
 
 def test_doctor_says_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     write_study()
-    _storage_with_one_trial()
+    storage_with_one_trial()
     said(capsys)
     assert run("doctor", "--format", "json") == 0
     findings = {entry["name"]: entry for entry in json.loads(said(capsys)[0])}
@@ -308,106 +275,6 @@ def test_help_is_there_without_torch_and_optuna() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     for command in ("train", "tune", "status", "dashboard", "doctor"):
         assert command in done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _dashboard(port: int) -> Iterator[str]:
-    process = start("dashboard", "small", "--port", str(port))
-    try:
-        process.wait_until(lambda: process.out.endswith("\n"))
-        yield process.out.strip()
-    finally:
-        if process.running():
-            os.kill(process.pid, signal.SIGTERM)
-        process.wait(seconds=20)
-
-
-def _get(url: str) -> Any:
-    for _ in range(100):
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return answer.read()
-        except (ConnectionError, urllib.error.URLError):
-            time.sleep(0.1)
-    raise AssertionError(f"no answer from {url}")
-
-
-def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
-    assert run("tune", write_study(), "--trials", "1") == 0
-    port = _free_port()
-    with _dashboard(port) as address:
-        assert address == f"http://127.0.0.1:{port}/dashboard"
-        assert b"Optuna Dashboard" in _get(address)
-        base = f"http://127.0.0.1:{port}"
-        (summary,) = json.loads(_get(f"{base}/api/studies"))["study_summaries"]
-        assert summary["study_name"] == "small-impon"
-        study = json.loads(_get(f"{base}/api/studies/{summary['study_id']}"))
-        assert "# small: arm `impon`" in study["note"]["body"]
-        assert "impon-hpo train small --arm impon" in study["note"]["body"]
-        trial = study["trials"][0]
-        assert [value["step"] for value in trial["intermediate_values"]] == [1, 2, 3]
-        artifacts = {entry["filename"]: entry for entry in trial["artifacts"]}
-        artifact = artifacts["learning_curve.csv"]
-        curve = _get(
-            f"{base}/artifacts/{summary['study_id']}/{trial['trial_id']}/{artifact['artifact_id']}"
-        )
-        assert curve.decode().startswith("epoch,train_loss,val_accuracy")
-
-
-def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> None:
-    study_file = tiny_study(*ONLY_IMPON)
-    recordings = record(study_file, storage=study_file.storage)
-    with _dashboard(_free_port()) as address:
-        api = address.replace("/dashboard", "/api/studies")
-        listed = json.loads(_get(api))["study_summaries"]
-        numbers = {
-            entry["study_name"]: entry["study_id"]
-            for entry in listed
-            if "protocol" not in entry["study_name"]
-        }
-        assert len(numbers) == 3
-        trials = [
-            trial
-            for number in numbers.values()
-            for trial in json.loads(_get(f"{api}/{number}"))["trials"]
-        ]
-    assert len(trials) == len(recordings.runs) == 12
-    shown = [[value["value"] for value in trial["intermediate_values"]] for trial in trials]
-    accuracies = [list(run.accuracy("val", "last")) for run in recordings.runs.values()]
-    assert sorted(shown) == sorted(accuracies)
-
-
-def test_dashboard_is_stopped_while_it_answers() -> None:
-    assert run("tune", write_study(), "--trials", "1") == 0
-    port = _free_port()
-    process = start("dashboard", "small", "--port", str(port))
-    process.wait_until(lambda: process.out.endswith("\n"))
-    _get(f"http://127.0.0.1:{port}/dashboard")  # it listens
-    with socket.socket() as client:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect(("127.0.0.1", port))
-        client.sendall(b"GET /static/bundle.js HTTP/1.0\r\nAccept-Encoding: identity\r\n\r\n")
-        client.recv(1)  # it answers, and waits for someone who reads no more
-        time.sleep(0.2)
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(seconds=20) == 0
-    assert "Traceback" not in process.said
-
-
-def test_a_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    write_study()
-    _storage_with_one_trial()
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert run("dashboard", "small", "--port", str(taken.getsockname()[1])) == 2
-    assert "--port" in said(capsys)[1]
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_continues() -> None:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +11,14 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from impon_hpo.cli.app import main
 from impon_hpo.storage.trials import UNTIL
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import standings
 from impon_hpo.tuning.standings import Standings
+from tests.command import run
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS
-from tests.tuning.test_recovery import at_call, outcome, record
+from tests.tuning.test_recovery import kill_at, outcome, record
 
 # Since Python 3.12, forking beside other threads (here pytest-xdist's) is warned of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -54,30 +51,12 @@ POINTS = [
 
 
 def tune(*arguments: str, arm: str = "impon") -> int:
-    before = sys.argv
-    sys.argv = ["impon-hpo", "tune", "small", "--arm", arm, *arguments]
-    try:
-        main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return run("tune", "small", "--arm", arm, *arguments)
 
 
 def kill(point: str, n: int, *arguments: str, arm: str = "impon") -> None:
     """Run the study in a child process that is killed at the n-th time it comes to a point."""
-    child = os.fork()
-    if child == 0:
-        try:
-            place, name, after = WHERE[point]
-            setattr(place, name, at_call(n, getattr(place, name), after=after))
-            tune(*arguments, arm=arm)
-        finally:
-            os._exit(99)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), point
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    kill_at(WHERE[point], n, lambda: tune(*arguments, arm=arm))
 
 
 @pytest.fixture(scope="module")
@@ -233,9 +212,7 @@ def test_spent_budget_leaves_them_waiting_and_more_of_it_continues(
     assert TrialState.WAITING in states
     assert TrialState.PRUNED not in states
     capfd.readouterr()
-    sys.argv = ["impon-hpo", "status", "small", "--storage", address, "--format", "json"]
-    with pytest.raises(SystemExit):
-        main()
+    assert run("status", "small", "--storage", address, "--format", "json") == 0
     (facts,) = json.loads(capfd.readouterr().out)
     assert facts["epochs"] == 3
     assert [set(entry) for entry in facts["waiting_at_rungs"]] == [

@@ -19,6 +19,7 @@ from impon_hpo.cli.app import main
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import StudyRecord, epochs_of, read_studies
 from impon_hpo.training.training_run import TrainingRun
+from tests.command import run
 from tests.studies import SMALL, write_study
 from tests.training.runs import SECONDS
 
@@ -79,17 +80,26 @@ def tune(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def kill(point: str, n: int, *arguments: str) -> None:
-    """Run the study in a child process that is killed at the n-th time it comes to a point.
+    """Run the study in a child process that is killed at the n-th time it comes to a point."""
+    kill_at(WHERE[point], n, lambda: run("tune", "small", "--arm", "impon", *arguments))
+
+
+def kill_at(where: tuple[Any, str, bool], n: int, command: Callable[[], object]) -> None:
+    """Run a command in a child process that is killed at the n-th call of a function.
 
     It is forked, since importing torch anew takes longer than the whole study.
+
+    Args:
+        where: What holds the function, its name, and whether the process is killed after the call.
+        n: Which call.
+        command: The command.
     """
     child = os.fork()
     if child == 0:
         try:
-            place, name, after = WHERE[point]
+            place, name, after = where
             setattr(place, name, at_call(n, getattr(place, name), after=after))
-            sys.argv = ["impon-hpo", "tune", "small", "--arm", "impon", *arguments]
-            main()
+            command()
         finally:
             os._exit(99)
     _, status = os.waitpid(child, 0)

@@ -22,7 +22,7 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
-from tests.cli.test_launch import run
+from tests.command import run
 from tests.studies import SMALL, write_study
 from tests.training.runs import CPU, config
 

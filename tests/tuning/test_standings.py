@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
@@ -20,7 +23,24 @@ from impon_hpo.tuning.promotion import Promotion, Standing
 from impon_hpo.tuning.standings import Standings
 
 HALVING = Promotion(reduction_factor=3, epochs=9)
-STORAGES = ["sqlite", "journal", "postgres", "mysql"]
+STORAGES = [
+    *("sqlite", "journal", "postgres", "mysql"),
+    pytest.param("proxy", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture
+def proxy() -> Iterator[str]:
+    """The address of a gRPC server in front of an empty database."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = [sys.executable, "-m", "impon_hpo", "proxy", "--storage", "sqlite:///behind.db"]
+    server = subprocess.Popen([*command, "--port", port], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    yield server.stdout.readline().strip()
+    server.terminate()
+    server.communicate()
 
 
 @pytest.fixture(params=STORAGES)

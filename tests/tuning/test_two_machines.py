@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import StudyRecord, read_studies
+from impon_hpo.storage.trials import StudyRecord, TrialRecord, read_studies
 from tests.studies import SMALL, write_study
 from tests.tuning.test_recovery import outcome
 
@@ -32,12 +32,16 @@ pytestmark = [
 
 N_TRIALS = 12
 GRACE = 6
+HALVING = 'name = "SuccessiveHalvingPruner"\nreduction_factor = 3'
+# Under both, what the study comes to does not depend on who was first.
+PRUNERS = {
+    "none": 'name = "NopPruner"',
+    "promote": 'name = "promote"\nreduction_factor = 3\nmode = "sync"',
+}
 STUDY = (
     SMALL.replace("n_trials = 3", f"n_trials = {N_TRIALS}")
     .replace("epochs = 3", "epochs = 9")
     .replace("subset = 240", "subset = 1200")
-    .replace('name = "SuccessiveHalvingPruner"', 'name = "NopPruner"')
-    .replace("reduction_factor = 3\n", "")
 )
 
 
@@ -111,10 +115,16 @@ def record(address: str) -> StudyRecord:
     return found
 
 
+def come_on(trial: TrialRecord) -> bool:
+    """Return whether a trial has come to its end or, where trials wait, to its rung at epoch 3."""
+    return trial.state == "COMPLETE" or (trial.until > 0 and len(trial.epochs) >= 3)
+
+
+@pytest.mark.parametrize("pruner", list(PRUNERS))
 def test_machine_that_is_cut_off_and_comes_back_costs_nothing(
-    machines: list[str], reachable: str, capfd: pytest.CaptureFixture[str]
+    pruner: str, machines: list[str], reachable: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_study(STUDY)
+    write_study(STUDY.replace(HALVING, PRUNERS[pruner]))
     cut, other = (worker(machine, reachable) for machine in machines)
     assert cut.stderr is not None
     heard = ""
@@ -124,7 +134,7 @@ def test_machine_that_is_cut_off_and_comes_back_costs_nothing(
     mine = int(heard.split()[1])  # "trial 3  epoch 2/9 …"
     ip("link", "set", machines[0], "down")
     begun = time.monotonic()
-    while record(reachable).trials[mine].state != "COMPLETE":  # the other one has taken it over
+    while not come_on(record(reachable).trials[mine]):  # the other one has taken it over
         assert other.poll() is None
         assert time.monotonic() - begun < 150
         time.sleep(0.5)

@@ -9,7 +9,7 @@ from typing import Any
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
-from impon_hpo.tuning.protocol import Policy, Protocol, arm_name
+from impon_hpo.tuning.protocol import IN_HAND, Policy, Protocol, arm_name, placebo_name
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -95,19 +95,27 @@ def _bases(
     study_file: StudyFile, policy: Policy
 ) -> Iterator[tuple[str, str, Fraction, TrainingConfig]]:
     """Yield kind, name, fraction and settings of each arm of a policy."""
-    uniform = uniformly(study_file.run)
+    protocol, uniform = study_file.protocol, uniformly(study_file.run)
     yield UNIFORM, UNIFORM, Fraction(1), uniform
-    for fraction in policy.fractions():
+    for fraction in protocol.fractions(policy):
         if fraction < 1:
             # With so many steps an epoch, `uniform` takes a fresh random share of the rows each.
             yield FRACTION, FRACTION, fraction, uniform
             yield SHORT, SHORT, fraction, uniform
-    blind = _blind(study_file.arms[study_file.protocol.placebo])
-    for fraction in policy.fractions():
-        yield PLACEBO, PLACEBO, fraction, blind
-    for arm in policy.arms:
-        name, _, share = arm.partition("@")
-        yield IMPORTANCE, name, Fraction(share or 1), study_file.arms[name]
+    importance = [(name, Fraction(share or 1)) for name, _, share in map(_parted, policy.arms)]
+    if protocol.endpoint == IN_HAND:
+        for name, fraction in importance:
+            yield PLACEBO, placebo_name(name), fraction, _blind(study_file.arms[name])
+    else:
+        blind = _blind(study_file.arms[protocol.placebo])
+        for fraction in policy.fractions():
+            yield PLACEBO, PLACEBO, fraction, blind
+    for name, fraction in importance:
+        yield IMPORTANCE, name, fraction, study_file.arms[name]
+
+
+def _parted(arm: str) -> tuple[str, str, str]:
+    return arm.partition("@")
 
 
 def _blind(config: TrainingConfig) -> TrainingConfig:
@@ -125,7 +133,7 @@ def _check_own_settings(study_file: StudyFile, protocol: Protocol) -> None:
     """Refuse what would make an arm differ from uniform sampling in more than its batches."""
     free = {"sampler", "sampler_options", "reference", "reference_options"}
     names = {arm.partition("@")[0] for policy in protocol.policies for arm in policy.arms}
-    for name in sorted({*names, protocol.placebo}):
+    for name in sorted({*names, protocol.placebo} - {""}):
         common, settings = study_file.run.model_dump(), study_file.arms[name].model_dump()
         for key, value in settings.items():
             if key not in free and value != common[key]:

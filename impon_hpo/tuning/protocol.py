@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, Strict
 
@@ -18,6 +18,11 @@ from impon_hpo.training.config import TrainingConfig
 Schedule = Literal["constant", "cosine", "one-cycle", "rungs"]
 Weights = Literal["last", "ema"]
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+
+CHOICE: Final = "choice"
+IN_HAND: Final = "in-hand"
+THEN = " then "
+"""Between the arm that searches and the one that trains its pick in full."""
 
 FROM_STUDY: Any = None
 """Default of what depends on the study: `resolve_protocol` fills it in."""
@@ -54,14 +59,21 @@ class Protocol(Settings):
     Args:
         n_configurations: Configurations, the same in all arms and blocks; default: n_trials of the
             study. Called `configurations` in the file.
+        endpoint: What the verdict is about. "choice": the quality of the configuration that a study
+            picks, and what the study costs. "in-hand": the model that one holds at the end, as its
+            arm trained it, everything charged; see `gain`.
         n_trials: Trials of a replayed study: so many of the configurations, others in each order;
             default: two thirds of them. Called `trials` in the file.
         n_blocks: Blocks; block k has the study's seed plus k. Called `blocks` in the file.
-        placebo: The arm whose whole path the placebo pays for; default: that of the claim.
+        placebo: The arm whose whole path the placebo pays for; default: that of the claim. In hand,
+            each importance arm has a placebo of its own.
         claim: The arm that the verdict is about, such as "memory@1/3"; default: the last one of the
-            first policy.
-        cost_ratio: The verdict asks for at most this share of uniform sampling's cost.
+            first policy. In hand also "A then B": A searches, and B, an arm at all rows, trains the
+            pick in full.
+        cost_ratio: The verdict asks for at most this share of uniform sampling's cost; in hand: at
+            equal accuracy.
         margin: How many points of accuracy the pick may be worse.
+        gain: In hand, the verdict asks for more than so many points at uniform sampling's cost.
         policies: Training policies, each with its arms; the first one is that of the truth.
         orders: Random orders of the configurations in which a block is replayed.
         test_size: Rows of the hidden test split looked at, or None for all.
@@ -72,6 +84,7 @@ class Protocol(Settings):
         epoch_fractions: Shares of an epoch at which they are compared, 1/100 … 1.
     """
 
+    endpoint: Literal["choice", "in-hand"] = CHOICE
     n_configurations: int = Field(default=FROM_STUDY, alias="configurations", ge=2)
     n_trials: int = Field(default=FROM_STUDY, alias="trials", ge=2)
     n_blocks: int = Field(default=6, alias="blocks", ge=2)
@@ -79,6 +92,7 @@ class Protocol(Settings):
     claim: str = Field(default=FROM_STUDY)
     cost_ratio: float = Field(default=0.5, gt=0, allow_inf_nan=False)
     margin: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    gain: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     policies: Annotated[tuple[Policy, ...], Strict(False)] = Field(default=FROM_STUDY, min_length=1)
     orders: int = Field(default=50, ge=1)
     test_size: Annotated[int, Field(ge=1)] | None = None
@@ -97,7 +111,22 @@ class Protocol(Settings):
         """
         values = {name: getattr(self, name) for name in type(self).model_fields}
         del values["arms"], values["epoch_fractions"], values["pruner"]
+        if self.endpoint == CHOICE:  # these are younger than most recordings, whose hashes stand
+            del values["endpoint"], values["gain"]
+        else:
+            del values["placebo"]
+            values["epoch_fractions"] = [str(fraction) for fraction in self.declared_fractions()]
         return values | {"policies": {str(policy): list(policy.arms) for policy in self.policies}}
+
+    def declared_fractions(self) -> list[Fraction]:
+        """Return the shares of an epoch at which arms are compared, largest first."""
+        return sorted({_fraction(entry) for entry in self.epoch_fractions}, reverse=True)
+
+    def fractions(self, policy: Policy) -> list[Fraction]:
+        """Return the shares of an epoch that the controls of a policy have, largest first."""
+        if self.endpoint == CHOICE:
+            return policy.fractions()
+        return sorted({*self.declared_fractions(), *policy.fractions()}, reverse=True)
 
     def digest(self, decisive: dict[str, Any]) -> str:
         """Return the hash of the protocol and of all else that decides the verdict."""
@@ -133,14 +162,31 @@ def resolve_protocol(
     _check_once("compare.arms", names)
     if not names:
         raise ConfigError("compare.arms must name an arm to compare with uniform sampling.")
-    fractions = sorted({_fraction(entry) for entry in declared.epoch_fractions}, reverse=True)
+    fractions = declared.declared_fractions()
     offered = tuple(arm_name(name, fraction) for name in names for fraction in fractions)
     policies = _policies(declared.policies or (Policy(),), run, offered)
-    claims = [policy.name(arm, policies[0]) for policy in policies for arm in policy.arms]
     claim = declared.claim or policies[0].arms[-1]
-    _check_known("compare.claim", claim, claims)
+    claims = _claims(declared, policies)
+    if claim not in claims:
+        arms_and_more = [name for name in claims if THEN not in name]
+        if declared.endpoint == IN_HAND:
+            arms_and_more.append("'A then B' of an arm that searches and one that trains its pick")
+        raise ConfigError(
+            f"compare.claim: there is no '{claim}'.{suggestion(claim, claims)} There are: "
+            f"{', '.join(arms_and_more)}."
+        )
     placebo = declared.placebo or claim.partition(" (")[0].partition("@")[0]
-    _check_arm("compare.placebo", placebo, arms)
+    if declared.endpoint == IN_HAND:
+        if declared.placebo:
+            raise ConfigError(
+                "compare.placebo must be left out with compare.endpoint = 'in-hand': there each "
+                "importance arm has a placebo of its own."
+            )
+        placebo = ""
+    else:
+        if declared.gain:
+            raise ConfigError("compare.gain needs compare.endpoint = 'in-hand'.")
+        _check_arm("compare.placebo", placebo, arms)
     n_configurations = declared.n_configurations or n_trials
     if n_configurations < 2:
         raise ConfigError("compare.configurations must be at least 2; by default it is n_trials.")
@@ -164,13 +210,40 @@ def resolve_protocol(
 
 CONTROLS = ("uniform", "uniform-fraction", "placebo")
 """Batch samplers that a comparison adds by itself."""
-_RESERVED = (*CONTROLS, "uniform-short")
+SHARES = ("uniform-fraction", "uniform-short")
+"""Controls that spend a share of what uniform sampling spends."""
+_RESERVED = ("uniform", *SHARES, "placebo")
 """Names that arms of its own have."""
 
 
 def arm_name(name: str, fraction: Fraction) -> str:
     """Return how an arm at a share of an epoch is called: "memory@1/3", or "memory" at 1."""
     return name if fraction == 1 else f"{name}@{fraction}"
+
+
+def placebo_name(arm: str) -> str:
+    """Return how the placebo of an arm is called: "placebo-of-memory@1/3"."""
+    return f"placebo-of-{arm}"
+
+
+def _claims(declared: Protocol, policies: Sequence[Policy]) -> list[str]:
+    """Return what a verdict can be about."""
+    claims = []
+    for policy in policies:
+        names = list(policy.arms)
+        if declared.endpoint == IN_HAND:
+            finals = ["uniform", *(arm for arm in policy.arms if "@" not in arm)]
+            shares = [share for share in declared.fractions(policy) if share < 1]
+            controls = [arm_name(kind, f) for kind in SHARES for f in shares]
+            searches = ["uniform", *controls, *policy.arms]
+            names += [
+                f"{search}{THEN}{final}"
+                for search in searches
+                for final in finals
+                if search != final and {search, final} & set(policy.arms)
+            ]
+        claims += [policy.name(name, policies[0]) for name in names]
+    return claims
 
 
 def _check_known(key: str, name: str, known: Sequence[str] | dict[str, Any]) -> None:
@@ -182,7 +255,7 @@ def _check_known(key: str, name: str, known: Sequence[str] | dict[str, Any]) -> 
 
 def _check_arm(key: str, name: str, arms: dict[str, TrainingConfig]) -> None:
     _check_known(key, name, arms)
-    if name in _RESERVED or arms[name].sampler in CONTROLS:
+    if name in _RESERVED or name.startswith(placebo_name("")) or arms[name].sampler in CONTROLS:
         raise ConfigError(
             f"{key}: '{name}' is a control: a comparison has {', '.join(_RESERVED)} by itself."
         )

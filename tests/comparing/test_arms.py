@@ -288,3 +288,26 @@ def test_arm_is_held_against_uniform_sampling_under_its_policy() -> None:
     by_name = {arm.name: arm for arm in arms}
     assert uniform_of(by_name["memory@1/2"], arms).name == "uniform"
     assert uniform_of(by_name["impon (rungs, ema)"], arms).name == "uniform (rungs, ema)"
+
+
+def test_in_hand_each_importance_arm_has_a_placebo_and_all_shares_have_controls() -> None:
+    study_file = compared_study(
+        'compare.endpoint="in-hand"',
+        'compare.epoch_fractions=[1, "1/3"]',
+        'compare.policies=[{ arms = ["memory", "impon@1/3"] }]',
+    )
+    arms = {arm.name: arm for arm in arms_of(study_file)}
+    assert list(arms) == [
+        "uniform",
+        "uniform-fraction@1/3",
+        "uniform-short@1/3",
+        "placebo-of-memory",
+        "placebo-of-impon@1/3",
+        "memory",
+        "impon@1/3",
+    ]
+    assert arms["placebo-of-memory"].config.sampler_options["of"] == "impon-memory"
+    assert arms["placebo-of-impon@1/3"].config.sampler_options["of"] == "impon"
+    assert arms["placebo-of-memory"].taught
+    assert not arms["placebo-of-impon@1/3"].taught
+    assert arms["placebo-of-impon@1/3"].fraction == Fraction(1, 3)

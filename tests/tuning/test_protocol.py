@@ -241,6 +241,57 @@ def test_arm_cannot_be_called_like_a_share_or_a_policy(name: str) -> None:
         compared_study(text=COMPARED.replace("[arms.impon]", f'[arms."{name}"]'))
 
 
+IN_HAND = 'compare.endpoint="in-hand"'
+THIRDS = 'compare.epoch_fractions=[1, "1/2", "1/3"]'
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "memory",
+        "memory@1/3",
+        "memory@1/3 then uniform",
+        "uniform-short@1/3 then memory",
+        "uniform-fraction@1/2 then impon",
+        "impon@1/3 then memory",
+        "uniform then memory",
+    ],
+)
+def test_claim_in_hand_may_search_with_one_arm_and_finish_with_another(claim: str) -> None:
+    protocol = compared_study(IN_HAND, THIRDS, f'compare.claim="{claim}"').protocol
+    assert protocol.claim == claim
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "uniform-short@1/3 then uniform",  # no importance in it
+        "memory then memory",
+        "uniform-short@1/3 then memory@1/3",  # the pick is trained in full
+        "uniform-short@1/4 then memory",
+        "memory@1/3 then",
+    ],
+)
+def test_claim_in_hand_that_makes_no_sense_is_refused(claim: str) -> None:
+    with pytest.raises(ConfigError, match=r"compare\.claim: there is no"):
+        compared_study(IN_HAND, THIRDS, f'compare.claim="{claim}"')
+
+
+def test_claim_that_finishes_with_another_arm_needs_that_endpoint() -> None:
+    with pytest.raises(ConfigError, match=r"compare\.claim: there is no"):
+        compared_study('compare.claim="memory@1/3 then uniform"')
+
+
+def test_placebo_is_not_asked_for_in_hand() -> None:
+    with pytest.raises(ConfigError, match="each importance arm has a placebo of its own"):
+        compared_study(IN_HAND, 'compare.placebo="memory"')
+
+
+def test_gain_is_asked_in_hand_only() -> None:
+    with pytest.raises(ConfigError, match=r"compare\.gain needs"):
+        compared_study("compare.gain=1.0")
+
+
 def test_comparison_needs_an_arm() -> None:
     complaint = "compare.arms must name an arm to compare with uniform sampling"
     with pytest.raises(ConfigError, match=complaint):
@@ -287,6 +338,7 @@ CHANGED: dict[str, Any] = {
     "orders": 51,
     "test_size": 100,
     "test_epochs": "last",
+    "endpoint": "in-hand",
 }
 
 
@@ -296,9 +348,24 @@ def test_digest_changes_with_what_decides_the_verdict(field: str) -> None:
     assert changed.digest({}) != PLAIN.digest({})
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("gain", 1.0), ("epoch_fractions", (1, "1/4")), ("claim", "memory")]
+)
+def test_digest_in_hand_changes_with_what_only_it_asks(field: str, value: Any) -> None:
+    in_hand = PLAIN.model_copy(update={"endpoint": "in-hand"})
+    changed = in_hand.model_copy(update={field: value})
+    assert changed.digest({}) != in_hand.digest({})
+
+
+def test_digest_of_a_choice_is_silent_about_what_is_asked_in_hand() -> None:
+    """Recordings older than that keep their hashes."""
+    assert not {"endpoint", "gain", "epoch_fractions"} & PLAIN.identity().keys()
+
+
 def test_digest_is_asked_of_every_field() -> None:
     known = set(Protocol.model_fields) - {"arms", "epoch_fractions"}  # which policies say, too
     known -= {"pruner"}  # it is the study's or its own: tests/comparing/test_evidence.py
+    known -= {"gain"}  # asked in hand only
     assert known == {*CHANGED, "data"}, "what is new decides the verdict, too, or does it not?"
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.panel import Panel
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 
 class _Talk(Console):
@@ -70,6 +72,27 @@ def finite(value: Any) -> Any:
 def print_line(line: str) -> None:
     """Print one line of data."""
     data.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def print_card(rows: list[tuple[str, str]], command: str, *, good: bool) -> None:
+    """Print the card that a comparison opens with: framed in a terminal, green where it is `good`
+    news, and a plain line each elsewhere; the command stands on a line of its own, to be copied."""
+    if not data.is_terminal:
+        for title, text in rows:
+            print_line(f"{title}: {text}")
+            if title == "What to do":
+                print_line(f"  {command}")
+        return
+    colour = "green" if good else "default"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for title, text in rows:
+        first = title == rows[0][0]
+        grid.add_row(title, Text(text, style=f"bold {colour}" if first else ""))
+        if title == "What to do":
+            grid.add_row("", Text(command, style="cyan"))
+    data.print(Panel(grid, border_style=colour, expand=False))
 
 
 def print_rows(title: str, rows: list[tuple[str, str]]) -> None:

@@ -18,7 +18,15 @@ from impon_hpo.cli.options import (
     quiet_optuna,
     read_study,
 )
-from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say
+from impon_hpo.console import (
+    loading,
+    print_card,
+    print_json,
+    print_line,
+    print_rows,
+    print_table,
+    say,
+)
 from impon_hpo.errors import NothingYetError, as_typed
 
 if TYPE_CHECKING:
@@ -78,19 +86,25 @@ def print_comparison(study_file: StudyFile, recordings: Recordings, format: Form
     """Judge what is recorded, write the report and print what it says."""
     from impon_hpo.comparing.summary import summarise_comparison
     from impon_hpo.reporting.comparison_page import (
+        IN_HAND,
         SHORT,
         arms_table,
+        in_hand_table,
         warnings,
         with_headings,
         write_report,
     )
+    from impon_hpo.reporting.html import card_rows
 
     summary = summarise_comparison(study_file, recordings)
     page = write_report(study_file.runs / "report", summary)
     if format is Format.json:
         print_json(summary)
         return
+    card = summary["card"]
+    print_card(card_rows(card), as_typed(card["command"]), good=card["earned"])
     print_table(study_file.name, with_headings(arms_table(summary), SHORT))
+    print_table(IN_HAND, with_headings(in_hand_table(summary)))
     for warning in warnings(summary):
         say(f"Warning: {warning}")
     print_line(summary["verdict"]["sentence"])

@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from impon_hpo.comparing.arms import Arm, controls_of, uniform_of
+from impon_hpo.comparing.in_hand import judge_in_hand
 from impon_hpo.comparing.outcomes import FINISH_BEST, Outcome
+from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import judge
-from impon_hpo.tuning.protocol import Protocol
+from impon_hpo.comparing.ways import holding, ways_of
+from impon_hpo.tuning.protocol import IN_HAND, Protocol
 
 OTHER_PRUNERS: dict[str, tuple[dict[str, Any], int]] = {
     "none": ({"name": "NopPruner"}, 1),
@@ -38,6 +41,7 @@ fewer where a pruner is slow."""
 def under_other_pruners(
     protocol: Protocol,
     recorded: Sequence[Arm],
+    recordings: Recordings,
     replayed: Callable[[Arm, Mapping[str, Any], int], Outcome],
 ) -> list[dict[str, Any]]:
     """Return the claim and its controls under the other pruners.
@@ -45,16 +49,17 @@ def under_other_pruners(
     Args:
         protocol: What is compared, and the claim.
         recorded: The arms that are recorded.
+        recordings: Their runs.
         replayed: Replays an arm under a pruner in so many orders.
     """
-    arm = next((arm for arm in recorded if arm.name == protocol.claim), None)
+    arm = next((arm for arm in recorded if arm.name == protocol.searching), None)
     if arm is None:
         return []
     uniform = uniform_of(arm, recorded)
     rows = []
     for name, (pruner, n_orders) in OTHER_PRUNERS.items():
         control = replayed(uniform, pruner, n_orders)
-        for other in (uniform, *controls_of(arm, recorded), arm):
+        for other in dict.fromkeys((uniform, *controls_of(arm, recorded), arm)):
             outcome = control if other is uniform else replayed(other, pruner, n_orders)
             row = {
                 "pruner": name,
@@ -69,5 +74,30 @@ def under_other_pruners(
             )
             if verdict is not None and other is not uniform:
                 row["verdict"] = verdict.plain()
+            if other is arm and protocol.endpoint == IN_HAND:
+                row["in_hand"] = _in_hand(protocol, recorded, recordings, control, outcome)
             rows.append(row)
     return rows
+
+
+def _in_hand(
+    protocol: Protocol,
+    recorded: Sequence[Arm],
+    recordings: Recordings,
+    control: Outcome,
+    outcome: Outcome,
+) -> dict[str, Any] | None:
+    """Return the claim in hand under a pruner; None where the arm that trains is not recorded."""
+    policy = next(arm.policy for arm in recorded if arm.name == outcome.arm)
+    ways = {way.name: way for way in ways_of(recorded, policy, protocol.policies[0])}
+    if protocol.claim not in ways:
+        return None
+    judged = judge_in_hand(
+        holding(ways[protocol.claim], outcome, recordings),
+        holding(ways[control.arm], control, recordings),
+        n_trials=protocol.n_trials,
+        gain=protocol.gain,
+        cost_ratio=protocol.cost_ratio,
+        margin=protocol.margin,
+    )
+    return None if judged is None else judged.plain()

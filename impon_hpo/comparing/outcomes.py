@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,8 @@ from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.promotion import PROMOTE, promotion_of
 
 Numbers = NDArray[np.float64]
+
+NO_PICK = -1
 
 FINISH_BEST = "one-epoch"
 """The baseline in place of a pruner: all for one epoch, then the best quarter to the end."""
@@ -50,6 +51,10 @@ class Outcome:
             was pruned.
         lost_top: (blocks,) share of the truly best three that was pruned.
         stopped: (configurations,) mean epochs that a configuration was trained for.
+        size_costs: (blocks, orders, configurations) cost of the study of the first 1, 2, 3 …
+            configurations of each order.
+        size_picks: (blocks, orders, configurations) what it picks; `NO_PICK` where nothing came to
+            its end.
         n_complete: Mean number of trials that came to their end.
     """
 
@@ -64,6 +69,8 @@ class Outcome:
     lost_best: Numbers
     lost_top: Numbers
     stopped: Numbers
+    size_costs: Numbers
+    size_picks: NDArray[np.int64]
     n_complete: float
 
 
@@ -162,20 +169,24 @@ def outcome(
     """
     n = truth.by_block.shape[1]
     blocks = [b for b in complete_blocks(recordings, arm, n) if b in truth.blocks]
-    per_block, n_complete = [], []
+    per_block, sizes_of_block, n_complete = [], [], []
     stopped, n_tried = np.zeros(n), np.zeros(n)
     for block in blocks:
         curves = curves_of_arm(recordings, arm, block, n)
         worth = truth.of(block)
-        own_quality = _own_quality(recordings, arm, block, n)
+        own = own_quality(recordings, arm, block, n)
         reference = recordings.runs[arm.training, block, n - 1].reference_cost
         replayed = functools.partial(
             replay_study, curves, pruner=pruner, cost=reference, taught=arm.taught
         )
-        measured = []
+        measured, sized = [], []
         for order in orders(n, n_orders, block):
             tried = order[:n_trials]
-            study, whole = _studies(replayed, order, n_trials, pruner)
+            sizes = _sizes(replayed, order, pruner)
+            sized.append(
+                [(size.cost, NO_PICK if size.pick is None else size.pick) for size in sizes]
+            )
+            study = sizes[n_trials - 1]
             cost, pick = study.cost, study.pick
             lost = {number: study.stopped[number] < curves[number].horizon for number in tried}
             best, *others = sorted(tried, key=lambda number: -worth[number])[:3]
@@ -186,15 +197,17 @@ def outcome(
                 [
                     cost,
                     _worth(pick, worth),
-                    _worth(pick, own_quality),
-                    _worth_at(whole, budgets.get(block, 0.0), worth),
+                    _worth(pick, own),
+                    _worth_at(sizes, budgets.get(block, 0.0), worth),
                     sum(study.stopped[number] for number in tried),
                     lost[best],
                     np.mean([lost[number] for number in (best, *others)]),
-                    *(worth.max() - _worth_at(whole, budget, worth) for budget in budget_grid),
+                    *(worth.max() - _worth_at(sizes, budget, worth) for budget in budget_grid),
                 ]
             )
+        sizes_of_block.append(sized)
         per_block.append(np.mean(np.array(measured, dtype=np.float64), axis=0))
+    every_size = np.array(sizes_of_block, dtype=np.float64).reshape(len(blocks), n_orders, n, 2)
     columns = np.array(per_block).reshape(len(blocks), 7 + len(budget_grid))
     return Outcome(
         arm=arm.name,
@@ -208,6 +221,8 @@ def outcome(
         lost_top=columns[:, 6],
         regret=columns[:, 7:],
         stopped=stopped / np.maximum(n_tried, 1),
+        size_costs=every_size[..., 0],
+        size_picks=every_size[..., 1].astype(np.int64),
         n_complete=float(np.mean(n_complete)) if n_complete else float("nan"),
     )
 
@@ -238,29 +253,23 @@ def replay_study(
     return replay(curves, order, make_pruner(pruner, epochs=horizon), cost=cost)
 
 
-def _studies(
-    replayed: Callable[[Sequence[int]], Replayed],
-    order: list[int],
-    n_trials: int,
-    pruner: Mapping[str, Any],
-) -> tuple[Replayed, Replayed]:
-    """Return the study of the first `n_trials` of an order, and one that goes on through all of it,
-    whose picks are what there is to choose from at each cost."""
-    if pruner["name"] == PROMOTE:
-        # A short one is not the beginning of a longer one: each size is a study of its own.
-        sizes = [replayed(order[:n]) for n in range(1, len(order) + 1)]
-        picks = tuple((study.cost, study.pick) for study in sizes)
-        return sizes[n_trials - 1], dataclasses.replace(sizes[-1], picks=picks)
-    whole = replayed(order)
-    if pruner["name"] == FINISH_BEST:
-        return replayed(order[:n_trials]), whole
+def _sizes(
+    replayed: Callable[[Sequence[int]], Replayed], order: list[int], pruner: Mapping[str, Any]
+) -> list[Replayed]:
+    """Return the studies of the first 1, 2, 3 … configurations of an order."""
+    if pruner["name"] in (PROMOTE, FINISH_BEST):  # a short one is not the beginning of a longer one
+        return [replayed(order[:n]) for n in range(1, len(order) + 1)]
     # Pruners look back only, so a study of fewer trials is the beginning of a longer one.
-    cost, pick = whole.picks[n_trials - 1]
-    stopped = {number: whole.stopped[number] for number in order[:n_trials]}
-    return Replayed(stopped, cost, pick, whole.picks[:n_trials]), whole
+    whole = replayed(order)
+    return [
+        Replayed({number: whole.stopped[number] for number in order[:n]}, cost, pick, ())
+        for n, (cost, pick) in enumerate(whole.picks, start=1)
+    ]
 
 
-def _own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:
+def own_quality(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:
+    """Return the hidden-test accuracy (n,) of each configuration as an arm trained it, in points; 0
+    where its loss was no longer finite."""
     quality = np.zeros(n)
     for number in range(n):
         training = arm.teacher if arm.taught and number == 0 else arm.training
@@ -275,10 +284,10 @@ def _worth(pick: int | None, worth: Numbers) -> float:
     return float(worth.mean() if pick is None else worth[pick])
 
 
-def _worth_at(study: Replayed, budget: float, worth: Numbers) -> float:
+def _worth_at(sizes: Sequence[Replayed], budget: float, worth: Numbers) -> float:
     pick = None
-    for cost, so_far in study.picks:
-        if cost > budget:
+    for study in sizes:
+        if study.cost > budget:
             break
-        pick = so_far
+        pick = study.pick
     return _worth(pick, worth)

@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 
 from impon_hpo.comparing.arms import IMPORTANCE, UNIFORM, Arm, arms_of, controls_of, uniform_of
+from impon_hpo.comparing.card import card
 from impon_hpo.comparing.curves import cost_to_reach
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
+from impon_hpo.comparing.in_hand import summarise_in_hand
 from impon_hpo.comparing.other_pruners import under_other_pruners
 from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
 from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import SUPPORTED, judge
-from impon_hpo.comparing.words import credit_sentence, verdict_sentence
+from impon_hpo.comparing.words import (
+    credit_sentence,
+    in_hand_credit_sentence,
+    in_hand_sentence,
+    verdict_sentence,
+)
+from impon_hpo.tuning.protocol import IN_HAND, Protocol
 from impon_hpo.tuning.study_file import StudyFile
 
 BUDGETS = 40
@@ -61,31 +69,55 @@ def summarise_comparison(
             arm, protocol.pruner, protocol.orders, budgets=budgets, budget_grid=grid.tolist()
         )
     rows = [_row(arm, recorded, outcomes, faithful, study_file) for arm in recorded]
-    claim = next((row for row in rows if row["arm"] == protocol.claim), None)
-    verdict = {
-        "arm": protocol.claim,
-        "word": "not recorded yet",
-        "sentence": f"'{protocol.claim}' is not recorded in two blocks yet: there is no verdict.",
-    }
-    if claim is not None and "verdict" in claim:
-        verdict = claim["verdict"] | {"arm": protocol.claim}
-    return {
+    in_hand: dict[str, Any] = {"ways": [], "claim": None}
+    if protocol.endpoint == IN_HAND:
+        in_hand = summarise_in_hand(protocol, recorded, outcomes, recordings)
+    summary = {
         "study": study_file.name,
         "study_arms": list(study_file.arms),
         "question": study_file.question,
         "data": protocol.data,
         "protocol": protocol.identity(),
+        "searching": protocol.searching,
         "pruner": protocol.pruner,
         "recordings": recordings.about,
-        "verdict": verdict,
+        "verdict": _verdict(protocol, rows, in_hand["claim"]),
         "arms": rows,
+        "in_hand": in_hand["ways"],
         "budgets": (grid / unit).tolist(),
         "unit": unit,
         "configurations": _configurations(recordings, truth),
         "random_pick": float(truth.by_block.mean()),
         "policies": _policies(recorded, outcomes, faithful, study_file, replayed),
-        "pruners": under_other_pruners(protocol, recorded, replayed) if other_pruners else [],
+        "pruners": (
+            under_other_pruners(protocol, recorded, recordings, replayed) if other_pruners else []
+        ),
     }
+    return summary | {"card": card(study_file, summary)}
+
+
+def _verdict(
+    protocol: Protocol, rows: Sequence[Mapping[str, Any]], in_hand: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the verdict on the claim: of the choice, or of the model in hand."""
+    choice = next((row.get("verdict") for row in rows if row["arm"] == protocol.searching), None)
+    verdict: Mapping[str, Any] | None = choice
+    if protocol.endpoint == IN_HAND and in_hand is not None:
+        verdict = {
+            **in_hand,
+            "choice": choice,
+            "sentence": in_hand_sentence(in_hand, str(protocol.pruner["name"]), protocol.margin),
+            "credit_sentence": in_hand_credit_sentence(in_hand),
+        }
+    elif protocol.endpoint == IN_HAND:
+        verdict = None
+    if verdict is None:
+        verdict = {
+            "word": "not recorded yet",
+            "sentence": f"'{protocol.claim}' is not recorded in two blocks yet: there is no "
+            "verdict.",
+        }
+    return {**verdict, "arm": protocol.claim}
 
 
 def _row(

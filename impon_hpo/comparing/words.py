@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from impon_hpo.comparing.verdict import (
     INCONCLUSIVE,
@@ -21,7 +22,7 @@ def verdict_sentence(verdict: Verdict, pruner: str) -> str:
         verdict: The verdict.
         pruner: The name of the pruner, as `[pruner]` has it.
     """
-    pruner = "halving that promotes" if pruner == PROMOTE else pruner
+    pruner = pruner_words(pruner)
     cost, loss = verdict.cost, verdict.loss
     head = {
         SUPPORTED: f"Supported: under {pruner}, a study with {verdict.arm}",
@@ -35,6 +36,76 @@ def verdict_sentence(verdict: Verdict, pruner: str) -> str:
         f"{len(verdict.blocks)} blocks."
     )
     return " ".join([head, facts, *_instead(verdict)])
+
+
+def pruner_words(name: str) -> str:
+    """Return what a pruner is called in a sentence."""
+    return "halving that promotes" if name == PROMOTE else name
+
+
+def in_hand_sentence(claim: Mapping[str, Any], pruner: str, margin: float) -> str:
+    """Return what one holds at the end on a way, in one or two sentences.
+
+    Args:
+        claim: `InHand.plain()`.
+        pruner: The name of the pruner, as `[pruner]` has it.
+        margin: How many points worse a model may be that counts as as good.
+    """
+    gain = claim["gain"]
+    return (
+        f"{str(claim['word']).capitalize()}: under {pruner_words(pruner)}, for what a study with "
+        f"{claim['control']} costs, {claim['way']} holds a model that is {better(gain['point'])} "
+        f"(95 % bounds: {between(gain['lower'], gain['upper'])}; claim: more than "
+        f"{gain['limit']:g} better), over {len(claim['blocks'])} blocks. "
+        f"{_ratio_sentence(claim['ratio'], margin)}"
+    )
+
+
+def _ratio_sentence(ratio: Mapping[str, Any], margin: float) -> str:
+    if ratio["point"] is None:
+        return "As good a model was not reached at any cost recorded."
+    upper = "no upper bound" if ratio["upper"] is None else f"at most {ratio['upper']:.2f}"
+    own = "" if ratio["own"] is None else f", with uniform sampling {ratio['own']:.2f}"
+    return (
+        f"As good a model (at most {margin:g} worse) costs {ratio['point']:.2f} of that (95 % "
+        f"bounds: at least {ratio['lower']:.2f}, {upper}; claim: at most {ratio['limit']:.2f})"
+        f"{own}."
+    )
+
+
+def in_hand_credit_sentence(claim: Mapping[str, Any]) -> str:
+    """Return to what a better model in hand is due.
+
+    Args:
+        claim: `InHand.plain()` with `controls`, `controls_complete` and `credit`.
+    """
+    if not claim["controls_complete"]:
+        return (
+            "Whether importance deserves the credit is not judged: its controls are not recorded."
+        )
+    beaten = [entry["way"] for entry in claim["controls"] if entry["beats"]]
+    unbeaten = [entry["way"] for entry in claim["controls"] if not entry["beats"]]
+    if claim["credit"]:
+        what = "The gain is" if claim["word"] == SUPPORTED else "What is gained is"
+        return f"{what} due to importance: {claim['way']} beats {_listed(beaten)} as well."
+    also = f" (it does beat {_listed(beaten)})" if beaten else ""
+    rest = f"{_listed(unbeaten)}{also}"
+    return f"Importance earns no credit: {claim['way']} is not shown to beat {rest}."
+
+
+def better(points: float) -> str:
+    """Return a difference in words, such as "0.66 points better"."""
+    if abs(points) < 0.005:
+        return "as good"
+    return f"{abs(points):.2f} points {'better' if points > 0 else 'worse'}"
+
+
+def between(lower: float, upper: float) -> str:
+    """Return two bounds of a difference in words; each says its direction where they differ."""
+    if lower >= 0 or upper <= 0:
+        low, high = sorted((abs(lower), abs(upper)))
+        return f"between {low:.2f} and {high:.2f} points {'better' if upper > 0 else 'worse'}"
+    return f"between {abs(lower):.2f} points worse and {upper:.2f} points better"
 
 
 def _worse(points: float) -> str:

@@ -105,6 +105,7 @@ class Palette:
         An arm keeps its colour whatever its share of an epoch and policy.
         """
         base = arm.partition(" (")[0].partition("@")[0]
+        base = "placebo" if base.startswith("placebo-of-") else base
         if base in KNOWN:
             return KNOWN[base], DASHES[0]
         number = self._numbers.setdefault(base, len(self._numbers))

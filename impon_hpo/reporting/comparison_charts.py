@@ -28,6 +28,7 @@ def comparison_charts(summary: Mapping[str, Any]) -> list[Chart]:
         regret_against_cost(summary, palette),
         accuracy_against_cost(summary, palette),
         tau_against_cost(summary, palette),
+        *in_hand(summary, palette),
         *forest(summary),
         pruned_when(summary, palette),
         seconds_by_phase(summary),
@@ -44,7 +45,7 @@ def views(summary: Mapping[str, Any]) -> dict[str, set[str]]:
     policy at one share of an epoch, so the claim is beside its controls and rivals.
     """
     rows = {row["arm"]: row for row in summary["arms"]}
-    claim = rows.get(summary["protocol"]["claim"])
+    claim = rows.get(summary["searching"])
     if claim is None:
         return {"all arms": set(rows)}
     arms_by_view: dict[str, set[str]] = {_view(claim): set()}
@@ -184,10 +185,13 @@ def forest(summary: Mapping[str, Any]) -> list[Chart]:
         return []
     blocks = verdict["per_block"]
     charts = []
-    for key, title, y in (
+    parts = [
         ("cost", "cost ratio", f"cost of {verdict['arm']} ÷ cost of {verdict['control']}"),
         ("loss", "loss of quality", "truth of uniform's pick − truth of the pick (points)"),
-    ):
+    ]
+    if "gain" in verdict:
+        parts = [("gain", "gain in hand", f"points ahead of {verdict['control']} at equal cost")]
+    for key, title, y in parts:
         pooled = verdict[key]
         charts.append(
             Chart(
@@ -213,10 +217,45 @@ def forest(summary: Mapping[str, Any]) -> list[Chart]:
                         colour=OTHERS[0],
                     ),
                 ],
-                limits=[("y", pooled["limit"], f"limit: at most {pooled['limit']:g}")],
+                limits=[("y", pooled["limit"], f"limit: {_side(key)} {pooled['limit']:g}")],
             )
         )
     return charts
+
+
+def _side(key: str) -> str:
+    return "more than" if key == "gain" else "at most"
+
+
+def in_hand(summary: Mapping[str, Any], palette: Palette) -> list[Chart]:
+    """Return how good the model in hand is for all that was spent: uniform sampling, the claim, and
+    what it is held against; empty where that was not asked."""
+    verdict = summary["verdict"]
+    if "gain" not in verdict:
+        return []
+    drawn = [verdict["control"], *(entry["way"] for entry in verdict["controls"]), verdict["arm"]]
+    rows = {row["way"]: row for row in summary["in_hand"]}
+    series = [
+        Series(
+            name=way,
+            x=rows[way]["shares"],
+            y=rows[way]["accuracies"],
+            colour=palette.colour(way),
+            dash=palette.dash(way.partition("@")[2].partition(" ")[0] or "1"),
+        )
+        for way in dict.fromkeys(drawn)
+    ]
+    return [
+        Chart(
+            key="in-hand",
+            title="What one holds in the end, for all that was spent",
+            x="total cost (1: the study of uniform sampling)",
+            y="hidden-test accuracy of the model in hand (points)",
+            series=series,
+            note="A point for each number of trials, from one to all configurations; means over "
+            "blocks and orders. Where another arm trains the pick, that is charged.",
+        )
+    ]
 
 
 def pruned_when(summary: Mapping[str, Any], palette: Palette) -> Chart:
@@ -252,7 +291,7 @@ def seconds_by_phase(summary: Mapping[str, Any]) -> Chart:
         ("drawing", "choosing batches", OTHERS[0]),
         ("validating", "validation", OTHERS[1]),
     )
-    claim = summary["protocol"]["claim"]
+    claim = summary["searching"]
     policies = {row["policy"] for row in summary["arms"] if row["arm"] == claim}
     # Under another policy an arm takes as long.
     rows = [row for row in summary["arms"] if not policies or row["policy"] in policies]

@@ -12,7 +12,7 @@ from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
 from impon_hpo.reporting.chart import Palette
-from impon_hpo.reporting.note import note, read_verdict
+from impon_hpo.reporting.note import note, read_card
 from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage.connect import artifact_store
@@ -66,10 +66,10 @@ class Pages:
             NothingYetError: The storage holds nothing of the study.
         """
         records, _ = read_arms_and_comparison(self._storage, self._study)
-        verdict = read_verdict(self._runs)
+        card = read_card(self._runs)
         for record in records:
             study = record.optuna_study
-            text = note(record, records, verdict)
+            text = note(record, records, card)
             before = self._written.get(study.study_name)
             if text == before:
                 continue

@@ -13,11 +13,35 @@ Table = tuple[str, Sequence[Mapping[str, Any]], str]
 """Heading, rows (by the headings of their columns) and a note on how to read them."""
 
 
+def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the lines of a comparison's card, as (title, text); the command is not among them.
+
+    Args:
+        card: `summary["card"]`.
+    """
+    titles = {
+        "answer": "Answer",
+        "what_to_do": "What to do",
+        "how_sure": "How sure",
+        "rests_on": "Rests on",
+    }
+    return [(title, card[key]) for key, title in titles.items()]
+
+
+def card_lines(card: Mapping[str, Any]) -> list[str]:
+    """Return the card in Markdown."""
+    lines = []
+    for title, text in card_rows(card):
+        more = f" `{card['command']}`" if title == "What to do" else ""
+        lines += [f"**{title}:** {text}{more}", ""]
+    return lines
+
+
 def page(
     *,
     title: str,
     lead: str = "",
-    word: str = "",
+    card: Mapping[str, Any] | None = None,
     paragraphs: Sequence[str] = (),
     warnings: Sequence[str] = (),
     tables: Sequence[Table] = (),
@@ -29,9 +53,9 @@ def page(
 
     Args:
         title: Title of the page.
-        lead: The finding, in a sentence or two.
-        word: "supported", "refuted" or "": the colour of the lead.
-        paragraphs: What follows the lead.
+        lead: The finding, in a sentence or two, where there is no card.
+        card: The card that the page opens with.
+        paragraphs: What follows it.
         warnings: What a reader must know before trusting the page.
         tables: Shown in their order, the first one before the charts.
         charts: Drawn by Plotly, whose whole source is in the page.
@@ -47,7 +71,8 @@ def page(
         .render(
             title=title,
             lead=lead,
-            word=word,
+            card=card,
+            card_rows=card_rows(card) if card else [],
             paragraphs=paragraphs,
             warnings=warnings,
             tables=[table for table in tables if table[1]],

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.reporting.html import call_of, markdown_table, versions_of
+from impon_hpo.reporting.html import call_of, card_lines, markdown_table, versions_of
 from impon_hpo.reporting.status import summarise
 from impon_hpo.storage.trials import StudyRecord, space_words
 
@@ -17,30 +17,30 @@ LETTERS = 90
 """Letters of a command that fit on one line of the dashboard's page."""
 
 
-def read_verdict(runs: Path) -> Mapping[str, Any] | None:
-    """Return the verdict that `impon-hpo compare` wrote into a study's folder, or None.
+def read_card(runs: Path) -> Mapping[str, Any] | None:
+    """Return the card that `impon-hpo compare` wrote into a study's folder, or None.
 
     Args:
         runs: runs/<study>.
     """
     try:
-        verdict = json.loads((runs / "report" / "summary.json").read_text())["verdict"]
+        card = json.loads((runs / "report" / "summary.json").read_text())["card"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return verdict if isinstance(verdict, dict) and "sentence" in verdict else None
+    return card if isinstance(card, dict) and "answer" in card else None
 
 
 def note(
     record: StudyRecord,
     records: Sequence[StudyRecord],
-    verdict: Mapping[str, Any] | None = None,
+    card: Mapping[str, Any] | None = None,
 ) -> str:
     """Return the note on one arm.
 
     Args:
         record: The arm.
         records: All arms of its study.
-        verdict: The verdict of the study's comparison, if there is one.
+        card: The card of the study's comparison, if there is one.
     """
     facts = summarise(record)
     identity = record.identity
@@ -49,6 +49,7 @@ def note(
     lines = [
         f"# {identity['study']}: arm `{identity['arm']}`",
         "",
+        *([] if card is None else [escape(line, quote=False) for line in card_lines(card)]),
         escape(record.question, quote=False),  # Markdown lets HTML through
         "",
         f"{trials['complete']} trials complete, {trials['pruned']} pruned, "
@@ -57,7 +58,6 @@ def note(
         f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}"
         f"{_saved(facts)}.",
         "",
-        *_verdict(verdict),
         *_arms(records),
         *_commands(facts),
         "## What was run",
@@ -97,14 +97,6 @@ def _waiting(facts: Mapping[str, Any]) -> str:
 def _saved(facts: Mapping[str, Any]) -> str:
     ratio = facts["cost_ratio"]
     return "" if ratio is None else f": {1 - ratio:.0%} saved by pruning"
-
-
-def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
-    if verdict is None:
-        return []
-    parts = [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]
-    sentences = " ".join(filter(None, parts))
-    return ["## Verdict of the comparison", "", escape(sentences, quote=False), ""]
 
 
 def _arms(records: Sequence[StudyRecord]) -> list[str]:

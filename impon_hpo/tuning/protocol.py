@@ -70,9 +70,10 @@ class Protocol(Settings):
         claim: The arm that the verdict is about, such as "memory@1/3"; default: the last one of the
             first policy. In hand also "A then B": A searches, and B, an arm at all rows, trains the
             pick in full.
-        cost_ratio: The verdict asks for at most this share of uniform sampling's cost; in hand: at
-            equal accuracy.
-        margin: How many points of accuracy the pick may be worse.
+        cost_ratio: The verdict asks for at most this share of uniform sampling's cost; in hand: for
+            as good a model.
+        margin: How many points of accuracy the pick may be worse; in hand: the model that counts as
+            as good.
         gain: In hand, the verdict asks for more than so many points at uniform sampling's cost.
         policies: Training policies, each with its arms; the first one is that of the truth.
         orders: Random orders of the configurations in which a block is replayed.
@@ -117,6 +118,12 @@ class Protocol(Settings):
             del values["placebo"]
             values["epoch_fractions"] = [str(fraction) for fraction in self.declared_fractions()]
         return values | {"policies": {str(policy): list(policy.arms) for policy in self.policies}}
+
+    @property
+    def searching(self) -> str:
+        """The arm of the claim that searches: "A" where the claim is "A then B"."""
+        names, bracket, policy = self.claim.partition(" (")
+        return names.partition(THEN)[0] + bracket + policy
 
     def declared_fractions(self) -> list[Fraction]:
         """Return the shares of an epoch at which arms are compared, largest first."""

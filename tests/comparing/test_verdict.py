@@ -46,6 +46,8 @@ def outcome(
         lost_best=nothing,
         lost_top=nothing,
         stopped=nothing,
+        size_costs=np.zeros((n, 1, 0)),
+        size_picks=np.zeros((n, 1, 0), dtype=np.int64),
         n_complete=1.0,
     )
 

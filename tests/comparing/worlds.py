@@ -24,6 +24,8 @@ class Effect:
         speed: How much faster accuracy approaches its end.
         distortion: Standard deviation, in points, of what the arm adds to a configuration's
             accuracy, drawn again in each block: it makes the arm judge by something else.
+        lift: Points that it adds to every configuration's accuracy.
+        noise: Validation noise, of uniform sampling's.
         favour: Points that it adds to a configuration for each point that it is worse than the
             best; above 1 it reverses the order.
     """
@@ -32,6 +34,8 @@ class Effect:
     speed: float = 1.0
     distortion: float = 0.0
     favour: float = 0.0
+    lift: float = 0.0
+    noise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,14 @@ class World:
             epochs = np.arange(1, arm.config.epochs + 1)
             for block in range(n_blocks):
                 shift = generator.normal(0, effect.distortion, n)
-                shift += effect.favour * (worth.max() - worth)
+                shift += effect.lift + effect.favour * (worth.max() - worth)
                 for number in range(n):
                     end = worth[number] + shift[number] + generator.normal(0, self.seed_noise)
                     # A good start is not always a good end: each configuration has its own pace.
                     pace = 0.35 * effect.speed * np.exp(0.1 * np.sin(number))
                     curve = end - (end - 10) * np.exp(-pace * epochs)
-                    seen = curve + generator.normal(0, self.validation_noise, len(epochs))
+                    noise = effect.noise * self.validation_noise
+                    seen = curve + generator.normal(0, noise, len(epochs))
                     rows += [
                         {
                             "training": arm.training,

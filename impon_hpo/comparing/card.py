@@ -96,10 +96,12 @@ def _rival(controls: Sequence[Mapping[str, Any]], key: str) -> tuple[str, str] |
     search, _, final = name.partition(" (")[0].partition(THEN)
     kind, _, share = search.partition("@")
     words = {
-        FRACTION: f"{_part(share)} of the rows, at random,",
+        FRACTION: f"{_part(share)} of the rows, at random",
         SHORT: f"{_part(share)} of the epochs",
     }.get(kind, "the same path without its scores")
-    return name, words + (f" (its pick trained in full by {final})" if final else "")
+    if final:
+        words += ", then the pick in full"
+    return name, f"{words}," if "," in words else words
 
 
 def _part(share: str) -> str:

@@ -39,8 +39,8 @@ class Ratio:
         upper: From that share on, it is shown to be as good; None: nowhere.
         own: The lowest share for which the control itself holds as good a model.
         limit: What is claimed: at most that.
-        ahead: Whether at the limit the way's model is shown to be better than the control's for the
-            same cost.
+        ahead: Whether the way's model is shown to be better than the control's, both for the share
+            `upper` of the cost, or for the limit where that is lower.
     """
 
     point: float | None
@@ -93,7 +93,7 @@ class InHand:
             "blocks": list(self.blocks),
             "gain": vars(self.gain) | {"below": self.gain.below, "above": self.gain.above},
             "ratio": vars(self.ratio) | {"below": self.ratio.below, "above": self.ratio.above},
-            "per_block": list(self.per_block),
+            "per_block": {"blocks": list(self.blocks), "gain": list(self.per_block)},
         }
 
 
@@ -170,13 +170,15 @@ def _ratio(
         return not as_good(share) and estimate(differences(share), -margin).below
 
     downwards = RATIOS[::-1]
+    upper = _last(downwards, shown_as_good)
+    share = limit if upper is None else min(limit, upper)
     return Ratio(
         point=_last(downwards, as_good),
         lower=_last(RATIOS, shown_worse) or 0.0,
-        upper=_last(downwards, shown_as_good),
+        upper=upper,
         own=_last(downwards, lambda share: float(own(share).mean()) >= -margin),
         limit=limit,
-        ahead=estimate(differences(limit) - own(limit), 0.0).above,
+        ahead=estimate(differences(share) - own(share), 0.0).above,
     )
 
 

@@ -59,7 +59,8 @@ def under_other_pruners(
     rows = []
     for name, (pruner, n_orders) in OTHER_PRUNERS.items():
         control = replayed(uniform, pruner, n_orders)
-        for other in dict.fromkeys((uniform, *controls_of(arm, recorded), arm)):
+        others = {other.name: other for other in (uniform, *controls_of(arm, recorded), arm)}
+        for other in others.values():
             outcome = control if other is uniform else replayed(other, pruner, n_orders)
             row = {
                 "pruner": name,

@@ -47,7 +47,7 @@ def shades(page: Page, selector: str) -> tuple[int, int]:
 def test_report_opens_from_disk_without_network(report: tuple[str, list[str]], seen: Seen) -> None:
     address, titles = report
     seen.page.goto(address)
-    assert "Supported: under SuccessiveHalvingPruner" in seen.page.inner_text(".verdict")
+    assert "Supported: under SuccessiveHalvingPruner" in seen.page.inner_text("body")
     seen.page.get_by_role("heading", name="The arms").wait_for()
     for title in titles:
         seen.page.locator("figure", has_text=title).locator("svg.main-svg").first.wait_for()

@@ -18,6 +18,7 @@ from impon_hpo.reporting.comparison_page import (
     SHORT,
     arms_table,
     html,
+    in_hand_table,
     markdown,
     policies_table,
     pruners_table,
@@ -37,7 +38,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         return summary_of(f"question={NASTY}", pruners=True)
 
 
-def test_everything_is_written_and_opens_with_the_verdict(summary: dict[str, Any]) -> None:
+def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) -> None:
     page = write_report(Path("report"), summary)
     assert page == Path("report/index.html")
     written = {path.name for path in Path("report").iterdir()}
@@ -45,9 +46,11 @@ def test_everything_is_written_and_opens_with_the_verdict(summary: dict[str, Any
     for chart in comparison_charts(summary):
         assert (Path("report") / f"{chart.key}.png").read_bytes()[:4] == b"\x89PNG"
     lines = Path("report/report.md").read_text().splitlines()
-    assert lines[2].startswith("**Supported: under SuccessiveHalvingPruner, a study with impon@1/2")
+    assert lines[2].startswith("**Answer:** Yes: impon@1/2: it costs 0.3")
+    assert lines[4].startswith("**What to do:** Tune with impon@1/2: `impon-hpo tune small --arm")
+    assert any(line.startswith("**Supported: under SuccessiveHalving") for line in lines)
     text = page.read_text()
-    assert text.index("Supported: under") < text.index("<figure>")
+    assert text.index("Yes: impon@1/2") < text.index("Supported: under") < text.index("<figure>")
     first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
     write_report(Path("report"), summary)
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first
@@ -132,9 +135,43 @@ def test_table_has_bounds_and_one_policy_has_no_table(summary: dict[str, Any]) -
     assert "<select" not in html(summary)
 
 
+HELD = ('compare.endpoint="in-hand"', 'compare.epoch_fractions=[1, "1/2"]')
+
+
+def test_report_of_what_one_holds_in_the_end() -> None:
+    summary = summary_of(*HELD, 'compare.claim="uniform-short@1/2 then impon"', pruners=True)
+    rows = {row["way"]: row for row in in_hand_table(summary)}
+    assert rows["uniform"] == {
+        "way": "uniform",
+        "cost_ratio": "1.00",
+        "accuracy": rows["uniform"]["accuracy"],
+        "gain": "0",
+        "ratio": "1",
+        "verdict": "",
+    }
+    assert {"impon", "impon@1/2", "uniform-short@1/2 then uniform"} <= rows.keys()
+    charts = {chart.key: chart for chart in comparison_charts(summary)}
+    assert {series.name for series in charts["in-hand"].series} == {
+        "uniform",
+        "uniform-short@1/2 then impon",
+        *(entry["way"] for entry in summary["verdict"]["controls"]),
+    }
+    assert len(charts["forest-gain"].series[0].y) == N_BLOCKS
+    text, page = markdown(summary), html(summary)
+    assert text.splitlines()[2].startswith("**Answer:** ")
+    assert "## What one holds in the end" in text
+    assert "What one holds in the end" in page
+    assert "the model in hand is more than 0 points better for the same cost" in page
+    # Under each pruner the claim has its gain in hand, too.
+    gains = [row["gain"] for row in pruners_table(summary) if row["arm"] == "uniform-short@1/2"]
+    assert len(gains) > 5
+    assert all("[" in gain for gain in gains)
+
+
 def test_keys_are_identifiers_and_people_see_headings(summary: dict[str, Any]) -> None:
     two = summary_of("compare.policies=[{}, {schedule='constant'}]")
-    tables = [arms_table(summary), pruners_table(summary), policies_table(two)]
+    held = summary_of(*HELD)
+    tables = [arms_table(summary), pruners_table(summary), policies_table(two), in_hand_table(held)]
     keys = {key for rows in tables for key in rows[0]}
     assert all(key.isidentifier() for key in keys)
     assert set(HEADINGS) <= keys

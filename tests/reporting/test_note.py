@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from impon_hpo.reporting.note import note, read_verdict
+from impon_hpo.reporting.note import note, read_card
 from impon_hpo.storage.trials import IDENTITY, UNTIL, read_study
 from impon_hpo.tuning.lease import put_back
 from tests.reporting.records import IDENTITY_OF_IT, small_record
@@ -33,7 +33,7 @@ def test_the_note_says_what_was_run_and_how_and_what_came_of_it() -> None:
     ):
         assert expected in text
     assert "compare-studies" not in text
-    assert "Verdict" not in text
+    assert "Answer" not in text
 
 
 def test_arms_link_to_the_page_that_compares_them() -> None:
@@ -43,19 +43,32 @@ def test_arms_link_to_the_page_that_compares_them() -> None:
     assert "(/dashboard/compare-studies?ids=0,0)" in text  # each in a storage of its own
 
 
-def test_a_verdict_is_told_where_there_is_one() -> None:
+def test_note_opens_with_the_card_where_there_is_one() -> None:
     folder = Path("runs/small")
-    assert read_verdict(folder) is None
+    assert read_card(folder) is None
     (folder / "report").mkdir(parents=True)
     summary = folder / "report" / "summary.json"
-    verdict = {"sentence": "Supported: it pays.", "credit_sentence": "By importance."}
-    summary.write_text(json.dumps({"verdict": verdict}))
+    card = {
+        "answer": "Yes: it pays, at <b>last</b>.",
+        "what_to_do": "Tune with memory:",
+        "command": "impon-hpo tune small --arm memory",
+        "how_sure": "Very.",
+        "rests_on": "digits.",
+        "earned": True,
+    }
+    summary.write_text(json.dumps({"card": card}))
     record = small_record()
-    assert "**Supported: it pays.** By importance." in note(record, [record], read_verdict(folder))
+    lines = note(record, [record], read_card(folder)).splitlines()
+    assert lines[2:9:2] == [
+        "**Answer:** Yes: it pays, at &lt;b&gt;last&lt;/b&gt;.",
+        "**What to do:** Tune with memory: `impon-hpo tune small --arm memory`",
+        "**How sure:** Very.",
+        "**Rests on:** digits.",
+    ]
     summary.write_text('{"verdict": ')
-    assert read_verdict(folder) is None
+    assert read_card(folder) is None
     summary.write_text('{"views": []}')  # of something else: no verdict
-    assert read_verdict(folder) is None
+    assert read_card(folder) is None
 
 
 def test_note_says_who_waits_to_be_promoted() -> None:

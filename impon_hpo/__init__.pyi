@@ -4,6 +4,7 @@ from .sampling.base import BatchSampler as BatchSampler
 from .sampling.base import Draw as Draw
 from .sampling.loader import IndexedDataset as IndexedDataset
 from .sampling.loader import LoaderBatchSampler as LoaderBatchSampler
+from .sampling.methods.class_balanced import ClassBalanced as ClassBalanced
 from .sampling.methods.impon import Impon as Impon
 from .sampling.methods.impon import ImponLow as ImponLow
 from .sampling.methods.impon_memory import ImponMemory as ImponMemory

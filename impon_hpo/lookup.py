@@ -45,7 +45,8 @@ def load_object(spec: str) -> Any:
     except Exception as error:  # the module is the user's: anything can go wrong inside it
         raise ConfigError(
             f"'{spec}' cannot be imported: {type(error).__name__}: {error}. "
-            "The module must be installed, or be in the working directory or beside study.toml."
+            "The module must be installed, or be in the working directory, beside study.toml or in "
+            "the folder above it."
         ) from error
     try:
         return getattr(module, attribute)

@@ -15,6 +15,7 @@ WITH_EXAMPLE = (
     "SAMPLERS",
     "BatchSampler",
     "Checkpoint",
+    "ClassBalanced",
     "Draw",
     "EpochResult",
     "ImageData",

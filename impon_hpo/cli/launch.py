@@ -276,7 +276,8 @@ def _print_curves(
     write_csv(folder / "epochs.csv", epoch_rows(runs))
     write_csv(folder / "table.csv", rows)
     page = folder / "accuracy-against-cost.html"
-    write_curves(page, curves, rows, control=control, title=study_file.name)
+    metric = study_file.run.metric.replace("-", " ")
+    write_curves(page, curves, rows, control=control, title=study_file.name, metric=metric)
     if format is Format.json:
         print_json(rows)
         return

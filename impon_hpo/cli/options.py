@@ -131,7 +131,8 @@ def read_study(
 ) -> StudyFile:
     """Read the study file that a command is about.
 
-    From then on, "module:name" is also looked for beside it and in the working directory.
+    From then on, "module:name" is also looked for beside it, in the folder above, which studies of
+    one question share, and in the working directory.
 
     Args:
         study: As the user gave it.
@@ -141,7 +142,8 @@ def read_study(
     from impon_hpo.lookup import find_modules_in
     from impon_hpo.tuning.study_file import find_study_file, read_study_file
 
-    find_modules_in(find_study_file(study).parent, Path.cwd())
+    folder = find_study_file(study).parent.resolve()
+    find_modules_in(folder, folder.parent, Path.cwd())
     return read_study_file(study, settings or [], check_samplers=check_samplers)
 
 

@@ -76,6 +76,7 @@ def summarise_comparison(
         "study": study_file.name,
         "study_arms": list(study_file.arms),
         "question": study_file.question,
+        "metric": study_file.run.metric.replace("-", " "),
         "data": protocol.data,
         "protocol": protocol.identity(),
         "searching": protocol.searching,

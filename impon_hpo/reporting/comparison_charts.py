@@ -114,7 +114,7 @@ def regret_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
         key="regret-against-cost",
         title="How good the pick is at each cost of the study",
         x=f"cost of the study so far ({COST_UNIT})",
-        y="regret of the pick (points of test accuracy)",
+        y=f"regret of the pick (points of test {summary['metric']})",
         series=_bands(
             summary, palette, lambda row: summary["budgets"], lambda row: row["study"]["regret"]
         ),
@@ -132,9 +132,9 @@ def accuracy_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart
     """Return mean validation accuracy of the configurations at each cost of a run."""
     return Chart(
         key="accuracy-against-cost",
-        title="Accuracy against cost of a run",
+        title=f"{summary['metric'].capitalize()} against cost of a run",
         x=f"cost of a run so far ({COST_UNIT})",
-        y="validation accuracy, mean over configurations (points)",
+        y=f"validation {summary['metric']}, mean over configurations (points)",
         series=_bands(summary, palette, _run_cost(summary), lambda row: row["curves"]["accuracy"]),
         note=f"Scoring and validation are charged. {BAND}",
     )
@@ -144,9 +144,9 @@ def tau_against_cost(summary: Mapping[str, Any], palette: Palette) -> Chart:
     """Return how well the accuracies so far rank the configurations."""
     return Chart(
         key="tau-against-cost",
-        title="Does early accuracy rank the configurations?",
+        title=f"Does early {summary['metric']} rank the configurations?",
         x=f"cost of a run so far ({COST_UNIT})",
-        y="Kendall's τ-b of validation accuracy and truth",
+        y=f"Kendall's τ-b of validation {summary['metric']} and truth",
         series=_bands(summary, palette, _run_cost(summary), lambda row: row["curves"]["tau"]),
         note=f"1: the same order as the truth; 0: no relation. {BAND}",
     )
@@ -171,7 +171,7 @@ def learning_rates(summary: Mapping[str, Any], palette: Palette) -> Chart:
         key="learning-rates",
         title="Learning rate against outcome",
         x="learning rate",
-        y="last validation accuracy (points, mean over blocks)",
+        y=f"last validation {summary['metric']} (points, mean over blocks)",
         series=series,
         x_log=True,
         note="The configurations also differ in their other settings.",
@@ -276,7 +276,7 @@ def pruned_when(summary: Mapping[str, Any], palette: Palette) -> Chart:
     return Chart(
         key="pruned-when",
         title="When each configuration is pruned",
-        x="truth of a configuration (points of test accuracy)",
+        x=f"truth of a configuration (points of test {summary['metric']})",
         y="epochs that it is trained for (mean over blocks and orders)",
         series=series,
         note="A good pruner stops the configurations on the left early and those on the right "
@@ -347,7 +347,7 @@ def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
         key="pareto",
         title="Cost of a study against quality of its pick",
         x=f"cost of the study ({COST_UNIT})",
-        y="truth of the pick (points of test accuracy)",
+        y=f"truth of the pick (points of test {summary['metric']})",
         series=series if summary["arms"] else [],
         x_log=True,
         limits=[("y", summary["random_pick"], "a random pick")],
@@ -355,13 +355,14 @@ def pareto(summary: Mapping[str, Any], palette: Palette) -> Chart:
     )
 
 
-def curves_chart(curves: Mapping[str, Curves], *, control: str) -> Chart:
+def curves_chart(curves: Mapping[str, Curves], *, control: str, metric: str) -> Chart:
     """Return mean accuracy against cost of the arms of `compare-samplers`, with 95 % intervals of
     the mean over runs.
 
     Args:
         curves: The curves of each arm, the control among them.
         control: The arm whose first epoch is the unit of cost.
+        metric: What the accuracies are, in words.
     """
     unit = float(curves[control].cost[0])
     palette = Palette([arm for arm in curves if arm != control])
@@ -386,9 +387,9 @@ def curves_chart(curves: Mapping[str, Curves], *, control: str) -> Chart:
         )
     return Chart(
         key="accuracy-against-cost",
-        title="Accuracy against cost of a run",
+        title=f"{metric.capitalize()} against cost of a run",
         x=f"cost (epochs of {control}; scoring and validation charged)",
-        y="validation accuracy (mean over configurations and seeds)",
+        y=f"validation {metric} (mean over configurations and seeds)",
         series=series,
         note="Bands: 95 % intervals of the mean over runs.",
     )

@@ -56,9 +56,9 @@ SHORT = (
 TABLE_NOTE = (
     "Cost counts forward passes (backward = 2), with scoring, validation and references. Cost "
     "ratio and loss are paired over blocks; brackets hold one-sided 95 % bounds. Loss: truth of "
-    "uniform's pick minus truth of the arm's pick, in points. Truth: hidden-test accuracy after "
+    "uniform's pick minus truth of the arm's pick, in points. Truth: hidden-test {metric} after "
     "full uniform training in the other blocks. Gain at the budget: both studies stop at the "
-    "claimed share of uniform's cost. τ-b: agreement of validation accuracy and truth after the "
+    "claimed share of uniform's cost. τ-b: agreement of validation {metric} and truth after the "
     "first epoch and after the last. A verdict needs more than the bounds shown: the exact "
     "sign-flip test and, since losses are skewed, Student's 99 % bound of the loss. Supported "
     "from: the lowest cost ratio that would be supported, where the pick is good enough. Only the "
@@ -102,6 +102,7 @@ def write_curves(
     *,
     control: str,
     title: str,
+    metric: str,
 ) -> None:
     """Write the page of `compare-samplers`: its table, and accuracy against cost.
 
@@ -111,13 +112,19 @@ def write_curves(
         rows: The table, a row for each arm.
         control: The arm that the others are compared with.
         title: Title of the page.
+        metric: What the accuracies are, in words.
 
     Raises:
         StorageError: The file cannot be written.
     """
-    chart = curves_chart(curves, control=control)
+    chart = curves_chart(curves, control=control, metric=metric)
     tables = [(f"The arms beside {control}", with_headings(rows), "")]
     write_file(path, page(title=title, tables=tables, charts=[chart]))
+
+
+def table_note(summary: Mapping[str, Any]) -> str:
+    """Return how the table of the arms is to be read."""
+    return TABLE_NOTE.format(metric=summary["metric"])
 
 
 def html(summary: Mapping[str, Any]) -> str:
@@ -131,7 +138,7 @@ def html(summary: Mapping[str, Any]) -> str:
         warnings=warnings(summary),
         tables=[
             (IN_HAND, with_headings(in_hand_table(summary)), IN_HAND_NOTE),
-            ("The arms", with_headings(arms_table(summary)), TABLE_NOTE),
+            ("The arms", with_headings(arms_table(summary)), table_note(summary)),
             (POLICIES, with_headings(policies_table(summary)), ""),
             (PRUNERS, with_headings(pruners_table(summary)), ""),
         ],
@@ -155,7 +162,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         *(f"Warning: {warning}\n" for warning in warnings(summary)),
         *markdown_table(with_headings(arms_table(summary))),
         "",
-        TABLE_NOTE,
+        table_note(summary),
         "",
     ]
     if summary["in_hand"]:

@@ -110,7 +110,7 @@ def _arms(records: Sequence[StudyRecord]) -> list[str]:
             {
                 "arm": f"`{facts['arm']}`",
                 "complete / pruned": f"{trials['complete']} / {trials['pruned']}",
-                "best validation accuracy": f"{best['val_accuracy']:.4f}" if best else "",
+                f"best validation {record.metric}": f"{best['val_accuracy']:.4f}" if best else "",
                 "best trial": str(best["trial"]) if best else "",
                 "cost (forward-equivalents)": f"{facts['cost']:,.0f}",
                 "of the cost without pruning": "" if ratio is None else f"{ratio:.0%}",
@@ -128,8 +128,8 @@ def _commands(facts: Mapping[str, Any]) -> list[str]:
     best = facts["best"]
     if best is not None:
         lines += [
-            f"The best is trial {best['trial']}, with validation accuracy "
-            f"{best['val_accuracy']:.4f}. To train it again:",
+            f"The best is trial {best['trial']}, with validation "
+            f"{facts['metric'].replace('-', ' ')} {best['val_accuracy']:.4f}. To train it again:",
             "",
             "```sh",
             _folded(best["retrain"]),

@@ -58,6 +58,7 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             }
             for key, reference in record.references.items()
         ],
+        "metric": record.metric.replace(" ", "-"),
         "best": None,
         "continue": tune_command(record),
         "dashboard": dashboard_command(record),
@@ -122,7 +123,8 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if best is None:
         rows.append(("best", "no trial is complete yet"))
     else:
-        rows.append(("best validation accuracy", f"{best['val_accuracy']:.4f}"))
+        metric = facts["metric"].replace("-", " ")
+        rows.append((f"best validation {metric}", f"{best['val_accuracy']:.4f}"))
         rows.append(("best trial", str(best["trial"])))
         for key, value in best["params"].items():
             rows.append((f"best {key}", f"{value:.4g}" if isinstance(value, float) else str(value)))

@@ -12,7 +12,6 @@ from impon_hpo.reporting.chart import Chart, Palette, Series
 from impon_hpo.storage.trials import StudyRecord, TrialRecord
 
 COST = "forward-equivalents"
-ACCURACY = "validation accuracy (0 … 1)"
 FATES = {
     "complete": "#0072B2",
     "pruned": "#E69F00",
@@ -62,9 +61,9 @@ def accuracy_against_cost(record: StudyRecord) -> Chart:
 
     return Chart(
         key="accuracy-against-cost",
-        title=f"Accuracy against cost, arm {record.identity['arm']}",
+        title=f"{record.metric.capitalize()} against cost, arm {record.identity['arm']}",
         x=f"cost of the trial so far ({COST})",
-        y=ACCURACY,
+        y=_axis(record),
         series=_lines_by_fate(trials, curve),
         note="A line for each trial, a point for each epoch."
         + (f" {n_left_out} trials that ended early are left out." if n_left_out else ""),
@@ -128,7 +127,7 @@ def pruned_when(record: StudyRecord) -> Chart:
         key="pruned-when",
         title=f"When each trial ended, arm {record.identity['arm']}",
         x="epochs trained (spread a little sideways)",
-        y=ACCURACY,
+        y=_axis(record),
         series=series,
         note="A point for each trial, at its last epoch.",
     )
@@ -157,7 +156,7 @@ def best_so_far(records: Sequence[StudyRecord], palette: Palette) -> Chart:
         key="best-so-far",
         title="The arms side by side: best so far",
         x=f"cost of the study so far ({COST})",
-        y=f"best {ACCURACY}",
+        y=f"best {_axis(records[0])}",
         series=series,
         note="Complete trials, in the order of their numbers. Scoring, validation and references "
         "are charged. Left and up is better.",
@@ -196,8 +195,8 @@ def early_and_final(records: Sequence[StudyRecord], palette: Palette) -> Chart:
         y="Kendall's τ-b (-1 … 1)",
         series=series,
         limits=[("y", 0.0, "no relation")],
-        note="Validation accuracy after each epoch against that after the last one. Only complete "
-        "trials, which the pruner has chosen. Few trials say little.",
+        note=f"Validation {records[0].metric} after each epoch against that after the last one. "
+        "Only complete trials, which the pruner has chosen. Few trials say little.",
     )
 
 
@@ -261,6 +260,10 @@ def _longest(record: StudyRecord, limit: int) -> list[TrialRecord]:
     """Return the trials that are drawn, the longest ones first."""
     trials = [trial for trial in record.trials if trial.epochs and trial.fate in FATES]
     return sorted(trials, key=lambda trial: (-len(trial.epochs), trial.number))[:limit]
+
+
+def _axis(record: StudyRecord) -> str:
+    return f"validation {record.metric} (0 … 1)"
 
 
 def _accuracies(trial: TrialRecord) -> list[float]:

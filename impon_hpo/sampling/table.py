@@ -3,7 +3,7 @@
 Example:
     >>> from impon_hpo import SAMPLERS
     >>> sorted(SAMPLERS)[:4]
-    ['autoassist', 'c-sgd', 'class-loss', 'curriculum']
+    ['autoassist', 'c-sgd', 'class-balanced', 'class-loss']
     >>> SAMPLERS["uniform"].__name__
     'Uniform'
     >>> SAMPLERS["rho-loss"].card.source
@@ -21,6 +21,7 @@ from impon_hpo.lookup import find
 from impon_hpo.sampling.base import BatchSampler
 from impon_hpo.sampling.checks import Common, check_known, options_of
 from impon_hpo.sampling.methods.autoassist import AutoAssist
+from impon_hpo.sampling.methods.class_balanced import ClassBalanced
 from impon_hpo.sampling.methods.class_loss import ClassLoss
 from impon_hpo.sampling.methods.curriculum import Curriculum
 from impon_hpo.sampling.methods.grad_norm import GradNorm
@@ -44,6 +45,7 @@ from impon_hpo.sampling.rows import Rows
 SAMPLERS: dict[str, type[BatchSampler]] = {
     "uniform": Uniform,
     "uniform-fraction": UniformFraction,
+    "class-balanced": ClassBalanced,
     "impon": Impon,
     "impon-low": ImponLow,
     "placebo": Placebo,

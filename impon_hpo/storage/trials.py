@@ -223,6 +223,12 @@ class StudyRecord:
     n_wanted: int = 0
 
     @property
+    def metric(self) -> str:
+        """What its accuracies are: "accuracy" or "balanced accuracy"."""
+        name: str = self.identity["run"].get("metric", "accuracy")
+        return name.replace("-", " ")
+
+    @property
     def best(self) -> TrialRecord | None:
         """The complete trial with the highest validation accuracy, or None."""
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]

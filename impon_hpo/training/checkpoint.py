@@ -85,9 +85,10 @@ class Checkpoint:
                 f"'{self.path}' is not a checkpoint of format {FORMAT} of impon-hpo. {advice}"
             )
         settings = config.identity()
-        different = [key for key in settings if state["config"].get(key) != settings[key]]
+        kept = state["config"]
+        different = [key for key in kept | settings if kept.get(key) != settings.get(key)]
         if different:
-            listed = ", ".join(f"{key} = {state['config'].get(key)!r}" for key in different)
+            listed = ", ".join(f"{key} = {kept.get(key)!r}" for key in different)
             raise CheckpointError(
                 f"Checkpoint '{self.path}' is of a run with {listed}. Delete it to train from the "
                 "start, or train with its settings."

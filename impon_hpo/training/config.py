@@ -19,6 +19,9 @@ from impon_hpo.settings import Settings
 
 Auto = Literal["auto"]
 
+ADDED = {"metric"}
+"""Settings that came later: at their default, hashes and stored studies know nothing of them."""
+
 
 class TrainingConfig(Settings):
     """All settings of one training run. `[run]` of a study file and `--set` use the same names.
@@ -91,6 +94,11 @@ class TrainingConfig(Settings):
     eval_weights: Literal["last", "ema"] = Field(
         default="last", description="what is evaluated: the last weights or their moving average"
     )
+    metric: Literal["accuracy", "balanced-accuracy"] = Field(
+        default="accuracy",
+        description="what is reported, picked by and tested: accuracy, or balanced-accuracy, its "
+        "mean over the classes",
+    )
     ema_epochs: float = Field(
         default=0.5, gt=0, allow_inf_nan=False, description="time constant of that average"
     )
@@ -130,8 +138,10 @@ class TrainingConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values: all but where the data
-        are, whether they may be downloaded, the device, and how steps are run on it."""
-        settings = self.model_dump(exclude={"data_dir", "download", "device", "compile"})
+        are, whether they may be downloaded, the device, and how steps are run on it. The settings
+        `ADDED` are among them only where they are not at their default."""
+        silent = ADDED - self.model_dump(exclude_defaults=True).keys()
+        settings = self.model_dump(exclude={"data_dir", "download", "device", "compile"} | silent)
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
 
     @model_validator(mode="after")

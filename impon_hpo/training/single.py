@@ -33,8 +33,8 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         name: A name for this run.
 
     Returns:
-        Validation and test accuracy, cost, every epoch, settings, environment and the path of the
-        checkpoint, as plain JSON values.
+        Validation and test accuracy, which are what `metric` says, cost, every epoch, settings,
+        environment and the path of the checkpoint, as plain JSON values.
 
     Raises:
         ConfigError: Device, model or batch sampler do not fit.
@@ -63,10 +63,11 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
         log.info(f"continuing from {checkpoint.path}")
+    metric = config.metric.replace("-", " ")
     for result in train_epochs(config, splits, checkpoint, memory):
         log.info(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
-            f"val accuracy {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
+            f"val {metric} {result.val_accuracy:.4f}  val loss {result.val_loss:.4f}  "
             f"seen {result.share_seen:.1%}  {result.rows_trained / result.seconds:,.0f} rows/s"
         )
     run = TrainingRun(config, splits, memory)
@@ -79,6 +80,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         "val_accuracy": run.results[-1].val_accuracy,
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
+        "metric": config.metric,
         "cost": sum(result.cost for result in run.results),
         "reference": None
         if kept is None

@@ -218,16 +218,31 @@ class TrainingRun:
         return float(begun.losses.mean()), begun.rows_scored
 
     def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
-        """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`)."""
+        """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`).
+
+        Accuracy is what `metric` says: of all rows, or its mean over the classes that have any.
+        """
+        accuracy, loss = self.judged(split, weights).tolist()
+        return accuracy, loss
+
+    def judged(self, split: Split, weights: str | None = None) -> Tensor:
+        """Return what `evaluate` does as (2,) float64 on the device, without waiting for it."""
         averaged = None if weights == "last" else self.averaged
         model = None if averaged is None else averaged.module
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        correct = torch.zeros(self.splits.n_classes, dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for images, labels in split.parts(VALIDATION_BATCH):
             logits = self.training_step.predict(images, model)
-            correct += (logits.argmax(1) == labels).sum()
+            correct.index_add_(0, labels, (logits.argmax(1) == labels).long())
             total += cross_entropy(logits, labels, reduction="sum").double()
-        return int(correct) / len(split), float(total) / len(split)
+        accuracy = correct.sum().double() / len(split)
+        if self.config.metric == "balanced-accuracy":
+            rows = torch.zeros_like(correct).index_add_(
+                0, split.labels, torch.ones_like(split.labels)
+            )
+            shares = correct.double() / rows.clamp_min(1)  # 0 for a class without a row
+            accuracy = shares.sum() / (rows > 0).sum()
+        return torch.stack([accuracy, total / len(split)])
 
     def step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Train on rows (B,), their losses weighted by `weights` (B,) or by 1; return their losses

@@ -51,7 +51,8 @@ def live_table(
     """
     several = len(records) > 1
     table = Table(box=None, header_style="bold", pad_edge=False)
-    names = ["trial", "accuracy by epoch", "val accuracy", "epoch", "rows/s", "time left"]
+    metric = records[0].metric.replace(" ", "\n")  # a heading of two lines, to save width
+    names = ["trial", f"{metric} by epoch", f"val {metric}", "epoch", "rows/s", "time left"]
     for name in ["arm", *names] if several else names:
         is_text = name == "arm" or "by" in name
         table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
@@ -175,7 +176,7 @@ def changes(
             printed[key] = state
             line = f"{arm}  trial {trial.number} {trial.fate}  epoch {state[1]}/{trial.horizon}"
             if trial.epochs:
-                line += f"  val accuracy {trial.epochs[-1]['val_accuracy']:.4f}"
+                line += f"  val {record.metric} {trial.epochs[-1]['val_accuracy']:.4f}"
             yield line
 
 

@@ -97,7 +97,7 @@ class TuningProgress(LiveProgress):
         facts = {
             "trial": f"{trial.number}",
             "epoch": f"{result.epoch}/{record.identity['run']['epochs']}",
-            "val accuracy": f"{result.val_accuracy:.4f}",
+            f"val {record.metric}": f"{result.val_accuracy:.4f}",
             "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",
             "pruned": f"{record.count('PRUNED')}",
             "finished": f"{record.n_finished}/{self._job.end}",

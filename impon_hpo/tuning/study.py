@@ -118,7 +118,8 @@ def open_any_study(
                 "Use another --storage."
             )
         with no_experimental_warnings():
-            study.set_metric_names(["validation accuracy"])
+            metric = identity["run"].get("metric", "accuracy").replace("-", " ")
+            study.set_metric_names([f"validation {metric}"])
         study.set_user_attr(IDENTITY, identity)
     elif stored != identity:
         listed = "; ".join(_differences(stored, identity))

@@ -168,7 +168,7 @@ def find_study_file(study: str) -> Path:
         if (place / "study.toml").is_file():
             return place / "study.toml"
     here = Path("studies")
-    known = sorted(file.parent.name for file in here.glob("*/study.toml")) if here.is_dir() else []
+    known = sorted(str(file.parent.relative_to(here)) for file in here.glob("**/study.toml"))
     listed = f" Studies here: {', '.join('studies/' + name for name in known)}." if known else ""
     close = suggestion(Path(study).name, known)
     raise ConfigError(

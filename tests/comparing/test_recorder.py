@@ -97,6 +97,18 @@ def test_both_weights_are_recorded_as_if_each_were_alone() -> None:
     assert not set(alone) & {"val_accuracy_last", "test_accuracy_last"}
 
 
+def test_balanced_accuracy_is_recorded_in_the_same_columns() -> None:
+    plain = only_uniform(BOTH, "space.lr.low=0.05")
+    balanced = only_uniform(BOTH, "space.lr.low=0.05", "metric=balanced-accuracy")
+    assert set(plain) == set(balanced)
+    assert balanced["val_accuracy"] in (balanced["val_accuracy_last"], balanced["val_accuracy_ema"])
+    for key in plain:
+        if key.startswith(("val_accuracy", "test_accuracy")):
+            assert balanced[key] != plain[key]
+            assert balanced[key] == pytest.approx(plain[key], abs=0.05)  # classes are alike here
+    assert balanced["val_loss"] == plain["val_loss"]
+
+
 def test_trial_says_which_run_it_is_and_what_was_paid() -> None:
     study_file = tiny_study(*ONLY_IMPON)
     record(study_file, "uniform")

@@ -52,9 +52,15 @@ def _epochs(count: int, cost: int = 10) -> list[dict[str, Any]]:
     ]
 
 
-def small_record(*, storage: str | None = None, arm: str = "impon") -> StudyRecord:
+BALANCED: dict[str, Any] = {"run": {**IDENTITY_OF_IT["run"], "metric": "balanced-accuracy"}}
+"""What differs in the identity of a study over balanced accuracy."""
+
+
+def small_record(
+    *, storage: str | None = None, arm: str = "impon", identity: dict[str, Any] | None = None
+) -> StudyRecord:
     study = optuna.create_study(direction="maximize")
-    study.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"arm": arm})
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT | {"arm": arm} | (identity or {}))
     study.set_user_attr(QUESTION, "Which one?")
     study.set_user_attr(
         COMMAND, {"study": "studies/small", "settings": ["epochs=9"], "storage": storage}

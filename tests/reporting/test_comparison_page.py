@@ -56,6 +56,20 @@ def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) 
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first
 
 
+def test_report_says_which_accuracy_it_is(summary: dict[str, Any]) -> None:
+    assert "hidden-test accuracy after" in markdown(summary)
+    balanced = summary_of("metric=balanced-accuracy")
+    text = markdown(balanced)
+    assert "hidden-test balanced accuracy after" in text
+    assert "agreement of validation balanced accuracy and truth" in text
+    for chart in comparison_charts(balanced):
+        words = " ".join((chart.title, chart.x, chart.y)).lower()
+        assert words.count("accuracy") == words.count("balanced accuracy")
+    results = curves_of([UNIFORM], chance=0.0)
+    chart = curves_chart(results, control="uniform", metric="balanced accuracy")
+    assert chart.y.startswith("validation balanced accuracy")
+
+
 def test_page_needs_no_network_and_runs_nothing_it_was_given(summary: dict[str, Any]) -> None:
     page = html(summary)
     assert "<link" not in page
@@ -204,7 +218,7 @@ def test_page_of_compare_samplers_has_its_table_and_its_chart(tmp_path: Path) ->
     curves = curves_of([UNIFORM, run("<new>", [0.1, 0.2, 0.3, 0.4])], chance=0.0)
     rows = [{"arm": "uniform", "cost_of_step": 1.0}]
     path = tmp_path / "deep" / "p.html"
-    write_curves(path, curves, rows, control="uniform", title="a study")
+    write_curves(path, curves, rows, control="uniform", title="a study", metric="accuracy")
     page = path.read_text()
     assert "<h1>a study</h1>" in page
     assert "<th>cost of step</th>" in page
@@ -213,7 +227,9 @@ def test_page_of_compare_samplers_has_its_table_and_its_chart(tmp_path: Path) ->
     assert "Data and settings" not in page
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        write_curves(tmp_path / "file" / "p.html", curves, rows, control="uniform", title="")
+        write_curves(
+            tmp_path / "file" / "p.html", curves, rows, control="uniform", title="", metric=""
+        )
 
 
 def test_cost_is_in_epochs_of_the_control_and_bands_are_of_the_mean() -> None:
@@ -222,7 +238,9 @@ def test_cost_is_in_epochs_of_the_control_and_bands_are_of_the_mean() -> None:
         run("uniform", [0.3, 0.2, 0.3, 0.4], seed=1),
         run("dear", [0.2, 0.3, 0.4, 0.5], cost=150.0),
     ]
-    uniform, dear = curves_chart(curves_of(results, chance=0.0), control="uniform").series
+    uniform, dear = curves_chart(
+        curves_of(results, chance=0.0), control="uniform", metric="accuracy"
+    ).series
     assert uniform.x == [1.0, 2.0, 3.0, 4.0]
     assert dear.x == [1.5, 3.0, 4.5, 6.0]
     assert uniform.y == pytest.approx([0.2, 0.2, 0.3, 0.4])
@@ -235,5 +253,5 @@ def test_cost_is_in_epochs_of_the_control_and_bands_are_of_the_mean() -> None:
 
 def test_many_arms_of_compare_samplers_can_be_told_apart() -> None:
     results = [run(f"arm {number}", [0.1, 0.2, 0.3, 0.4]) for number in range(18)]
-    chart = curves_chart(curves_of(results, chance=0.0), control="arm 0")
+    chart = curves_chart(curves_of(results, chance=0.0), control="arm 0", metric="accuracy")
     assert len({(series.colour, series.dash) for series in chart.series}) == 18

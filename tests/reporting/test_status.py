@@ -20,7 +20,7 @@ from impon_hpo.reporting.status import (
     write_csv_files,
 )
 from impon_hpo.storage.trials import IDENTITY, read_studies, read_study
-from tests.reporting.records import IDENTITY_OF_IT, small_record
+from tests.reporting.records import BALANCED, IDENTITY_OF_IT, small_record
 
 
 def test_a_summary_adds_up() -> None:
@@ -70,6 +70,16 @@ def test_rows_for_people_say_what_was_spent_against_no_pruning() -> None:
     assert rows["best lr"] == "0.12"
     assert rows["epochs spent"] == "21 of 28 without pruning"
     assert rows["cost spent"] == "210 of 280 forward-equivalents without pruning (75%)"
+
+
+def test_rows_and_note_say_which_accuracy_it_is() -> None:
+    record = small_record(identity=BALANCED)
+    facts = summarise(record)
+    assert facts["metric"] == "balanced-accuracy"
+    assert dict(summary_rows(facts))["best validation balanced accuracy"] == "0.9000"
+    assert "trial 2, with validation balanced accuracy 0.9000" in note(record, [record])
+    assert "best validation balanced accuracy |" in note(record, [record])
+    assert summarise(small_record())["metric"] == "accuracy"
 
 
 def test_a_study_without_a_complete_trial_has_no_best() -> None:

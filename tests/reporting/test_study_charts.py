@@ -14,7 +14,7 @@ from impon_hpo.reporting.chart import Chart, Palette
 from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, StudyRecord, read_study
-from tests.reporting.records import IDENTITY_OF_IT, small_record
+from tests.reporting.records import BALANCED, IDENTITY_OF_IT, small_record
 
 
 def record_of(*curves: list[float], arm: str = "impon") -> StudyRecord:
@@ -44,6 +44,17 @@ def test_every_trial_is_a_line_in_the_colour_of_its_fate() -> None:
     assert list(pruned.x[:-1]) == [10, 20]
     assert sum(math.isnan(value) for value in complete.y) == 2  # between lines
     assert len({series.colour for series in chart.series}) == 3
+
+
+def test_axes_say_which_accuracy_it_is() -> None:
+    for record, words in (
+        (small_record(), "validation accuracy"),
+        (small_record(identity=BALANCED), "validation balanced accuracy"),
+    ):
+        charts = charts_of(record)
+        for key in ("accuracy-against-cost", "pruned-when", "best-so-far"):
+            assert charts[key].y.removeprefix("best ") == f"{words} (0 … 1)"
+    assert charts["accuracy-against-cost"].title.startswith("Balanced accuracy against cost")
 
 
 def test_the_strip_shows_when_trials_ended() -> None:

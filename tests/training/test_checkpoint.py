@@ -195,6 +195,15 @@ def test_setting_that_the_checkpoint_does_not_know_is_listed(checkpoint: Checkpo
         checkpoint.load(CONFIG, CPU)
 
 
+def test_setting_that_only_the_checkpoint_knows_is_listed(checkpoint: Checkpoint) -> None:
+    checkpoint.save(state(config=training_config({"metric": "balanced-accuracy"}).identity()))
+    with pytest.raises(CheckpointError, match="of a run with metric = 'balanced-accuracy'"):
+        checkpoint.load(CONFIG, CPU)
+    checkpoint.save(state())
+    with pytest.raises(CheckpointError, match="of a run with metric = None"):
+        checkpoint.load(CONFIG.model_copy(update={"metric": "balanced-accuracy"}), CPU)
+
+
 def test_place_of_the_data_and_device_do_not_matter(checkpoint: Checkpoint) -> None:
     checkpoint.save(state())
     moved = training_config({"data_dir": "/elsewhere", "download": True, "device": "cpu"})

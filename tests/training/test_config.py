@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.table import SAMPLERS
-from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
+from impon_hpo.training.config import ADDED, TrainingConfig, uniformly, wants_reference
 from tests.settings import training_config
 
 NAMES = [
@@ -37,6 +37,7 @@ NAMES = [
     "warmup_epochs",
     "epochs",
     "eval_weights",
+    "metric",
     "ema_epochs",
     "epoch_fraction",
     "batch_size",
@@ -385,7 +386,16 @@ def test_default_options_are_not_shared_between_configurations() -> None:
 
 def test_identity_leaves_out_where_the_data_lie_and_the_device() -> None:
     identity = TrainingConfig().identity()
-    assert sorted(identity) == sorted(set(NAMES) - {"data_dir", "download", "device", "compile"})
+    apart = {"data_dir", "download", "device", "compile", *ADDED}
+    assert sorted(identity) == sorted(set(NAMES) - apart)
+
+
+def test_what_came_later_is_in_the_identity_only_where_it_is_not_at_its_default() -> None:
+    said = training_config({"metric": "accuracy"})
+    assert said.identity() == TrainingConfig().identity()
+    other = training_config({"metric": "balanced-accuracy"})
+    assert other.identity() == TrainingConfig().identity() | {"metric": "balanced-accuracy"}
+    assert training_config(other.identity()) == other
 
 
 def test_identity_is_the_same_wherever_the_data_lie() -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import impon_hpo.training.training_run as run_module
 from impon_hpo.sampling.captured import call
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.augmentation import Augmentation
@@ -66,6 +67,20 @@ def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None
     state = step.optimizer.state[next(iter(step.model.parameters()))]
     moments = [value for value in state.values() if isinstance(value, Tensor) and value.dim()]
     assert {value.device for value in moments} == {META}
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy"])
+@pytest.mark.parametrize("weights", ["last", "ema"])
+def test_evaluation_waits_for_nothing(
+    tiny_splits: Splits, metric: str, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "VALIDATION_BATCH", 50)
+    run = made_run(tiny_splits, metric=metric, eval_weights="ema")
+    fake = FakeDevice()
+    fake.move(run)
+    with fake.running():
+        judged = run.judged(run.splits.validation, weights)
+    assert (judged.device, tuple(judged.shape), judged.dtype) == (GPU, (2,), torch.float64)
 
 
 def test_averaging_and_memory(tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch) -> None:

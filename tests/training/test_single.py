@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import CheckpointError, ConfigError, StorageError
@@ -116,6 +117,22 @@ def test_each_epoch_is_said_in_a_line(folder: Path, said: list[str]) -> None:
     for at, (line, epoch) in enumerate(zip(said, outcome["epochs"], strict=True), start=1):
         assert line.startswith(f"epoch {at}/3 ")
         assert f"val accuracy {epoch['val_accuracy']:.4f}" in line
+
+
+def test_balanced_accuracy_is_said_and_tested(folder: Path, said: list[str]) -> None:
+    given = config(metric="balanced-accuracy")
+    outcome = train(given, folder, name="uniform")
+    assert outcome["metric"] == outcome["settings"]["metric"] == "balanced-accuracy"
+    assert f"val balanced accuracy {outcome['val_accuracy']:.4f}" in said[-1]
+    splits = load_splits(given, CPU)
+    run = TrainingRun(given, splits)
+    run.continue_from(Checkpoint(Path(outcome["checkpoint"])))
+    guessed = run.training_step.predict(splits.test.images).argmax(1)
+    expected = balanced_accuracy_score(splits.test.labels, guessed)
+    assert outcome["test_accuracy"] == pytest.approx(expected, abs=1e-12)
+    plain = train(config(), folder, name="uniform")
+    assert plain["metric"] == "accuracy"
+    assert plain["test_accuracy"] != outcome["test_accuracy"]
 
 
 def test_second_call_returns_the_same_without_training_again(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -204,6 +206,60 @@ def test_validation_in_parts_is_that_of_the_whole(
     accuracy, loss = run.evaluate(tiny_splits.validation)
     assert accuracy == whole[0]
     assert loss == pytest.approx(whole[1], rel=1e-5)
+
+
+def balanced_run(splits: Splits, **given: Any) -> TrainingRun:
+    """A run that judges balanced accuracy and has learnt to tell some classes apart."""
+    run = TrainingRun(config(metric="balanced-accuracy", epoch_fraction=1.0, **given), splits)
+    for _ in range(3):
+        run.train_epoch()
+    return run
+
+
+@pytest.mark.parametrize("classes", [range(10), [0, 1, 7], [3]], ids=str)
+def test_balanced_accuracy_is_scikit_learns(tiny_splits: Splits, classes: Sequence[int]) -> None:
+    from sklearn.metrics import accuracy_score, balanced_accuracy_score
+
+    run = balanced_run(tiny_splits)
+    test = tiny_splits.test
+    # Ever fewer rows of the later classes, and none of some.
+    rows = torch.cat(
+        [(test.labels == label).nonzero()[: 17 - 2 * at, 0] for at, label in enumerate(classes)]
+    )
+    split = Split(test.images[rows], test.labels[rows])
+    truth = split.labels.tolist()
+    guessed = run.training_step.predict(split.images).argmax(1).tolist()
+    assert len(set(guessed)) > 1
+    with warnings.catch_warnings():  # that a guess is of a class which no row has
+        warnings.simplefilter("ignore", UserWarning)
+        expected = balanced_accuracy_score(truth, guessed)
+    assert 0 < run.evaluate(split)[0] == pytest.approx(expected, abs=1e-12)
+    plain = TrainingRun(config(), tiny_splits)
+    plain.model.load_state_dict(run.model.state_dict())
+    assert plain.evaluate(split) == (accuracy_score(truth, guessed), run.evaluate(split)[1])
+
+
+def test_metric_changes_what_is_validated_and_nothing_else(tiny_splits: Splits) -> None:
+    labels = tiny_splits.validation.labels
+    few = torch.cat([(labels == label).nonzero()[: label + 1, 0] for label in range(10)])
+    validation = Split(tiny_splits.validation.images[few], labels[few])
+    splits = dataclasses.replace(tiny_splits, validation=validation)
+    plain, balanced = results_of(splits), results_of(splits, metric="balanced-accuracy")
+    assert [epoch.pop("val_accuracy") for epoch in plain] != [
+        epoch.pop("val_accuracy") for epoch in balanced
+    ]
+    assert plain == balanced
+
+
+def test_balanced_accuracy_of_the_averaged_weights_in_parts_is_that_of_the_whole(
+    tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = balanced_run(tiny_splits, eval_weights="ema")
+    whole = {weights: run.evaluate(tiny_splits.test, weights)[0] for weights in ("ema", "last")}
+    assert whole["ema"] != whole["last"]
+    monkeypatch.setattr(run_module, "VALIDATION_BATCH", 50)
+    for weights, accuracy in whole.items():
+        assert run.evaluate(tiny_splits.test, weights)[0] == accuracy
 
 
 def test_validation_changes_nothing(tiny_splits: Splits) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from impon_hpo.storage.trials import IDENTITY, UNTIL, WANTED, StudyRecord, read_study
 from impon_hpo.tuning.lease import put_back
 from impon_hpo.tuning.live_table import clock, live_table, seconds_left, sparkline, watch
-from tests.reporting.records import IDENTITY_OF_IT
+from tests.reporting.records import BALANCED, IDENTITY_OF_IT
 from tests.reporting.running import add_epochs, begun_study, finish
 
 LINES = [
@@ -39,6 +39,17 @@ def test_running_trials_have_curve_epoch_pace_and_time_left() -> None:
     assert line.split() == ["0", "▁▅█", "0.8000", "3/9", "500", "0:12"]
     assert f"{second.number}" in drawn(read_study(study), 4).splitlines()[4]
     assert "0/9" in drawn(read_study(study), 4)
+
+
+def test_table_says_which_accuracy_it_is() -> None:
+    study = begun_study()
+    add_epochs(study.ask(), 0.1)
+    assert "accuracy by epoch  val accuracy" in drawn(read_study(study), 4)
+    study.set_user_attr(IDENTITY, IDENTITY_OF_IT | BALANCED)
+    head = drawn(read_study(study), 4).splitlines()
+    (first,) = (number for number, line in enumerate(head) if "val balanced" in line)
+    assert head[first].split() == ["balanced", "val", "balanced"]
+    assert head[first + 1].split()[:6] == ["trial", "accuracy", "by", "epoch", "accuracy", "epoch"]
 
 
 def test_head_says_what_the_study_has_come_to() -> None:

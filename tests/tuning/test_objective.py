@@ -49,6 +49,20 @@ def test_every_epoch_is_reported_from_one_and_the_last_is_returned(
     assert trial.value == expected[-1]
 
 
+def test_balanced_accuracy_is_reported_where_it_is_the_metric(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    balanced = tiny_config.model_copy(update={"metric": "balanced-accuracy"})
+    study = _study()
+    study.optimize(Objective(balanced, SPACE, splits=tiny_splits), n_trials=1)
+    trial = study.trials[0]
+    config = balanced.model_copy(update=trial.params)
+    expected = [result.val_accuracy for result in train_epochs(config, tiny_splits)]
+    assert list(trial.intermediate_values.values()) == expected
+    plain = tiny_config.model_copy(update=trial.params)
+    assert expected != [result.val_accuracy for result in train_epochs(plain, tiny_splits)]
+
+
 def test_a_trial_records_what_it_cost(tiny_config: TrainingConfig, tiny_splits: Splits) -> None:
     study = _study()
     impon = tiny_config.model_copy(update={"sampler": "impon"})

@@ -1,0 +1,1 @@
+"""Tests of the long-tail study: how many rows each class has, and what is hidden."""

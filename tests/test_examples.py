@@ -22,6 +22,7 @@ WITH_EXAMPLE = (
     "ImponLow",
     "ImponMemory",
     "ImponPaced",
+    "ImponTrusted",
     "IndexedDataset",
     "LoaderBatchSampler",
     "Reference",

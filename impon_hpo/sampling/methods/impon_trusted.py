@@ -25,6 +25,7 @@ from impon_hpo.sampling.checks import Common, check_between, check_positive
 from impon_hpo.sampling.draws import random_order
 from impon_hpo.sampling.mixture import two_gaussians
 from impon_hpo.sampling.pacing import easiest_first
+from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 
 PLAUSIBLE = 0.02, 0.6
@@ -98,7 +99,7 @@ class ImponTrusted(ShuffledEpochs):
         self._separation = mixture.separation
         self._share_wrong = torch.where(noticed, mixture.share, 0.0)
         self._n_trusted = (len(rows) - n_left_out).clamp_min(self.batch_size)
-        order = easiest_first(loss, rows.labels if balance else None)
+        order = easiest_first(_late(self._reference), rows.labels if balance else None)
         place = torch.arange(len(rows), device=rows.device)
         self._trusted = torch.zeros(len(rows), dtype=torch.bool, device=rows.device)
         self._trusted.scatter_(0, order, place < self._n_trusted)
@@ -131,6 +132,16 @@ class ImponTrusted(ShuffledEpochs):
             "separation": float(self._separation),
             "share_wrong": float(self._share_wrong),
         }
+
+
+def _late(reference: Reference) -> Tensor:
+    """Return (n,): the losses of the later half of the reference's epochs, where it has epochs.
+
+    They rank wrong labels a little better than those of all epochs, which show two peaks better.
+    """
+    if reference.trajectory is None:
+        return reference.loss
+    return reference.trajectory[len(reference.trajectory) // 2 :].mean(0)
 
 
 def _above_class(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:

@@ -137,6 +137,16 @@ def test_each_class_loses_the_same_share() -> None:
     assert Counter(labels[left_out].tolist()) == {1: 15}
 
 
+def test_rows_are_ranked_by_the_later_half_of_the_epochs() -> None:
+    early = losses()
+    late = torch.where(torch.arange(N) < N_WRONG, 5.0, early)  # at last, the first rows are hard
+    trajectory = torch.stack([early, early, late, late])
+    reference = Reference(early, torch.full((N, 2), 0.5), trajectory)
+    rows = replace(rows_with(early), reference=reference)
+    left_out = visits_of(ImponTrusted(rows, batch_size=6, model=MODEL), 4, 10) == 0
+    assert left_out.nonzero()[:, 0].tolist() == list(range(N_WRONG))
+
+
 @given(doubts=st.tuples(st.floats(0, 1), st.floats(0, 1)), seed=st.integers(0, 1000))
 @settings(max_examples=20)
 def test_less_doubt_leaves_out_no_fewer_rows(doubts: tuple[float, float], seed: int) -> None:

@@ -1,12 +1,13 @@
 """`impon-trusted`: train as `uniform` does, but without the rows whose labels look wrong.
 
-Source: this project; the mixture on losses is that of Arazo et al. (2019) and DivideMix (Li et al.
-2020), read from a reference instead of the run itself.
-Rule: fit two Gaussians to the square roots of the reference's losses (half a squared root is a
-deviance residual, which is nearly normal). If they are two peaks (Ashman's D above `separation`)
-and the upper one is the smaller, some labels are wrong. Then as many rows as the mixture doubts are
-left out of the whole run, the hardest of each class, and the others are taken in shuffled epochs.
-If not, the run is that of `uniform`, bit for bit.
+Source: this project. The mixture of two Gaussians on losses is that of DivideMix (Li et al. 2020),
+fitted once to a reference instead of every epoch to the run itself.
+Rule: take the square root of each row's reference loss (a deviance residual, but for √2), less half
+the mean of its class (a hard class is not a wrong one), and fit two Gaussians. If they are two
+peaks (Ashman's D above `separation`) and the upper one has 2 to 60 % of the rows, labels are wrong:
+as many rows as have a probability of the upper one above `doubt`, at most half, are left out of the
+whole run, the hardest of each class, and the others are taken in shuffled epochs. If not, the run
+is that of `uniform` to the bit.
 Cost a step: none; the reference is made once for a study and charged to it. State: 1 byte a row.
 Weights: none.
 Helps: with wrong labels. Hurts: never by more than the reference costs where labels are right and

@@ -9,6 +9,7 @@ from .sampling.methods.impon import Impon as Impon
 from .sampling.methods.impon import ImponLow as ImponLow
 from .sampling.methods.impon_memory import ImponMemory as ImponMemory
 from .sampling.methods.impon_paced import ImponPaced as ImponPaced
+from .sampling.methods.impon_trusted import ImponTrusted as ImponTrusted
 from .sampling.methods.uniform import Uniform as Uniform
 from .sampling.reference import Reference as Reference
 from .sampling.rows import Rows as Rows

@@ -23,6 +23,7 @@ WITH_EXAMPLE = (
     "ImponLow",
     "ImponMemory",
     "ImponPaced",
+    "ImponTrusted",
     "IndexedDataset",
     "LoaderBatchSampler",
     "Reference",

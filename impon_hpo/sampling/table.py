@@ -28,6 +28,7 @@ from impon_hpo.sampling.methods.grad_norm import GradNorm
 from impon_hpo.sampling.methods.impon import Impon, ImponLow
 from impon_hpo.sampling.methods.impon_memory import ImponMemory
 from impon_hpo.sampling.methods.impon_paced import ImponPaced
+from impon_hpo.sampling.methods.impon_trusted import ImponTrusted
 from impon_hpo.sampling.methods.infobatch import InfoBatch
 from impon_hpo.sampling.methods.loss_rank import LossRank
 from impon_hpo.sampling.methods.lstm_loss import LstmLoss
@@ -65,6 +66,7 @@ SAMPLERS: dict[str, type[BatchSampler]] = {
     "infobatch": InfoBatch,
     "impon-paced": ImponPaced,
     "impon-memory": ImponMemory,
+    "impon-trusted": ImponTrusted,
 }
 
 

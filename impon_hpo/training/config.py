@@ -182,7 +182,7 @@ def uniformly(config: TrainingConfig) -> TrainingConfig:
     return config.model_copy(update={"sampler": "uniform", "sampler_options": {}})
 
 
-REFERENCE_READERS = ("impon-memory", "impon-paced", "proxy-filter", "rho-loss")
+REFERENCE_READERS = ("impon-memory", "impon-paced", "impon-trusted", "proxy-filter", "rho-loss")
 """Batch samplers that read a reference with all options. A test compares this with the classes."""
 
 

@@ -38,6 +38,7 @@ ARMS: list[dict[str, Any]] = [
     {"sampler": "impon"},
     {"sampler": "impon-memory"},
     {"sampler": "impon-paced"},
+    {"sampler": "impon-trusted"},
     {"sampler": "selective-backprop"},
     {"sampler": "grad-norm", "label_smoothing": 0.1},
     {"sampler": "infobatch"},

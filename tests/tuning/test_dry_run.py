@@ -82,7 +82,9 @@ def test_optuna_still_has_what_a_plan_describes() -> None:
     )
 
 
-@pytest.mark.parametrize("sampler", ["rho-loss", "impon-paced", "impon-memory", "proxy-filter"])
+@pytest.mark.parametrize(
+    "sampler", ["rho-loss", "impon-paced", "impon-trusted", "impon-memory", "proxy-filter"]
+)
 def test_sampler_that_wants_a_reference_is_checked_before_there_is_one(sampler: str) -> None:
     study_file = small_study(f"arms.impon.sampler={sampler}")
     assert plan(study_file, "impon", 3, study_file.storage)["batch_sampler"] == {"name": sampler}

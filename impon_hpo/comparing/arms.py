@@ -9,7 +9,7 @@ from typing import Any
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
-from impon_hpo.tuning.protocol import IN_HAND, Policy, Protocol, arm_name, placebo_name
+from impon_hpo.tuning.protocol import IN_HAND, Policy, Protocol, arm_name, is_quota, placebo_name
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -17,6 +17,7 @@ UNIFORM = "uniform"
 FRACTION = "uniform-fraction"
 SHORT = "uniform-short"
 PLACEBO = "placebo"
+QUOTA = "quota"
 IMPORTANCE = "importance"
 
 
@@ -27,7 +28,8 @@ class Arm:
     Args:
         name: As it is shown, such as "memory@1/3" or, under another policy than the first one,
             "memory@1/3 (rungs, ema)".
-        kind: "uniform", "uniform-fraction", "uniform-short", "placebo" or "importance".
+        kind: "uniform", "uniform-fraction", "uniform-short", "placebo", "quota" (an arm of the
+            study that draws by class alone) or "importance".
         fraction: Share of a full epoch's steps that its epoch has; of uniform-short, share of the
             epochs.
         policy: Schedule and evaluated weights.
@@ -102,7 +104,14 @@ def _bases(
             # With so many steps an epoch, `uniform` takes a fresh random share of the rows each.
             yield FRACTION, FRACTION, fraction, uniform
             yield SHORT, SHORT, fraction, uniform
-    importance = [(name, Fraction(share or 1)) for name, _, share in map(_parted, policy.arms)]
+    importance = [
+        (name, Fraction(share or 1))
+        for name, _, share in map(_parted, policy.arms)
+        if not is_quota(name, study_file.arms)
+    ]
+    for name, _, share in map(_parted, policy.arms):
+        if is_quota(name, study_file.arms):
+            yield QUOTA, name, Fraction(share or 1), study_file.arms[name]
     if protocol.endpoint == IN_HAND:
         for name, fraction in importance:
             yield PLACEBO, placebo_name(name), fraction, _blind(study_file.arms[name])
@@ -146,8 +155,9 @@ def _check_own_settings(study_file: StudyFile, protocol: Protocol) -> None:
 
 def controls_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
     """Return what an arm has to beat before a saving is due to importance: as few rows without it,
-    as few epochs, and its own path without its scores."""
-    kinds = (PLACEBO,) if arm.fraction == 1 else (FRACTION, SHORT, PLACEBO)
+    as few epochs, its own path without its scores, and drawing by class alone where that is
+    there."""
+    kinds = (PLACEBO, QUOTA) if arm.fraction == 1 else (FRACTION, SHORT, PLACEBO, QUOTA)
     return [
         other
         for other in arms

@@ -92,13 +92,18 @@ def _rival(controls: Sequence[Mapping[str, Any]], key: str) -> tuple[str, str] |
     unbeaten = [entry[key] for entry in controls if not entry["beats"]]
     if not unbeaten:
         return None
-    name = min(unbeaten, key=lambda name: next(i for i, k in enumerate(kinds) if k in name))
+    quotas = len(kinds)
+    name = min(
+        unbeaten,
+        key=lambda name: next((i for i, k in enumerate(kinds) if name.startswith(k)), quotas),
+    )
     search, _, final = name.partition(" (")[0].partition(THEN)
     kind, _, share = search.partition("@")
     words = {
         FRACTION: f"{_part(share)} of the rows, at random",
         SHORT: f"{_part(share)} of the epochs",
-    }.get(kind, "the same path without its scores")
+        PLACEBO: "the same path without its scores",
+    }.get("placebo" if kind.startswith(PLACEBO) else kind, kind)
     if final:
         words += ", then the pick in full"
     return name, f"{words}," if "," in words else words

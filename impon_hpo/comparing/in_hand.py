@@ -234,6 +234,7 @@ def summarise_in_hand(
     recorded: Sequence[Arm],
     outcomes: Mapping[str, Outcome],
     recordings: Recordings,
+    n_quotas: int,
 ) -> dict[str, Any]:
     """Return each way beside uniform sampling under its policy, and the claim beside its controls.
 
@@ -242,6 +243,7 @@ def summarise_in_hand(
         recorded: The arms that are recorded.
         outcomes: By name of the arm, under one pruner.
         recordings: The recordings.
+        n_quotas: Arms of the claim's policy that draw by class alone, recorded or not.
     """
     limits = {
         "gain": protocol.gain,
@@ -259,7 +261,9 @@ def summarise_in_hand(
                 continue
             rows.append(_row(held, uniform, judged, protocol.n_trials))
             if held.way.name == protocol.claim:
-                claim = judged.plain() | _credit(held, uniform, holdings, judged, protocol)
+                claim = judged.plain() | _credit(
+                    held, uniform, holdings, judged, protocol, n_quotas
+                )
     return {"ways": rows, "claim": claim}
 
 
@@ -287,6 +291,7 @@ def _credit(
     holdings: Sequence[Holding],
     judged: InHand,
     protocol: Protocol,
+    n_quotas: int,
 ) -> dict[str, Any]:
     """Return whether what the claim gains is due to importance: at the budget at which it is
     supported, it is shown to be better than each of its controls."""
@@ -309,9 +314,9 @@ def _credit(
                 "beats": gain.above,
             }
         )
-    # Its placebo, and at each share that was asked as few rows and as few epochs.
+    # Its placebo, at each share that was asked as few rows and as few epochs, and the quotas.
     policy = claim.way.search.policy
-    n_controls = 2 * sum(share < 1 for share in protocol.fractions(policy)) + 1
+    n_controls = 2 * sum(share < 1 for share in protocol.fractions(policy)) + 1 + n_quotas
     complete = len(entries) >= n_controls
     return {
         "controls": entries,

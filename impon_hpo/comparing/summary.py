@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from impon_hpo.comparing.arms import IMPORTANCE, UNIFORM, Arm, arms_of, controls_of, uniform_of
+from impon_hpo.comparing.arms import (
+    IMPORTANCE,
+    QUOTA,
+    UNIFORM,
+    Arm,
+    arms_of,
+    controls_of,
+    uniform_of,
+)
 from impon_hpo.comparing.card import card
 from impon_hpo.comparing.curves import cost_to_reach
 from impon_hpo.comparing.fidelity import Fidelity, fidelity
@@ -71,7 +79,9 @@ def summarise_comparison(
     rows = [_row(arm, recorded, outcomes, faithful, study_file) for arm in recorded]
     in_hand: dict[str, Any] = {"ways": [], "claim": None}
     if protocol.endpoint == IN_HAND:
-        in_hand = summarise_in_hand(protocol, recorded, outcomes, recordings)
+        searching = next(arm for arm in arms if arm.name == protocol.searching)
+        n_quotas = sum(arm.kind == QUOTA and arm.policy == searching.policy for arm in arms)
+        in_hand = summarise_in_hand(protocol, recorded, outcomes, recordings, n_quotas)
     summary = {
         "study": study_file.name,
         "study_arms": list(study_file.arms),
@@ -192,13 +202,18 @@ def _row(
             judge(study, outcomes[other.name], **limits) for other in controls_of(arm, recorded)
         ]
         judged = [verdict for verdict in verdicts if verdict is not None]
-        n_controls = 1 if arm.fraction == 1 else 3
+        quotas = [other for other in arms_of(study_file) if _is_rival_quota(other, arm)]
+        n_controls = (1 if arm.fraction == 1 else 3) + len(quotas)
         entry["controls"] = [each.plain() for each in judged]
         entry["credit"] = len(judged) == n_controls and all(each.beats for each in judged)
         entry["credit_sentence"] = credit_sentence(
             verdict.word == SUPPORTED, judged, n_controls, arm.name
         )
     return row | {"verdict": entry}
+
+
+def _is_rival_quota(other: Arm, arm: Arm) -> bool:
+    return other.kind == QUOTA and (other.fraction, other.policy) == (arm.fraction, arm.policy)
 
 
 def _at(study: Outcome, block: int, measure: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Final, Literal
 
@@ -172,8 +172,9 @@ def resolve_protocol(
     fractions = declared.declared_fractions()
     offered = tuple(arm_name(name, fraction) for name in names for fraction in fractions)
     policies = _policies(declared.policies or (Policy(),), run, offered)
-    claim = declared.claim or policies[0].arms[-1]
-    claims = _claims(declared, policies)
+    ruled = [arm for arm in policies[0].arms if not is_quota(arm, arms)]
+    claim = declared.claim or (ruled or policies[0].arms)[-1]
+    claims = _claims(declared, policies, arms)
     if claim not in claims:
         arms_and_more = [name for name in claims if THEN not in name]
         if declared.endpoint == IN_HAND:
@@ -217,6 +218,8 @@ def resolve_protocol(
 
 CONTROLS = ("uniform", "uniform-fraction", "placebo")
 """Batch samplers that a comparison adds by itself."""
+QUOTA = "class-balanced"
+"""The batch sampler that draws by class alone: an arm that has it is a control."""
 SHARES = ("uniform-fraction", "uniform-short")
 """Controls that spend a share of what uniform sampling spends."""
 _RESERVED = ("uniform", *SHARES, "placebo")
@@ -233,21 +236,30 @@ def placebo_name(arm: str) -> str:
     return f"placebo-of-{arm}"
 
 
-def _claims(declared: Protocol, policies: Sequence[Policy]) -> list[str]:
+def is_quota(arm: str, arms: Mapping[str, TrainingConfig]) -> bool:
+    """Return whether an arm such as "quota@1/3" draws by class alone: a control, like the
+    comparison's own."""
+    return arms[arm.partition("@")[0]].sampler == QUOTA
+
+
+def _claims(
+    declared: Protocol, policies: Sequence[Policy], arms: Mapping[str, TrainingConfig]
+) -> list[str]:
     """Return what a verdict can be about."""
     claims = []
     for policy in policies:
-        names = list(policy.arms)
+        ruled = [arm for arm in policy.arms if not is_quota(arm, arms)]
+        names = list(ruled)
         if declared.endpoint == IN_HAND:
-            finals = ["uniform", *(arm for arm in policy.arms if "@" not in arm)]
+            finals = ["uniform", *(arm for arm in ruled if "@" not in arm)]
             shares = [share for share in declared.fractions(policy) if share < 1]
             controls = [arm_name(kind, f) for kind in SHARES for f in shares]
-            searches = ["uniform", *controls, *policy.arms]
+            searches = ["uniform", *controls, *ruled]
             names += [
                 f"{search}{THEN}{final}"
                 for search in searches
                 for final in finals
-                if search != final and {search, final} & set(policy.arms)
+                if search != final and {search, final} & set(ruled)
             ]
         claims += [policy.name(name, policies[0]) for name in names]
     return claims

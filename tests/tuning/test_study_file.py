@@ -120,8 +120,14 @@ def test_a_malformed_setting_is_refused(setting: str) -> None:
 def test_an_unknown_study_lists_those_that_are_here() -> None:
     Path("studies").mkdir()
     write_study(name="studies/mine")
-    with pytest.raises(ConfigError, match=r"no study 'studies/mime'.*'mine'.*studies/mine"):
+    Path("studies/question").mkdir()
+    write_study(name="studies/question/world")
+    with pytest.raises(
+        ConfigError, match=r"no study 'studies/mime'.*'mine'.*studies/mine"
+    ) as caught:
         read_study_file("studies/mime")
+    assert "studies/question/world" in str(caught.value)
+    assert read_study_file("question/world").name == "world"
 
 
 def test_an_unknown_arm_lists_the_arms() -> None:

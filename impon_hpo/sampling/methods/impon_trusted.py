@@ -10,8 +10,17 @@ whole run, the hardest of each class, and the others are taken in shuffled epoch
 is that of `uniform` to the bit.
 Cost a step: none; the reference is made once for a study and charged to it. State: 1 byte a row.
 Weights: none.
-Helps: with wrong labels. Hurts: never by more than the reference costs where labels are right and
-the losses have one peak; where a group of rows is hard for another reason, it may be left out.
+Helps: with wrong labels spread over the classes. Of what leaving out exactly the wrong rows gains,
+it took 80 to 90 % on digits with 20 and 40 % flipped labels, a third with 10 %, and half on reduced
+CIFAR-10. Hurts: where it takes hard rows for wrong ones. It overlooks wrong labels if the reference
+has learnt little, or in a long tail of classes.
+
+Tried on flipped labels and not kept: separating by the losses, their logarithm or the odds of the
+label (each is near 2 for some right labels or below for some wrong ones); drawing in proportion to
+the probability of a right label (no better); leaving out the hardest rows whatever their class (a
+little worse at 40 %); scoring all rows again by the run's own net (no clear gain for 4 to 7 % of
+the cost); co-teaching's rate, the smallest current losses of each batch (half the gain at 20 %,
+worse than uniform at 40 %).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from optuna.storages import BaseStorage
 from impon_hpo.comparing.arms import Arm, arms_of
 from impon_hpo.comparing.evidence import read_fixed, read_trials
 from impon_hpo.comparing.grid import comparison_grid
+from impon_hpo.comparing.words import claim_words
 from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
@@ -18,6 +19,7 @@ from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.dry_run import check_fit, made_up_reference
+from impon_hpo.tuning.protocol import CHOICE
 from impon_hpo.tuning.study_file import StudyFile
 
 CALIBRATION_STEPS = 20
@@ -71,8 +73,7 @@ def plan_comparison(
     facts: dict[str, Any] = {
         "study": study_file.name,
         "question": study_file.question,
-        "claim": f"{protocol.claim}: at most {protocol.cost_ratio:g} of uniform sampling's cost, "
-        f"at most {protocol.margin:g} points worse",
+        "claim": claim_words(protocol.identity()),
         "arms": [arm.name for arm in arms],
         "configurations": protocol.n_configurations,
         "blocks": protocol.n_blocks,
@@ -86,7 +87,7 @@ def plan_comparison(
     if calibrate:
         seconds = _seconds(study_file.run, splits)
         facts["seconds_left"] = round(seconds * cost_left)
-    claimed = next(arm for arm in arms if arm.name == protocol.claim)
+    claimed = next(arm for arm in arms if arm.name == protocol.searching)
     ratio = _ratio(claimed, scored[claimed.training], splits)
     facts["cost_ratio_of_an_epoch"] = round(ratio, 4)
     facts["warnings"] = _warnings(study_file, ratio)
@@ -135,7 +136,7 @@ def _ratio(arm: Arm, scored_share: float, splits: Splits) -> float:
 def _warnings(study_file: StudyFile, ratio: float) -> list[str]:
     protocol = study_file.protocol
     warnings = []
-    if ratio > protocol.cost_ratio:
+    if protocol.endpoint == CHOICE and ratio > protocol.cost_ratio:
         warnings.append(
             f"An epoch of {protocol.claim} costs {ratio:.2f} of a uniform one, so with as many "
             f"epochs a cost ratio of {protocol.cost_ratio:g} is arithmetically impossible. Lower "

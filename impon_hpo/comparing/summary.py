@@ -25,6 +25,7 @@ from impon_hpo.comparing.outcomes import Outcome, Truth, outcome
 from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import SUPPORTED, judge
 from impon_hpo.comparing.words import (
+    claim_words,
     credit_sentence,
     in_hand_credit_sentence,
     in_hand_sentence,
@@ -89,6 +90,7 @@ def summarise_comparison(
         "metric": study_file.run.metric.replace("-", " "),
         "data": protocol.data,
         "protocol": protocol.identity(),
+        "claim": claim_words(protocol.identity()),
         "searching": protocol.searching,
         "pruner": protocol.pruner,
         "recordings": recordings.about,

@@ -43,6 +43,23 @@ def pruner_words(name: str) -> str:
     return "halving that promotes" if name == PROMOTE else name
 
 
+def claim_words(protocol: Mapping[str, Any]) -> str:
+    """Return what was claimed before recording, in words.
+
+    Args:
+        protocol: `Protocol.identity()`.
+    """
+    if "gain" not in protocol:
+        return (
+            f"{protocol['claim']}: cost ratio at most {protocol['cost_ratio']:g}, "
+            f"at most {protocol['margin']:g} points worse"
+        )
+    return (
+        f"{protocol['claim']}: the model in hand is more than {protocol['gain']:g} points better "
+        f"for the same cost, or as good a one costs at most {protocol['cost_ratio']:g}"
+    )
+
+
 def in_hand_sentence(claim: Mapping[str, Any], pruner: str, margin: float) -> str:
     """Return what one holds at the end on a way, in one or two sentences.
 

@@ -321,7 +321,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data set", about["dataset"]),
         ("command", about["command"]),
         ("pruner", call_of(summary["pruner"])),
-        ("claim", claim_words(protocol)),
+        ("claim", summary["claim"]),
         ("configurations", f"{protocol['n_configurations']}, the same in all arms and blocks"),
         ("trials of a study", f"{protocol['n_trials']} of them"),
         ("blocks planned", str(protocol["n_blocks"])),
@@ -331,19 +331,6 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("fixed before recording on", about["fixed"]),
         *(("recorded with", versions_of(entry)) for entry in about["environments"]),
     ]
-
-
-def claim_words(protocol: Mapping[str, Any]) -> str:
-    """Return what was claimed before recording, in words."""
-    if "gain" not in protocol:
-        return (
-            f"{protocol['claim']}: cost ratio at most {protocol['cost_ratio']:g}, "
-            f"at most {protocol['margin']:g} points worse"
-        )
-    return (
-        f"{protocol['claim']}: the model in hand is more than {protocol['gain']:g} points better "
-        f"for the same cost, or as good a one costs at most {protocol['cost_ratio']:g}"
-    )
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:

@@ -22,6 +22,8 @@ NAMES = [
     "data_dir",
     "download",
     "subset",
+    "relabel",
+    "exclude",
     "image_size",
     "validation_size",
     "augment",

@@ -58,6 +58,7 @@ def note(
         f"{_saved(facts)}.",
         "",
         *_verdict(verdict),
+        *_labels(record),
         *_arms(records),
         *_commands(facts),
         "## What was run",
@@ -105,6 +106,18 @@ def _verdict(verdict: Mapping[str, Any] | None) -> list[str]:
     parts = [f"**{verdict['sentence']}**", verdict.get("credit_sentence")]
     sentences = " ".join(filter(None, parts))
     return ["## Verdict of the comparison", "", escape(sentences, quote=False), ""]
+
+
+def _labels(record: StudyRecord) -> list[str]:
+    """Return what was found of wrong labels, with its picture."""
+    if record.labels is None:
+        return []
+    lines = ["## Labels", "", escape(record.labels["sentence"], quote=False), ""]
+    artifact = record.labels["artifact"]
+    if artifact is not None:
+        place = f"/artifacts/{record.optuna_study._study_id}/{artifact}"
+        lines += [f"![images whose labels look wrong]({place})", ""]
+    return lines
 
 
 def _arms(records: Sequence[StudyRecord]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ CPU = torch.device("cpu")
 
 
 def digits(**settings: str) -> Splits:
-    return load_splits(TrainingConfig(**settings), CPU)
+    return load_splits(training_config(settings), CPU)
 
 
 def rows_of(splits: Splits) -> dict[str, tuple[int, str]]:
@@ -65,7 +66,12 @@ def test_rows_of_a_folder_are_named_by_their_files_decoded_or_from_the_cache() -
         place = Path("pets/train") / ("cat", "dog")[number % 2] / "in" / f"{number}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(place)
-    settings = {"dataset": "folder", "data_dir": "pets", "batch_size": 2, "validation_size": 2}
+    settings: dict[str, Any] = {
+        "dataset": "folder",
+        "data_dir": "pets",
+        "batch_size": 2,
+        "validation_size": 2,
+    }
     file = write("labels.csv", "file,label\ncat/in/4.png,dog\n")
     for _ in range(2):
         plain = load_splits(training_config(settings), CPU)

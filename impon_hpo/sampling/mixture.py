@@ -15,7 +15,7 @@ N_FITTED = 4096
 """Values that are fitted at most."""
 SPLITS = (0.25, 0.5, 0.75, 0.9)
 """Shares of the ordered values at which the lower component ends at first."""
-SMALLEST_VARIANCE = 1e-6
+SMALLEST_VARIANCE = 0.01
 """Of a component, as a share of the variance of all values."""
 Fit = tuple[Tensor, Tensor, Tensor]
 """(starts, 2) means, variances and weights of the components."""

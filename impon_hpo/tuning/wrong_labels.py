@@ -77,20 +77,23 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
 
     Rows with wrong labels have the higher losses: a mixture of two Gaussians says how probably a
     row is of the upper group (Arazo et al., 2019). A row of which the net finds the given class the
-    most probable all the same is hard and not wrong. The weight of the upper group counts such
-    rows, too; its distance to the share is the greater part of the error that is told.
+    most probable all the same is hard and not wrong. The share is the middle between what that
+    counts, and what confident learning counts; how far they lie apart, and how many hard rows the
+    upper group has beside, is the greater part of the error that is told.
 
     Example:
         >>> import torch
         >>> from impon_hpo import Reference
         >>> from impon_hpo.tuning.wrong_labels import judge
-        >>> right = torch.linspace(0.8, 0.95, 90)  # probability of class 0
-        >>> probabilities = torch.cat([right, torch.linspace(0.05, 0.1, 10)])
-        >>> probabilities = torch.stack([probabilities, 1 - probabilities], dim=1)
-        >>> reference = Reference(-probabilities[:, 0].log(), probabilities)
-        >>> judgement = judge(reference, torch.zeros(100, dtype=torch.int64))
+        >>> labels = torch.arange(100) % 2
+        >>> shown = torch.where(torch.arange(100) < 10, 1 - labels, labels)  # ten labels are wrong
+        >>> surely = torch.linspace(0.8, 0.95, 100)
+        >>> probabilities = torch.stack([surely, surely], dim=1)
+        >>> probabilities[torch.arange(100), 1 - shown] = 1 - surely
+        >>> loss = -probabilities[torch.arange(100), labels].log()
+        >>> judgement = judge(Reference(loss, probabilities), labels)
         >>> judgement.tells, round(judgement.share, 2), sorted(judgement.order[:10].tolist())
-        (True, 0.1, [90, 91, 92, 93, 94, 95, 96, 97, 98, 99])
+        (True, 0.1, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
     mixture = two_gaussians(reference.loss)
     of_given = reference.probabilities.gather(1, labels[:, None])
@@ -98,7 +101,9 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
     probability = torch.where(highest > of_given[:, 0], mixture.probability, 0.0)
     by_loss = reference.loss.argsort(descending=True, stable=True)
     order = by_loss[probability[by_loss].argsort(descending=True, stable=True)]
-    share = float(probability.double().mean())
+    counted = float(probability.double().mean())
+    confident = confident_share(reference.probabilities, labels)
+    share = (counted + confident) / 2
     by_chance = math.sqrt(share * (1 - share) / max(1, len(labels)))
     return Judgement(
         probability=probability,
@@ -106,8 +111,22 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
         order=order,
         separation=float(mixture.separation),
         share=share,
-        error=math.hypot(by_chance, float(mixture.share) - share),
+        error=math.hypot(by_chance, (confident - counted) / 2, float(mixture.share) - counted),
     )
+
+
+def confident_share(probabilities: Tensor, labels: Tensor) -> float:
+    """Return the share of labels (n,) that confident learning counts as wrong (Northcutt et al.,
+    2021): those of rows that are at least as surely of another class as the rows of that class are
+    on average. `probabilities` are (n, n_classes)."""
+    n_rows = labels.bincount(minlength=probabilities.shape[1])
+    of_given = probabilities.gather(1, labels[:, None])[:, 0]
+    usual = torch.zeros_like(probabilities[0]).index_add_(0, labels, of_given) / n_rows
+    surely = torch.where(
+        probabilities >= usual, probabilities, -1.0
+    )  # never of a class without rows
+    highest, other = surely.max(1)
+    return float(((highest >= 0) & (other != labels)).double().mean())
 
 
 def find_wrong_labels(

@@ -1,4 +1,4 @@
-"""A mixture of two Gaussians on the losses of rows: are some labels wrong, and which?"""
+"""A mixture of two Gaussians on the losses of rows: whether labels are wrong, and which."""
 
 from __future__ import annotations
 

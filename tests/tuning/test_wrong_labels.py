@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import os
 import signal
 from pathlib import Path
@@ -16,6 +17,7 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
+from impon_hpo.tuning import wrong_labels
 from impon_hpo.tuning.wrong_labels import confident_share, judge, watch
 from tests.settings import training_config
 
@@ -60,6 +62,10 @@ def test_a_hard_row_that_the_net_gives_its_own_label_is_not_called_wrong() -> No
     judgement = judge(reference, torch.zeros(22, dtype=torch.int64))
     assert judgement.probability[20] == 0
     assert judgement.probability[21] > 0.9
+
+
+def test_the_example_runs() -> None:
+    assert doctest.testmod(wrong_labels).failed == 0
 
 
 def test_one_peak_tells_nothing() -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,9 +124,8 @@ def confident_share(probabilities: Tensor, labels: Tensor) -> float:
     n_rows = labels.bincount(minlength=probabilities.shape[1])
     of_given = probabilities.gather(1, labels[:, None])[:, 0]
     usual = torch.zeros_like(probabilities[0]).index_add_(0, labels, of_given) / n_rows
-    surely = torch.where(
-        probabilities >= usual, probabilities, -1.0
-    )  # never of a class without rows
+    # A class without rows has no mean, and nothing is as sure of it.
+    surely = torch.where(probabilities >= usual, probabilities, -1.0)
     highest, other = surely.max(1)
     return float(((highest >= 0) & (other != labels)).double().mean())
 
@@ -155,23 +156,25 @@ def find_wrong_labels(
     kept = _kept_reference(study_file, splits)
     if kept is None:
         source = f"a uniform run of {config.epochs} epochs"
-        rows, reference = watch(uniformly(config), splits, study_file.runs)
+        parts = [splits.train, splits.validation]
+        reference = watch(uniformly(config), splits, study_file.runs)
     else:
-        source, rows, reference = "the study's first complete trial", splits.train, kept
-    judgement = judge(reference, rows.labels)
+        source, parts, reference = "the study's first complete trial", [splits.train], kept
+    labels = torch.cat([part.labels for part in parts])
+    names = [name for part in parts for name in part.names]
+    judgement = judge(reference, labels)
+    probability = judgement.probability.tolist()
     worst = judgement.order.tolist()
     if not every:
-        found = judgement.tells & (judgement.probability > 0.5)
-        worst = [row for row in worst if found[row]]
-    names = splits.class_names
-    given = [names[label] for label in rows.labels.tolist()]
-    likely = [names[label] for label in judgement.likely.tolist()]
+        worst = [row for row in worst if judgement.tells and probability[row] > 0.5]
+    given = [splits.class_names[label] for label in labels.tolist()]
+    likely = [splits.class_names[label] for label in judgement.likely.tolist()]
     lines = [
         {
-            "file": rows.names[row],
+            "file": names[row],
             "given": given[row],
             "likely": likely[row],
-            "wrong_probability": round(float(judgement.probability[row]), 4),
+            "wrong_probability": round(probability[row], 4),
             "label": given[row],
         }
         for row in worst
@@ -181,17 +184,21 @@ def find_wrong_labels(
         "study": study_file.name,
         "judged_by": source,
         "training_rows": len(splits.train),
-        "validation_rows": len(rows) - len(splits.train),
+        "validation_rows": len(labels) - len(splits.train),
         "separation": judgement.separation,
         "tells": judgement.tells,
         "share": judgement.share if judgement.tells else None,
         "share_error": judgement.error if judgement.tells else None,
         "listed": len(worst),
         "csv": str(table),
-        "picture": str(_draw(study_file, rows, worst, given, likely)) if worst else None,
+        "picture": str(_draw(study_file, parts, worst, given, likely)) if worst else None,
         "worst": lines[:n_shown],
     }
     facts["sentence"] = _sentence(facts, judgement)
+    if judgement.tells:
+        facts["sentence"] += _unlearnt(
+            [given[row] for row in worst if probability[row] > 0.5], given
+        )
     if not worst:
         (study_file.runs / LABELS_PICTURE).unlink(missing_ok=True)
     return facts
@@ -225,17 +232,31 @@ def _sentence(facts: dict[str, Any], judgement: Judgement) -> str:
     )
 
 
+def _unlearnt(wrong: Sequence[str], given: Sequence[str]) -> str:
+    """Return a sentence on the classes of which most rows look wrong; "" where there is none."""
+    sizes = Counter(given)
+    classes = [name for name, count in Counter(wrong).items() if count > sizes[name] / 2]
+    if not classes:
+        return ""
+    listed = ", ".join(f"'{name}'" for name in sorted(classes))
+    return f" Of class {listed} more than half look wrong: perhaps the net has not learnt it."
+
+
 def _check_not_edited(table: Path) -> None:
     """Raise `ConfigError` where a person has edited the table, which would be lost."""
     try:
-        rows = list(csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"))))
+        rows = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig")))
+        edited = tuple(rows.fieldnames or ()) != COLUMNS or any(
+            row["label"] != row["given"] for row in rows
+        )
     except FileNotFoundError:
         return
-    edited = sum(row.get("label") != row.get("given") for row in rows)
+    except (UnicodeDecodeError, csv.Error):  # as a spreadsheet has saved it
+        edited = True
     if edited:
         raise ConfigError(
-            f"'{table}' has {edited} edited labels, which would be overwritten. Move it beside "
-            'study.toml, and set relabel = "labels.csv" in [run] to train with it.'
+            f"'{table}' has been edited, and would be overwritten. Move it beside study.toml, and "
+            'set relabel = "labels.csv" in [run] to train with it.'
         )
 
 
@@ -269,9 +290,9 @@ class _WatchedRun(TrainingRun):
         return result
 
 
-def watch(config: TrainingConfig, splits: Splits, folder: Path) -> tuple[Split, Reference]:
-    """Train `config`, or continue its run, and return the training and validation rows, and what
-    the run has seen of them.
+def watch(config: TrainingConfig, splits: Splits, folder: Path) -> Reference:
+    """Train `config`, or continue its run, and return what it has seen of the training rows and,
+    behind them, of the validation rows.
 
     Args:
         config: The settings.
@@ -283,14 +304,9 @@ def watch(config: TrainingConfig, splits: Splits, folder: Path) -> tuple[Split, 
         NonFiniteLossError: Training diverged.
     """
     train, validation = splits.train, splits.validation
-    rows = Split(
-        torch.cat([train.images, validation.images]),
-        torch.cat([train.labels, validation.labels]),
-        train.names + validation.names,
-    )
-    memory = RowMemory(rows.labels, splits.n_classes)
+    memory = RowMemory(torch.cat([train.labels, validation.labels]), splits.n_classes)
     run = _WatchedRun(config, splits, memory)
-    data = Splits(rows, validation, splits.test, splits.class_names, splits.augment).fingerprint
+    data = [splits.fingerprint, dataclasses.replace(splits, train=validation).fingerprint]
     text = json.dumps([config.identity(), data], sort_keys=True)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     checkpoint = Checkpoint(folder / f"labels-{digest}.pt")
@@ -307,19 +323,20 @@ def watch(config: TrainingConfig, splits: Splits, folder: Path) -> tuple[Split, 
         )
     for result in epochs_left(run, checkpoint):
         log.info(f"epoch {result.epoch}/{config.epochs}  val accuracy {result.val_accuracy:.4f}")
-    return rows, memory.reference()
+    return memory.reference()
 
 
 def _draw(
     study_file: StudyFile,
-    rows: Split,
+    parts: Sequence[Split],
     worst: Sequence[int],
     given: Sequence[str],
     likely: Sequence[str],
 ) -> Path:
     """Draw the worst rows, each with its given and its likely label."""
     shown = list(worst[:PICTURED])
-    images = rows.images[shown].cpu().numpy()
+    places = [(part, row) for part in parts for row in range(len(part))]
+    images = torch.stack([places[row][0].images[places[row][1]].cpu() for row in shown]).numpy()
     captions = [(given[row], f"→ {likely[row]}") for row in shown]
     picture = io.BytesIO()
     title = f"{study_file.name}: labels that look wrong"

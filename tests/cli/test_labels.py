@@ -84,7 +84,7 @@ def test_wrong_labels_are_listed_edited_and_given_back(capsys: pytest.CaptureFix
         writer.writeheader()
         writer.writerows(rows)
     assert run("labels", "small") == 2, "the edited labels would be lost"
-    assert "150 edited labels, which would be overwritten" in capsys.readouterr().err
+    assert "has been edited, and would be overwritten" in capsys.readouterr().err
     Path("runs/small/labels.csv").rename("small/labels.csv")
     plain = read_study_file("small").identity("uniform")
     corrected = read_study_file("small", ["relabel=labels.csv"]).identity("uniform")
@@ -110,6 +110,20 @@ def test_where_nothing_can_be_told_nothing_is_called_wrong(
     assert Path("runs/small/labels.png").exists()
     facts_of(capsys)
     assert not Path("runs/small/labels.png").exists(), "it would show what is not listed"
+
+
+@pytest.mark.parametrize(
+    "saved", [b"file;given;likely;wrong_probability;label\n1;2;3;1;4\n", b"file,label\n\xe9,4\n"]
+)
+def test_a_table_that_a_spreadsheet_has_saved_is_not_overwritten(
+    saved: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study()
+    Path("runs/small").mkdir(parents=True)
+    Path("runs/small/labels.csv").write_bytes(saved)
+    assert run("labels", "small") == 2
+    assert "has been edited" in capsys.readouterr().err
+    assert Path("runs/small/labels.csv").read_bytes() == saved
 
 
 def test_a_terminal_gets_a_table(

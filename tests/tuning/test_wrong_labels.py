@@ -68,6 +68,12 @@ def test_the_example_runs() -> None:
     assert doctest.testmod(wrong_labels).failed == 0
 
 
+def test_classes_of_which_most_rows_look_wrong_are_told_of() -> None:
+    given = ["cat"] * 10 + ["dog"] * 4
+    assert wrong_labels._unlearnt(["cat"] * 5 + ["dog"] * 2, given) == ""
+    assert "Of class 'dog' more than half" in wrong_labels._unlearnt(["cat", *["dog"] * 3], given)
+
+
 def test_one_peak_tells_nothing() -> None:
     loss = 1.5 + 0.4 * torch.randn(500, generator=torch.Generator().manual_seed(0)).clamp(-3, 3)
     probabilities = torch.stack([(-loss).exp(), 1 - (-loss).exp()], dim=1)
@@ -96,18 +102,20 @@ def test_flipped_digits_are_found_among_training_and_validation_rows() -> None:
     rows = [{"file": name, "label": label} for name, label in wrong.items()]
     Path("flips.csv").write_text(csv_text(rows))
     config = digits(relabel="flips.csv")
-    judged, reference = watch(config, load_splits(config, CPU), Path("runs"))
-    assert len(judged) == len(clean.train) + len(clean.validation)
-    judgement = judge(reference, judged.labels)
+    splits = load_splits(config, CPU)
+    reference = watch(config, splits, Path("runs"))
+    names = splits.train.names + splits.validation.names
+    assert len(reference) == len(names)
+    judgement = judge(reference, torch.cat([splits.train.labels, splits.validation.labels]))
     assert judgement.tells
     assert judgement.share == pytest.approx(0.2, abs=2 * judgement.error)
-    first = [judged.names[row] for row in judgement.order[: len(wrong)].tolist()]
+    first = [names[row] for row in judgement.order[: len(wrong)].tolist()]
     assert sum(name in wrong for name in first) > 0.9 * len(wrong)
     of_validation = set(clean.validation.names)
     found = {name for name in first if name in wrong and name in of_validation}
     assert len(found) > 0.8 * len(wrong.keys() & of_validation)
     truth = dict(zip(clean.train.names, clean.train.labels.tolist(), strict=True))
-    likely = dict(zip(judged.names, judgement.likely.tolist(), strict=True))
+    likely = dict(zip(names, judgement.likely.tolist(), strict=True))
     right = [likely[name] == truth[name] for name in first if name in wrong and name in truth]
     assert sum(right) > 0.8 * len(right)
 
@@ -117,8 +125,7 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_ends_with_the_same_ref
 ) -> None:
     config = digits(subset=320, width=4, epochs=3, batch_size=32)
     splits = load_splits(config, CPU)
-    rows, whole = watch(config, splits, Path("whole"))
-    assert len(whole) == len(rows)
+    whole = watch(config, splits, Path("whole"))
     step, steps = TrainingRun.step, []
 
     def stopped(self: TrainingRun, rows: Tensor, weights: Tensor | None) -> Any:
@@ -131,7 +138,7 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_ends_with_the_same_ref
         patch.setattr(TrainingRun, "step", stopped)
         with pytest.raises(KeyboardInterrupt):
             watch(config, splits, Path("parts"))
-        _, parts = watch(config, splits, Path("parts"))
+        parts = watch(config, splits, Path("parts"))
     assert len(steps) == 30
     assert torch.equal(parts.loss, whole.loss)
     assert torch.equal(parts.probabilities, whole.probabilities)

@@ -56,7 +56,7 @@ class Judgement:
         probability: (n,) float32, 0 … 1, of each label to be wrong.
         likely: (n,) int64, the most probable class other than the given one.
         order: (n,) int64, the rows, worst first.
-        separation: Ashman's D of the two Gaussians; at most 2, nothing can be told.
+        separation: Ashman's D of the two Gaussians.
         share: Estimated share of wrong labels, 0 … 1.
         error: Its standard error.
     """
@@ -70,8 +70,9 @@ class Judgement:
 
     @property
     def tells(self) -> bool:
-        """Whether wrong labels can be told from hard images."""
-        return self.separation > TWO_PEAKS
+        """Whether wrong labels can be told from hard images: the losses have two peaks, and the
+        share is greater than its error."""
+        return self.separation > TWO_PEAKS and self.share > self.error
 
 
 def judge(reference: Reference, labels: Tensor) -> Judgement:
@@ -224,10 +225,15 @@ def _sentence(facts: dict[str, Any], judgement: Judgement) -> str:
             f"About {judgement.share:.1%} (± {judgement.error:.1%}) of {rows:,} labels look wrong, "
             f"by {facts['judged_by']}; {facts['listed']:,} rows are listed."
         )
+    reason = (
+        f"the losses of wrong and right labels would have two peaks, but theirs lie only "
+        f"{judgement.separation:.2f} apart (needed: {TWO_PEAKS:g})"
+        if judgement.separation <= TWO_PEAKS
+        else f"the share of wrong ones would be {judgement.share:.1%} ± {judgement.error:.1%}"
+    )
     return (
-        f"Nothing can be told of {rows:,} labels by {facts['judged_by']}: the losses of wrong and "
-        f"right labels would have two peaks, but theirs lie only {judgement.separation:.2f} apart "
-        f"(needed: {TWO_PEAKS:g}). Either few labels are wrong, or the net is too weak."
+        f"Nothing can be told of {rows:,} labels by {facts['judged_by']}: {reason}. Either few "
+        "labels are wrong, or the net is too weak."
         + ("" if facts["listed"] else " No label is called wrong; --all lists every row.")
     )
 

@@ -68,6 +68,15 @@ def test_the_example_runs() -> None:
     assert doctest.testmod(wrong_labels).failed == 0
 
 
+def test_two_peaks_of_which_the_net_finds_the_upper_one_right_tell_nothing() -> None:
+    loss = torch.cat([torch.linspace(0.1, 0.2, 50), torch.linspace(0.6, 0.68, 50)])
+    probabilities = torch.stack([(-loss).exp(), 1 - (-loss).exp()], dim=1)
+    judgement = judge(Reference(loss, probabilities), torch.zeros(100, dtype=torch.int64))
+    assert judgement.separation > 2
+    assert judgement.share < judgement.error
+    assert not judgement.tells
+
+
 def test_classes_of_which_most_rows_look_wrong_are_told_of() -> None:
     given = ["cat"] * 10 + ["dog"] * 4
     assert wrong_labels._unlearnt(["cat"] * 5 + ["dog"] * 2, given) == ""

@@ -61,12 +61,12 @@ def write_file(path: Path, content: str | bytes) -> None:
         raise StorageError(f"'{path}' cannot be written: {error}") from error
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return rows as the text of a CSV file, with a column for each name that any row has.
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return rows as the text of a CSV file, with `columns`, and one for each other name in a row.
 
     What a row lacks is left empty.
     """
-    fields = list(dict.fromkeys(key for row in rows for key in row))
+    fields = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=fields, restval="", lineterminator="\n")
     writer.writeheader()

@@ -15,6 +15,7 @@ from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, page, versions_of
 from impon_hpo.reporting.render import png
+from impon_hpo.storage.trials import LABELS_PICTURE
 
 if TYPE_CHECKING:
     from impon_hpo.comparing.curves import Curves
@@ -91,8 +92,14 @@ def write_report(folder: Path, summary: Mapping[str, Any]) -> Path:
     write_file(folder / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
     write_file(folder / "report.md", markdown(summary))
     path = folder / "index.html"
-    write_file(path, html(summary))
+    write_file(path, html(summary, labels_pictures(folder.parent)))
     return path
+
+
+def labels_pictures(runs: Path) -> list[tuple[str, bytes]]:
+    """Return the picture that `impon-hpo labels` has left in runs/<study>, if there is one."""
+    picture = runs / LABELS_PICTURE
+    return [("Images whose labels look wrong", picture.read_bytes())] if picture.is_file() else []
 
 
 def write_curves(
@@ -127,8 +134,9 @@ def table_note(summary: Mapping[str, Any]) -> str:
     return TABLE_NOTE.format(metric=summary["metric"])
 
 
-def html(summary: Mapping[str, Any]) -> str:
-    """Return the page; names and texts from the study file are escaped."""
+def html(summary: Mapping[str, Any], pictures: Sequence[tuple[str, bytes]] = ()) -> str:
+    """Return the page; names and texts from the study file are escaped. `pictures` are PNG files
+    with their titles."""
     verdict = summary["verdict"]
     credit = [verdict["credit_sentence"]] if "credit_sentence" in verdict else []
     return page(
@@ -144,6 +152,7 @@ def html(summary: Mapping[str, Any]) -> str:
         ],
         charts=comparison_charts(summary),
         views=list(views(summary)),
+        pictures=pictures,
         facts=facts(summary),
     )
 

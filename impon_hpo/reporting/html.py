@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
@@ -47,6 +48,7 @@ def page(
     tables: Sequence[Table] = (),
     charts: Sequence[Chart] = (),
     views: Sequence[str] = (),
+    pictures: Sequence[tuple[str, bytes]] = (),
     facts: Sequence[tuple[str, str]] = (),
 ) -> str:
     """Return the page; all text is escaped.
@@ -60,6 +62,7 @@ def page(
         tables: Shown in their order, the first one before the charts.
         charts: Drawn by Plotly, whose whole source is in the page.
         views: Names of the views that a reader can choose from; the page opens with the first.
+        pictures: PNG files with their titles, shown below the tables.
         facts: The data and settings behind the page, as (name, value).
     """
     from jinja2 import Environment
@@ -78,6 +81,7 @@ def page(
             tables=[table for table in tables if table[1]],
             charts=list(zip(charts, fragments(charts), strict=True)),
             views=views,
+            pictures=[(name, b64encode(content).decode()) for name, content in pictures],
             facts=facts,
         )
     )

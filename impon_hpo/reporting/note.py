@@ -58,6 +58,7 @@ def note(
         f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}"
         f"{_saved(facts)}.",
         "",
+        *_labels(record),
         *_arms(records),
         *_commands(facts),
         "## What was run",
@@ -97,6 +98,18 @@ def _waiting(facts: Mapping[str, Any]) -> str:
 def _saved(facts: Mapping[str, Any]) -> str:
     ratio = facts["cost_ratio"]
     return "" if ratio is None else f": {1 - ratio:.0%} saved by pruning"
+
+
+def _labels(record: StudyRecord) -> list[str]:
+    """Return what was found of wrong labels, with its picture."""
+    if record.labels is None:
+        return []
+    lines = ["## Labels", "", escape(record.labels["sentence"], quote=False), ""]
+    artifact = record.labels["artifact"]
+    if artifact is not None:
+        place = f"/artifacts/{record.optuna_study._study_id}/{artifact}"
+        lines += [f"![images whose labels look wrong]({place})", ""]
+    return lines
 
 
 def _arms(records: Sequence[StudyRecord]) -> list[str]:

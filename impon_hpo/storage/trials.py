@@ -20,6 +20,7 @@ QUESTION = "impon:question"
 COMMAND = "impon:command"  # study, settings and storage as the user last gave them
 REFERENCE = "impon:reference:"  # followed by its key: what a reference is and cost
 ENVIRONMENTS = "impon:environments"  # versions and hardware, one entry for each that took part
+LABELS = "impon:labels"  # what `labels` has found: a sentence, and the artifact of its picture
 WANTED = "impon:wanted"  # of a comparison: how many runs a study is to have
 # User attributes of a trial.
 EPOCH = "impon:epoch:"  # followed by its number: the fields of EpochResult, and what was wasted
@@ -35,6 +36,9 @@ WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent
 
 IMAGES = "which_images.png"
 """The file of a trial that shows which images it picked most and never."""
+
+LABELS_PICTURE = "labels.png"
+"""The file, in runs/<study> and with a study, that shows the images whose labels look wrong."""
 
 CLASS_PICKS = "class_picks.csv"
 """The file of a trial that says how often it picked each class in each epoch."""
@@ -211,6 +215,7 @@ class StudyRecord:
         references: What earlier training learnt about the rows, by key: maker, cost, settings.
         trials: Its trials in the order of their numbers.
         n_wanted: Of a comparison, how many runs it is to have.
+        labels: What `impon-hpo labels` has found: sentence, and id of an artifact or None; or None.
     """
 
     optuna_study: optuna.Study
@@ -221,6 +226,7 @@ class StudyRecord:
     references: dict[str, dict[str, Any]]
     trials: list[TrialRecord]
     n_wanted: int = 0
+    labels: dict[str, Any] | None = None
 
     @property
     def metric(self) -> str:
@@ -314,6 +320,7 @@ def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None)
         },
         trials=[read_trial(trial, horizon) for trial in trials],
         n_wanted=attributes.get(WANTED, 0),
+        labels=attributes.get(LABELS),
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -21,6 +23,8 @@ Auto = Literal["auto"]
 
 ADDED = {"metric"}
 """Settings that came later: at their default, hashes and stored studies know nothing of them."""
+CORRECTIONS = ("relabel", "exclude")
+"""Settings that name a CSV file of corrections of the data; its content decides the numbers."""
 
 
 class TrainingConfig(Settings):
@@ -56,6 +60,13 @@ class TrainingConfig(Settings):
     subset: Annotated[int, Field(ge=2)] | None = Field(
         default=None,
         description="rows to train on, drawn by seed, classes in proportion; default all",
+    )
+    relabel: str | None = Field(
+        default=None,
+        description="CSV file of corrected labels, columns file and label; no label: left out",
+    )
+    exclude: str | None = Field(
+        default=None, description="CSV file of images that are left out, column file"
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         default=None, description="side in pixels to which images are resized; default as they are"
@@ -139,9 +150,19 @@ class TrainingConfig(Settings):
     def identity(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as plain JSON values: all but where the data
         are, whether they may be downloaded, the device, and how steps are run on it. The settings
-        `ADDED` are among them only where they are not at their default."""
+        `ADDED` are among them only where they are not at their default.
+
+        Of `relabel` and `exclude`, where they are set, it is the hash of the file's content.
+
+        Raises:
+            ConfigError: Such a file is gone.
+        """
         silent = ADDED - self.model_dump(exclude_defaults=True).keys()
-        settings = self.model_dump(exclude={"data_dir", "download", "device", "compile"} | silent)
+        apart = {"data_dir", "download", "device", "compile", *CORRECTIONS}
+        settings = self.model_dump(exclude=apart | silent)
+        for name in CORRECTIONS:
+            if getattr(self, name) is not None:
+                settings[name] = hashlib.sha256(_content(self, name)).hexdigest()[:16]
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
 
     @model_validator(mode="after")
@@ -153,9 +174,23 @@ class TrainingConfig(Settings):
                 f"warmup_epochs must be below epochs ({self.epochs}), "
                 f"but got {self.warmup_epochs:g}."
             )
+        for name in CORRECTIONS:
+            if getattr(self, name) is not None:
+                _content(self, name)
         if (info.context or {}).get("check_samplers", True):
             _check_options(self.sampler, self.sampler_options)
         return self
+
+
+def _content(config: TrainingConfig, name: str) -> bytes:
+    path = Path(getattr(config, name)).expanduser()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{name} = '{path}' must be a CSV file, as a path in the working directory or beside "
+            f"study.toml, but it cannot be read: {error.strerror}."
+        ) from error
 
 
 def _name_of(function: Any) -> str:

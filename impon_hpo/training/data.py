@@ -36,9 +36,11 @@ class ImageData:
         test_labels: (m,) integers, or None.
         class_names: Names of the classes, in the order of their indices; default "0", "1", …
         augment: Which random changes keep the class of an image, for `augment = "auto"`.
+        names: (n,) what people call the training images, such as their files; each once; default
+            their row numbers "0", "1", …
 
     Raises:
-        DataError: A shape, dtype or label does not fit, or a class has too few images.
+        DataError: A shape, dtype, label or name does not fit, or a class has too few images.
 
     Example:
         >>> import numpy as np
@@ -54,6 +56,7 @@ class ImageData:
     test_labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] = ()
     augment: Augment = "none"
+    names: tuple[str, ...] = ()
     n_classes: int = field(init=False)
 
     def __repr__(self) -> str:
@@ -92,6 +95,13 @@ class ImageData:
                 )
         object.__setattr__(self, "class_names", names)
         object.__setattr__(self, "n_classes", len(names))
+        images = self.names or tuple(map(str, range(len(self.labels))))
+        if not len(self.labels) == len(images) == len(set(images)):
+            raise DataError(
+                "Each training image must have a name of its own, or none any, but there are "
+                f"{len(set(images))} different names for {len(self.labels)} images."
+            )
+        object.__setattr__(self, "names", images)
 
 
 def _describe(array: NDArray[Any]) -> str:
@@ -204,16 +214,16 @@ def load_folder(*, root: Path, download: bool, image_size: int | None) -> ImageD
         raise DataError(f"There is no folder '{root}'. Give it with --set data_dir=…")
     train_root = root / "train" if (root / "train").is_dir() else root
     names = class_folders(train_root)
-    images, labels = read_classes(train_root, names, image_size)
+    images, labels, files = read_classes(train_root, names, image_size)
     if not (root / "test").is_dir() or train_root == root:
-        return ImageData(images, labels, class_names=names, augment="crop+flip")
+        return ImageData(images, labels, class_names=names, augment="crop+flip", names=files)
     unknown = set(class_folders(root / "test")) - set(names)
     if unknown:
         raise DataError(
             f"'{root / 'test'}' has classes that '{train_root}' does not have: {sorted(unknown)}."
         )
-    test_images, test_labels = read_classes(root / "test", names, image_size)
-    return ImageData(images, labels, test_images, test_labels, names, augment="crop+flip")
+    test_images, test_labels, _ = read_classes(root / "test", names, image_size)
+    return ImageData(images, labels, test_images, test_labels, names, "crop+flip", files)
 
 
 DATASETS: dict[str, Callable[..., ImageData]] = {

@@ -48,8 +48,9 @@ def class_folders(root: Path) -> tuple[str, ...]:
 
 def read_classes(
     root: Path, names: tuple[str, ...], image_size: int | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return all images (n, H, W, 3) uint8 below `root`, and their labels (n,).
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
+    """Return all images (n, H, W, 3) uint8 below `root`, their labels (n,), and their files' names
+    relative to `root`.
 
     Images become RGB. They are decoded once, and then read from the user's cache folder.
 
@@ -72,12 +73,15 @@ def read_classes(
             )
         files += images
         labels += [label] * len(images)
-    cached = _cache_path(root, files, image_size)
+    before = len(str(root / "x")) - 1
+    relative = tuple(file[before:] for file in files)
+    cached = _cache_path(root, files, relative, image_size)
     if cached.is_file():
-        return np.load(cached, mmap_mode="r"), np.asarray(labels, dtype=np.int64)
-    pixels = _decode(files, image_size)
-    _write(cached, pixels)
-    return pixels, np.asarray(labels, dtype=np.int64)
+        pixels = np.load(cached, mmap_mode="r")
+    else:
+        pixels = _decode(files, image_size)
+        _write(cached, pixels)
+    return pixels, np.asarray(labels, dtype=np.int64), relative
 
 
 def _images_below(folder: Path) -> list[str]:
@@ -91,13 +95,14 @@ def _images_below(folder: Path) -> list[str]:
     return sorted(paths, key=lambda path: path.split(os.sep))  # noqa: PTH206
 
 
-def _cache_path(root: Path, files: Iterable[str], image_size: int | None) -> Path:
+def _cache_path(
+    root: Path, files: Iterable[str], relative: Iterable[str], image_size: int | None
+) -> Path:
     """Return the cache of some files; its name is a hash of all that decides its content."""
-    before = len(str(root / "x")) - 1
     digest = hashlib.sha256(f"v1 {root.resolve()} {image_size}".encode())
-    for file in files:
+    for file, name in zip(files, relative, strict=True):
         stat = os.stat(file)  # noqa: PTH116
-        digest.update(f"\n{file[before:]} {stat.st_size} {stat.st_mtime_ns}".encode())
+        digest.update(f"\n{name} {stat.st_size} {stat.st_mtime_ns}".encode())
     return cache_folder() / "folders" / f"{digest.hexdigest()[:32]}.npy"
 
 

@@ -18,6 +18,7 @@ from impon_hpo.errors import DataError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.corrections import corrected
 from impon_hpo.training.data import Augment, ImageData, load_dataset
 
 TEST_SHARE = 0.1
@@ -31,10 +32,12 @@ class Split:
     Args:
         images: (n, H, W, C) uint8, on the device of the run.
         labels: (n,) int64, on the same device.
+        names: (n,) what people call the images, where that is known; see `ImageData`.
     """
 
     images: Tensor
     labels: Tensor
+    names: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         shape, device = tuple(self.images.shape), self.images.device
@@ -173,14 +176,25 @@ reference=none)
 
 
 def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:
-    """Split `data` by `config.seed`: test (if it has none of its own), validation, training."""
+    """Split `data` by `config.seed`: test (if it has none of its own), validation, training.
+
+    What is corrected by hand (`relabel`, `exclude`) is corrected afterwards, so that all other rows
+    stay where they are.
+    """
     order = _stratified_order(data.labels, config.seed)
+    labels, kept = corrected(data, config)
+
+    def part(rows: NDArray[np.int64]) -> Split:
+        # Sorted, the rows keep the data set's order, which reads faster and favours no class.
+        rows = np.sort(rows[kept[rows]])
+        names = tuple(data.names[row] for row in rows.tolist())
+        return _split(data.images[rows], labels[rows], config, device, names)
+
     if data.test_images is None or data.test_labels is None:
         n_test = _at_least_one_each(round(TEST_SHARE * len(order)), data.n_classes)
-        test_rows, order = order[:n_test], order[n_test:]
-        test = _split(data.images[np.sort(test_rows)], data.labels[np.sort(test_rows)], config)
+        test, order = part(order[:n_test]), order[n_test:]
     else:
-        test = _split(data.test_images, data.test_labels, config)
+        test = _split(data.test_images, data.test_labels, config, device)
     n_validation = (
         config.validation_size
         if isinstance(config.validation_size, int)
@@ -188,6 +202,8 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     )
     n_left = len(order) - n_validation
     n_train = n_left if config.subset is None else config.subset
+    validation_rows, train_rows = np.split(order, [n_validation])
+    train_rows = train_rows[:n_train]
     if not config.batch_size <= n_train <= n_left:
         raise DataError(
             f"Data set '{config.dataset}' has {len(order)} rows for training and validation. "
@@ -195,15 +211,16 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
             f"must be at least subset ({config.subset}) and batch_size ({config.batch_size}), and "
             "subset must be at least batch_size."
         )
-    # Sorted, the rows keep the data set's order, which reads faster and favours no class.
-    validation_rows = np.sort(order[:n_validation])
-    train_rows = np.sort(order[n_validation : n_validation + n_train])
-    validation = _split(data.images[validation_rows], data.labels[validation_rows], config)
-    train = _split(data.images[train_rows], data.labels[train_rows], config)
+    if kept[train_rows].sum() < config.batch_size or not kept[validation_rows].any():
+        raise DataError(
+            f"relabel and exclude leave {kept[train_rows].sum()} rows to train on, which must be "
+            f"at least batch_size ({config.batch_size}), and {kept[validation_rows].sum()} rows of "
+            "validation, which must be at least 1. Leave out fewer."
+        )
     return Splits(
-        train=_to(train, device),
-        validation=_to(validation, device),
-        test=_to(test, device),
+        train=part(train_rows),
+        validation=part(validation_rows),
+        test=test,
         class_names=data.class_names,
         augment=data.augment if config.augment == "auto" else config.augment,
     )
@@ -224,11 +241,18 @@ def _at_least_one_each(n_rows: int, n_classes: int) -> int:
     return max(n_rows, n_classes)
 
 
-def _split(images: NDArray[np.uint8], labels: NDArray[np.int64], config: TrainingConfig) -> Split:
+def _split(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    config: TrainingConfig,
+    device: torch.device,
+    names: tuple[str, ...] = (),
+) -> Split:
     pixels = torch.from_numpy(np.array(images))  # a copy: a memory-mapped cache is read-only
     if config.image_size is not None and pixels.shape[1:3] != (config.image_size,) * 2:
         pixels = torch.cat([resize(chunk, config.image_size) for chunk in pixels.split(4096)])
-    return Split(pixels, torch.from_numpy(np.array(labels, dtype=np.int64)))
+    targets = torch.from_numpy(np.array(labels, dtype=np.int64))
+    return Split(pixels.to(device), targets.to(device), names)
 
 
 def _hash(values: Tensor) -> str:
@@ -245,7 +269,3 @@ def resize(images: Tensor, size: int) -> Tensor:
     shrinks = min(planes.shape[2:]) >= size
     resized = interpolate(planes, (size, size), mode="area" if shrinks else "bicubic")
     return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def _to(split: Split, device: torch.device) -> Split:
-    return Split(split.images.to(device), split.labels.to(device))

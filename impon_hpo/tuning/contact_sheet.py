@@ -1,5 +1,5 @@
-"""What a trial has picked: a contact sheet of the images picked most and never, and a table of the
-classes by epoch.
+"""Contact sheets: pictures of many images with their captions. What a trial has picked most and
+never is one, beside a table of the classes by epoch.
 
 A trial must not wait for its files, so Pillow draws: Matplotlib takes longer to import than a small
 trial takes to train.
@@ -74,24 +74,36 @@ def contact_sheet(title: str, picks: Picks) -> Image.Image:
         if n_never
         else f"picked least, of {n_rows:,} rows"
     )
-    groups = [("picked most", picked_most(visits)), (least, picked_least(visits))]
-    heights = [20 + LINE * -(-len(rows) // COLUMNS) + 8 for _, rows in groups]
-    sheet = Image.new("RGB", (WIDTH, HEAD + sum(heights)), "white")
-    draw = ImageDraw.Draw(sheet)
+    groups = []
+    for heading, rows in (("picked most", picked_most(visits)), (least, picked_least(visits))):
+        names = [picks.class_names[label] for label in picks.labels[rows]]
+        captions = [(name, f"{visits[row]} ×") for name, row in zip(names, rows, strict=True)]
+        groups.append((heading, picks.read(rows), captions))
     n_epochs = len(picks.class_picks)
     ending = "" if n_epochs == 1 else "s"
-    draw.text((MARGIN, 10), f"{title} in {n_epochs} epoch{ending}", fill=INK, font=_font(14))
+    return sheet(f"{title} in {n_epochs} epoch{ending}", groups)
+
+
+Group = tuple[str, NDArray[np.uint8], Sequence[tuple[str, str]]]
+"""Heading, images (k, H, W, C) uint8, and two lines of caption for each."""
+
+
+def sheet(title: str, groups: Sequence[Group]) -> Image.Image:
+    """Return the images of some groups, each with its captions, as one picture."""
+    heights = [20 + LINE * -(-len(images) // COLUMNS) + 8 for _, images, _ in groups]
+    drawn = Image.new("RGB", (WIDTH, HEAD + sum(heights)), "white")
+    draw = ImageDraw.Draw(drawn)
+    draw.text((MARGIN, 10), title, fill=INK, font=_font(14))
     top = HEAD
-    for (heading, rows), height in zip(groups, heights, strict=True):
+    for (heading, images, captions), height in zip(groups, heights, strict=True):
         draw.text((MARGIN, top), heading, fill=FAINT, font=_font(12))
-        for at, (row, pixels) in enumerate(zip(rows.tolist(), picks.read(rows), strict=True)):
+        for at, (pixels, (first, second)) in enumerate(zip(images, captions, strict=True)):
             x, y = MARGIN + STEP * (at % COLUMNS), top + 20 + LINE * (at // COLUMNS)
-            sheet.paste(_tile(pixels), (x, y))
-            name = _shortened(draw, picks.class_names[picks.labels[row]])
-            draw.text((x, y + TILE + 3), name, fill=INK, font=_font(10))
-            draw.text((x, y + TILE + 17), f"{visits[row]} ×", fill=FAINT, font=_font(10))
+            drawn.paste(_tile(pixels), (x, y))
+            draw.text((x, y + TILE + 3), _shortened(draw, first), fill=INK, font=_font(10))
+            draw.text((x, y + TILE + 17), _shortened(draw, second), fill=FAINT, font=_font(10))
         top += height
-    return sheet.quantize(256, dither=Image.Dither.NONE)  # a third of the size on the disk
+    return drawn.quantize(256, dither=Image.Dither.NONE)  # a third of the size on the disk
 
 
 def class_rows(picks: Picks) -> list[dict[str, str | int]]:

@@ -26,6 +26,9 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
+MADE_UP = {"subset": None, "validation_size": 0.1, "relabel": None, "exclude": None}
+"""Settings of which rows are meant, for images that are made up."""
+
 
 def check_fit(
     config: TrainingConfig, space: Mapping[str, BaseDistribution], splits: Splits
@@ -150,7 +153,7 @@ def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
     side = config.image_size or 32
     images = np.zeros((10_000, side, side, 3), dtype=np.uint8)
     labels = np.arange(len(images), dtype=np.int64) % 10
-    whole = config.model_copy(update={"subset": None, "validation_size": 0.1})
+    whole = config.model_copy(update=MADE_UP)
     return split_data(ImageData(images, labels), whole, device)
 
 

@@ -24,6 +24,8 @@ FIXED = {
     "dataset": "all trials are judged on the same rows",
     "data_dir": "all trials are judged on the same rows",
     "download": "all trials are judged on the same rows",
+    "relabel": "all trials are judged on the same rows",
+    "exclude": "all trials are judged on the same rows",
     "subset": "all trials are judged on the same rows",
     "image_size": "all trials are judged on the same rows",
     "validation_size": "all trials are judged on the same rows",

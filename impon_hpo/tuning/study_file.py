@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
-from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.config import CORRECTIONS, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import check_space, parse_space
@@ -72,10 +72,12 @@ class StudyFile(Settings):
             for key in ("sampler", "sampler_options"):
                 if key in run:
                     raise ConfigError(f"run.{key} belongs in an arm: [arms.NAME] sampler = …")
-            filled["run"] = {"seed": document.get("seed", 0)} | run
+            place = Path(document.get("folder", ""))
+            filled["run"] = _found({"seed": document.get("seed", 0)} | run, place)
             if isinstance(arms, dict) and arms:
                 filled["arms"] = {
-                    name: _arm_settings(name, filled["run"], arm) for name, arm in arms.items()
+                    name: _found(_arm_settings(name, filled["run"], arm), place)
+                    for name, arm in arms.items()
                 }
         return filled
 
@@ -262,6 +264,21 @@ def _arm_settings(name: str, run: dict[str, Any], arm: Any) -> Any:
         raise ConfigError(f"arms.{name}: run must be a table of settings, but got {changes!r}.")
     options = {key: value for key, value in arm.items() if key not in ("sampler", "run")}
     return run | changes | {"sampler": arm["sampler"], "sampler_options": options}
+
+
+def _found(settings: Any, folder: Path) -> Any:
+    """Return settings in which a CSV file of corrections that is not in the working directory, but
+    beside the study file, is found there."""
+    if not isinstance(settings, dict):
+        return settings
+    beside = {
+        name: str(folder / settings[name])
+        for name in CORRECTIONS
+        if isinstance(settings.get(name), str)
+        and not Path(settings[name]).expanduser().exists()
+        and (folder / settings[name]).exists()
+    }
+    return settings | beside
 
 
 def _causes(mistakes: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from pathlib import Path
@@ -68,6 +69,18 @@ def test_report_says_which_accuracy_it_is(summary: dict[str, Any]) -> None:
     results = curves_of([UNIFORM], chance=0.0)
     chart = curves_chart(results, control="uniform", metric="balanced accuracy")
     assert chart.y.startswith("validation balanced accuracy")
+
+
+def test_the_picture_of_wrong_labels_is_in_the_page_where_there_is_one(
+    summary: dict[str, Any],
+) -> None:
+    folder = Path("runs/small/report")
+    assert "look wrong" not in write_report(folder, summary).read_text()
+    (folder.parent / "labels.png").write_bytes(b"\x89PNG of labels")
+    page = write_report(folder, summary).read_text()
+    picture = base64.b64encode(b"\x89PNG of labels").decode()
+    assert f'src="data:image/png;base64,{picture}"' in page
+    assert "Images whose labels look wrong" in page
 
 
 def test_page_needs_no_network_and_runs_nothing_it_was_given(summary: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from impon_hpo.reporting.note import note, read_card
-from impon_hpo.storage.trials import IDENTITY, UNTIL, read_study
+from impon_hpo.storage.trials import IDENTITY, LABELS, UNTIL, read_study
 from impon_hpo.tuning.lease import put_back
 from tests.reporting.records import IDENTITY_OF_IT, small_record
 from tests.reporting.running import add_epochs, begun_study
@@ -41,6 +41,17 @@ def test_arms_link_to_the_page_that_compares_them() -> None:
     text = note(impon, [impon, uniform])
     assert "| `uniform` | 2 / 1 |" in text
     assert "(/dashboard/compare-studies?ids=0,0)" in text  # each in a storage of its own
+
+
+def test_what_was_found_of_wrong_labels_is_told_with_its_picture() -> None:
+    record = small_record()
+    assert "## Labels" not in note(record, [record])
+    record.optuna_study.set_user_attr(LABELS, {"sentence": "About <9> %.", "artifact": "ab-1"})
+    text = note(read_study(record.optuna_study), [record])
+    assert "## Labels\n\nAbout &lt;9&gt; %.\n" in text
+    assert "(/artifacts/0/ab-1)" in text
+    record.optuna_study.set_user_attr(LABELS, {"sentence": "Nothing.", "artifact": None})
+    assert "/artifacts/" not in note(read_study(record.optuna_study), [record])
 
 
 def test_note_opens_with_the_card_where_there_is_one() -> None:

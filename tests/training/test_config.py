@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.table import SAMPLERS
-from impon_hpo.training.config import ADDED, TrainingConfig, uniformly, wants_reference
+from impon_hpo.training.config import ADDED, CORRECTIONS, TrainingConfig, uniformly, wants_reference
 from tests.settings import training_config
 
 NAMES = [
@@ -22,6 +22,8 @@ NAMES = [
     "data_dir",
     "download",
     "subset",
+    "relabel",
+    "exclude",
     "image_size",
     "validation_size",
     "augment",
@@ -386,7 +388,7 @@ def test_default_options_are_not_shared_between_configurations() -> None:
 
 def test_identity_leaves_out_where_the_data_lie_and_the_device() -> None:
     identity = TrainingConfig().identity()
-    apart = {"data_dir", "download", "device", "compile", *ADDED}
+    apart = {"data_dir", "download", "device", "compile", *ADDED, *CORRECTIONS}
     assert sorted(identity) == sorted(set(NAMES) - apart)
 
 

@@ -123,3 +123,12 @@ def test_class_that_only_the_test_split_has_is_refused() -> None:
 def test_test_images_with_other_channels_are_refused() -> None:
     with pytest.raises(DataError, match="same number of channels"):
         ImageData(images(4), labels(0, 0, 1, 1), images(1, channels=1), labels(0))
+
+
+def test_names_are_the_row_numbers_or_those_given_each_once() -> None:
+    assert ImageData(images(6), labels(0, 0, 0, 1, 1, 1)).names == ("0", "1", "2", "3", "4", "5")
+    named = ImageData(images(6), labels(0, 0, 0, 1, 1, 1), names=tuple("abcdef"))
+    assert named.names == tuple("abcdef")
+    for wrong in ("abcde", "abcdea"):
+        with pytest.raises(DataError, match="a name of its own"):
+            ImageData(images(6), labels(0, 0, 0, 1, 1, 1), names=tuple(wrong))

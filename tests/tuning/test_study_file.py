@@ -183,3 +183,22 @@ def test_hyperband_over_several_arms_is_warned_of() -> None:
     assert small_study().warnings() == []
     hyperband = SMALL.replace("SuccessiveHalvingPruner", "HyperbandPruner")
     assert "not pruned alike" in small_study(text=hyperband).warnings()[0]
+
+
+def test_a_file_of_corrections_lies_in_the_working_directory_or_beside_the_study_file() -> None:
+    write_study()
+    beside, here = Path("small/labels.csv"), Path("labels.csv")
+    beside.write_text("file,label\n5,3\n")
+    study = small_study("relabel=labels.csv")
+    assert study.run.relabel == str(beside.resolve())
+    assert study.arms["impon"].relabel == str(beside.resolve())
+    identity = study.identity("impon")
+    assert identity["run"]["relabel"] != "labels.csv"
+    here.write_text("file,label\n5,4\n")
+    study = small_study("relabel=labels.csv")
+    assert study.run.relabel == "labels.csv"
+    assert study.identity("impon") != identity
+    with pytest.raises(
+        ConfigError, match=r"small/study\.toml.*exclude = 'gone\.csv' must be a CSV"
+    ):
+        small_study("exclude=gone.csv")

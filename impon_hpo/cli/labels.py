@@ -1,0 +1,79 @@
+"""The command `labels`: which images look mislabelled, as a table that a person edits."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+
+from impon_hpo.cli.options import (
+    Format,
+    Formatted,
+    Set,
+    Storage,
+    Study,
+    interrupted,
+    quiet_optuna,
+    read_study,
+)
+from impon_hpo.console import loading, print_json, print_line, print_table
+from impon_hpo.environment import keep_freed_memory
+from impon_hpo.errors import NothingYetError
+
+
+def labels(
+    study: Study,
+    storage: Storage = None,
+    settings: Set = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="List every row, not only those that look wrong.")
+    ] = False,
+    rows: Annotated[int, typer.Option(min=0, help="Rows that are printed, worst first.")] = 20,
+    format: Formatted = Format.table,
+) -> None:
+    r"""Which labels of the training and validation images look wrong? A CSV file, worst first.
+
+    Uses what the study's first trial saw of each row where an arm with a memory has kept it, and
+    else trains one uniform run of the middle configuration. Edit the column label of the file, move
+    it beside study.toml, and give it back with relabel = "labels.csv" in \[run].
+    """
+    with loading():
+        from impon_hpo.comparing.grid import configurations
+        from impon_hpo.tuning.space import with_settings
+        from impon_hpo.tuning.wrong_labels import find_wrong_labels
+
+        quiet_optuna()
+    keep_freed_memory()
+    study_file = read_study(study, settings)
+    (middle,) = configurations(study_file, 1)
+    config = with_settings(study_file.run, middle)
+    try:
+        facts = find_wrong_labels(study_file, config, every=every, n_shown=rows)
+    except KeyboardInterrupt as error:
+        raise interrupted(error) from None
+    _attach(study_file.name, storage or study_file.storage, study_file.artifacts, facts)
+    if format is Format.json:
+        print_json(facts)
+        return
+    shown = [{key: row[key] for key in row if key != "label"} for row in facts["worst"]]
+    print_table(f"{study_file.name}: labels that look wrong", shown)
+    print_line(facts["sentence"])
+    if facts["listed"]:
+        print_line(f"table: {facts['csv']}, picture: {facts['picture']}")
+        print_line(
+            "to correct them: edit its column label (no label: left out), move it beside "
+            'study.toml, and set relabel = "labels.csv" in [run]'
+        )
+
+
+def _attach(study: str, address: str, artifacts: str, facts: dict[str, Any]) -> None:
+    """Leave the finding with the arms that the storage holds, for the dashboard."""
+    from impon_hpo.storage.connect import artifact_store, open_storage
+    from impon_hpo.storage.trials import read_studies
+    from impon_hpo.tuning.wrong_labels import attach
+
+    with suppress(NothingYetError):
+        records = read_studies(open_storage(address, create=False), study)
+        for record in records:
+            attach(record.optuna_study, facts, artifact_store(artifacts))

@@ -1,0 +1,80 @@
+"""Corrections of a data set by hand: CSV files that give images another label or leave them out."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from impon_hpo.errors import ConfigError
+from impon_hpo.lookup import suggestion
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.data import ImageData
+
+
+def corrected(
+    data: ImageData, config: TrainingConfig
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the labels (n,) of the training images after `config.relabel`, and which of the images
+    (n,) are kept.
+
+    Left out are the images that `config.exclude` names, and those without a label in
+    `config.relabel`.
+
+    Raises:
+        ConfigError: A file cannot be read, lacks a column, or has an image or a class that the data
+            set does not have, or two labels for an image.
+    """
+    labels, kept = data.labels, np.ones(len(data.labels), dtype=np.bool_)
+    if config.relabel is None and config.exclude is None:
+        return labels, kept
+    row_of = {name: row for row, name in enumerate(data.names)}
+    class_of = {name: label for label, name in enumerate(data.class_names)}
+    if config.relabel is not None:
+        labels = labels.copy()
+        given: dict[str, str] = {}
+        for place, file, label in _read(config.relabel, "label"):
+            row = _find(row_of, file, f"{place} has the image", "the training images")
+            if given.setdefault(file, label) != label:
+                raise ConfigError(
+                    f"{place} gives '{file}' the label '{label}', but a line above gives it "
+                    f"'{given[file]}'. Keep one of them."
+                )
+            kept[row] = label != ""
+            if label:
+                labels[row] = _find(class_of, label, f"{place} has the class", "the data set")
+    if config.exclude is not None:
+        for place, file, _ in _read(config.exclude):
+            kept[_find(row_of, file, f"{place} has the image", "the training images")] = False
+    return labels, kept
+
+
+def _read(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield for each row of a CSV file where it stands, its `file`, and what is in `column`."""
+    columns = ["file", column] if column else ["file"]
+    try:
+        # Spreadsheets write a mark in front of UTF-8.
+        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as opened:
+            rows = csv.DictReader(opened)
+            names = rows.fieldnames or []
+            if not set(columns) <= set(names):
+                raise ConfigError(
+                    f"'{path}' must have the columns {' and '.join(columns)}, separated by commas, "
+                    f"but its first line is '{','.join(names)}'."
+                )
+            for row in rows:
+                place = f"'{path}', line {rows.line_num},"
+                label = (row[column] or "").strip() if column else ""
+                yield place, row["file"], label
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"'{path}' cannot be read as a CSV file: {error}") from error
+
+
+def _find(known: dict[str, int], name: str, what: str, whole: str) -> int:
+    if name not in known:
+        close = suggestion(name, known) if len(known) < 10_000 else ""  # it compares with every one
+        raise ConfigError(f"{what} '{name}', which is not one of {whole}.{close}")
+    return known[name]

@@ -1,0 +1,130 @@
+"""Corrections by hand: exactly the named rows change, in data and identity; bad files are told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from impon_hpo.errors import ConfigError, DataError
+from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.splits import Split, Splits, load_splits
+from tests.settings import training_config
+
+CPU = torch.device("cpu")
+
+
+def digits(**settings: str) -> Splits:
+    return load_splits(training_config(settings), CPU)
+
+
+def rows_of(splits: Splits) -> dict[str, tuple[int, str]]:
+    """Return label and split of every row that has a name."""
+    parts: dict[str, Split] = {"train": splits.train, "val": splits.validation, "test": splits.test}
+    return {
+        name: (label, part)
+        for part, split in parts.items()
+        for name, label in zip(split.names, split.labels.tolist(), strict=True)
+    }
+
+
+def write(name: str, text: str) -> str:
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+def test_relabelling_changes_exactly_the_rows_of_the_file_and_moves_none() -> None:
+    before = digits()
+    train, val = before.train.names[3], before.validation.names[5]
+    old = {name: label for name, (label, _) in rows_of(before).items()}
+    new = {name: (old[name] + 1) % 10 for name in (train, val)}
+    lines = [f"{name},0.9,{old[name]},{label}" for name, label in new.items()]
+    same = before.train.names[7]  # as `labels` has prefilled it
+    lines.append(f"{same},0.8,{old[same]},{old[same]}")
+    file = write("labels.csv", "file,wrong_probability,given,label\n" + "\n".join(lines) + "\n")
+    after = digits(relabel=file)
+    expected = rows_of(before) | {train: (new[train], "train"), val: (new[val], "val")}
+    assert rows_of(after) == expected
+    assert torch.equal(after.train.images, before.train.images)
+
+
+def test_rows_without_a_label_and_excluded_ones_are_left_out_and_no_other_row_moves() -> None:
+    before = digits()
+    one, two, three = before.train.names[0], before.validation.names[1], before.test.names[2]
+    relabel = write("labels.csv", f"file,label\n{one},\n")
+    exclude = write("bad.csv", f"why,file\nblurred,{two}\ntorn,{three}\ntorn,{three}\n")
+    after = digits(relabel=relabel, exclude=exclude)
+    kept = {name: row for name, row in rows_of(before).items() if name not in (one, two, three)}
+    assert rows_of(after) == kept
+
+
+def test_rows_of_a_folder_are_named_by_their_files_decoded_or_from_the_cache() -> None:
+    for number in range(12):
+        place = Path("pets/train") / ("cat", "dog")[number % 2] / "in" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (20 * number, 0, 0)).save(place)
+    settings: dict[str, Any] = {
+        "dataset": "folder",
+        "data_dir": "pets",
+        "batch_size": 2,
+        "validation_size": 2,
+    }
+    file = write("labels.csv", "file,label\ncat/in/4.png,dog\n")
+    for _ in range(2):
+        plain = load_splits(training_config(settings), CPU)
+        splits = load_splits(training_config(settings | {"relabel": file}), CPU)
+        rows = rows_of(splits)
+        assert rows["cat/in/4.png"][0] == 1
+        assert {n: r for n, r in rows.items() if "/4." not in n} == {
+            n: r for n, r in rows_of(plain).items() if "/4." not in n
+        }
+        for part in (splits.train, splits.validation, splits.test):
+            for name, image in zip(part.names, part.images, strict=True):
+                assert int(image[0, 0, 0]) == 20 * int(Path(name).stem)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("file,label\n99999,3\n", r"'labels.csv', line 2, has the image '99999', which is not one"),
+        ("file,label\n5,ten\n", r"'labels.csv', line 2, has the class 'ten', which is not one"),
+        ("file,label\n5,3\n5,4\n", r"line 3, gives '5' the label '4', but .* gives it '3'"),
+        ("file;label\n5;3\n", r"must have the columns file and label, .* is 'file;label'"),
+        ("", r"must have the columns file and label"),
+        ("file,label\n5,\xff\0\n", r"cannot be read as a CSV file|has the class"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(text: str, complaint: str) -> None:
+    file = write("labels.csv", text)
+    with pytest.raises(ConfigError, match=complaint):
+        digits(relabel=file)
+
+
+def test_a_spreadsheets_mark_before_the_header_does_no_harm() -> None:
+    file = write("labels.csv", "\ufefffile,label\r\n5, 3 \r\n")
+    assert rows_of(digits(relabel=file))["5"][0] == 3
+
+
+def test_a_file_that_does_not_exist_is_told_as_the_setting_that_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"^exclude = 'gone.csv' must be a CSV file.*No such"):
+        TrainingConfig(exclude="gone.csv")
+
+
+def test_leaving_out_too_many_rows_is_told() -> None:
+    rows = "\n".join(map(str, range(1700)))
+    file = write("bad.csv", f"file\n{rows}\n")
+    with pytest.raises(DataError, match=r"leave \d+ rows to train on, .* Leave out fewer"):
+        digits(exclude=file)
+
+
+def test_the_content_is_part_of_the_identity_and_the_place_is_not() -> None:
+    plain = TrainingConfig().identity()
+    assert not {"relabel", "exclude"} & set(plain)
+    here = TrainingConfig(relabel=write("labels.csv", "file,label\n5,3\n")).identity()
+    there = TrainingConfig(relabel=write("other.csv", "file,label\n5,3\n")).identity()
+    changed = TrainingConfig(relabel=write("labels.csv", "file,label\n5,4\n")).identity()
+    assert here == there != changed
+    assert {key: here[key] for key in plain} == plain

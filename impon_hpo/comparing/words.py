@@ -31,8 +31,8 @@ def verdict_sentence(verdict: Verdict, pruner: str) -> str:
     }[verdict.word]
     facts = (
         f"costs {cost.point:.2f} of one with {verdict.control} (95 % bounds {cost.lower:.2f} and "
-        f"{cost.upper:.2f}; claim: at most {cost.limit:.2f}) and its pick is {_worse(loss.point)} "
-        f"({loss.lower:+.2f} and {loss.upper:+.2f}; claim: at most {loss.limit:g} worse), over "
+        f"{cost.upper:.2f}; claim: at most {cost.limit:.2f}) and its pick is {better(-loss.point)} "
+        f"({between(-loss.upper, -loss.lower)}; claim: at most {loss.limit:g} worse), over "
         f"{len(verdict.blocks)} blocks."
     )
     return " ".join([head, facts, *_instead(verdict)])
@@ -123,12 +123,6 @@ def between(lower: float, upper: float) -> str:
         low, high = sorted((abs(lower), abs(upper)))
         return f"between {low:.2f} and {high:.2f} points {'better' if upper > 0 else 'worse'}"
     return f"between {abs(lower):.2f} points worse and {upper:.2f} points better"
-
-
-def _worse(points: float) -> str:
-    if abs(points) < 0.005:
-        return "as good"
-    return f"{abs(points):.2f} points {'worse' if points > 0 else 'better'}"
 
 
 def _instead(verdict: Verdict) -> list[str]:

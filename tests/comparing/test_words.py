@@ -65,8 +65,8 @@ def sentence(cost: Estimate, loss: Estimate, word: str) -> str:
 
 FACTS = (
     "under MedianPruner, a study with memory@1/3 costs 0.40 of one with uniform (95 % bounds 0.35 "
-    "and 0.45; claim: at most 0.50) and its pick is 0.20 points worse (-0.10 and +0.50; claim: at "
-    "most 1 worse), over 6 blocks."
+    "and 0.45; claim: at most 0.50) and its pick is 0.20 points worse (between 0.50 points "
+    "worse and 0.10 points better; claim: at most 1 worse), over 6 blocks."
 )
 
 

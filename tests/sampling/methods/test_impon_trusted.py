@@ -33,10 +33,14 @@ def losses(n: int = N, n_wrong: int = N_WRONG, *, seed: int = 0) -> Tensor:
     return loss
 
 
-def rows_with(loss: Tensor, labels: Tensor | None = None) -> Rows:
-    reference = Reference(loss, torch.full((len(loss), 2), 0.5))
-    rows = replace(flat_rows(torch.zeros(len(loss), 1)), reference=reference)
-    return rows if labels is None else replace(rows, labels=labels)
+def rows_with(loss: Tensor, labels: Tensor | None = None, trajectory: Tensor | None = None) -> Rows:
+    """Rows of two classes, and a reference whose probability of each label is that of its loss."""
+    labels = torch.arange(len(loss)) % 2 if labels is None else labels
+    right = (-loss).exp()
+    probabilities = torch.stack([1 - right, right], dim=1)
+    probabilities = torch.where(labels[:, None] == 1, probabilities, probabilities.flip(1))
+    reference = Reference(loss, probabilities, trajectory)
+    return replace(flat_rows(torch.zeros(len(loss), 1)), labels=labels, reference=reference)
 
 
 def trusted(loss: Tensor, labels: Tensor | None = None, **given: Any) -> ImponTrusted:
@@ -118,6 +122,18 @@ def test_hard_majority_is_not_taken_for_wrong_labels() -> None:
     assert not as_uniform(losses(n_wrong=20))
 
 
+def test_rows_that_are_learnt_in_the_end_are_not_wrong() -> None:
+    rows = rows_with(losses())
+    assert rows.reference is not None
+    labels = torch.nn.functional.one_hot(rows.labels, 2).float()
+    for of_label, noticed in ((0.3, True), (0.36, False)):  # twice as likely: a third
+        probabilities = labels * of_label + (1 - labels) * (1 - of_label)
+        reference = replace(rows.reference, probabilities=probabilities)
+        sampler = ImponTrusted(replace(rows, reference=reference), batch_size=6, model=MODEL)
+        assert (int((visits_of(sampler, 2, 10) == 0).sum()) > 0) is noticed
+        assert (sampler.diagnostics()["share_wrong"] > 0) is noticed
+
+
 def test_separation_decides() -> None:
     measured = trusted(losses()).diagnostics()["separation"]
     assert as_uniform(losses(), separation=measured + 0.01)
@@ -141,8 +157,7 @@ def test_rows_are_ranked_by_the_later_half_of_the_epochs() -> None:
     early = losses()
     late = torch.where(torch.arange(N) < N_WRONG, 5.0, early)  # at last, the first rows are hard
     trajectory = torch.stack([early, early, late, late])
-    reference = Reference(early, torch.full((N, 2), 0.5), trajectory)
-    rows = replace(rows_with(early), reference=reference)
+    rows = rows_with(early, trajectory=trajectory)
     left_out = visits_of(ImponTrusted(rows, batch_size=6, model=MODEL), 4, 10) == 0
     assert left_out.nonzero()[:, 0].tolist() == list(range(N_WRONG))
 

@@ -73,10 +73,10 @@ class StudyFile(Settings):
                 if key in run:
                     raise ConfigError(f"run.{key} belongs in an arm: [arms.NAME] sampler = …")
             place = Path(document.get("folder", ""))
-            filled["run"] = _found({"seed": document.get("seed", 0)} | run, place)
+            filled["run"] = _with_paths({"seed": document.get("seed", 0)} | run, place)
             if isinstance(arms, dict) and arms:
                 filled["arms"] = {
-                    name: _found(_arm_settings(name, filled["run"], arm), place)
+                    name: _with_paths(_arm_settings(name, filled["run"], arm), place)
                     for name, arm in arms.items()
                 }
         return filled
@@ -266,7 +266,7 @@ def _arm_settings(name: str, run: dict[str, Any], arm: Any) -> Any:
     return run | changes | {"sampler": arm["sampler"], "sampler_options": options}
 
 
-def _found(settings: Any, folder: Path) -> Any:
+def _with_paths(settings: Any, folder: Path) -> Any:
     """Return settings in which a CSV file of corrections that is not in the working directory, but
     beside the study file, is found there."""
     if not isinstance(settings, dict):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.files import csv_text, write_file
-from impon_hpo.sampling.mixture import two_gaussians
+from impon_hpo.sampling.doubts import SEPARATION, doubts_of
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import LABELS, LABELS_PICTURE
@@ -39,9 +39,6 @@ from impon_hpo.tuning.study_file import StudyFile
 
 log = logging.getLogger("impon_hpo")
 
-TWO_PEAKS = 2.0
-"""Separation from which the losses of wrong and right labels are two peaks (Ashman's D)."""
-
 PICTURED = 40
 """Images on the contact sheet."""
 
@@ -57,6 +54,7 @@ class Judgement:
         likely: (n,) int64, the most probable class other than the given one.
         order: (n,) int64, the rows, worst first.
         separation: Ashman's D of the two Gaussians.
+        noticed: Whether the losses have two peaks, and those of the upper one are of wrong labels.
         share: Estimated share of wrong labels, 0 … 1.
         error: Its standard error.
     """
@@ -65,14 +63,15 @@ class Judgement:
     likely: Tensor
     order: Tensor
     separation: float
+    noticed: bool
     share: float
     error: float
 
     @property
     def tells(self) -> bool:
-        """Whether wrong labels can be told from hard images: the losses have two peaks, and the
-        share is greater than its error."""
-        return self.separation > TWO_PEAKS and self.share > self.error
+        """Whether wrong labels can be told from hard images: they are noticed, and their share is
+        greater than its error."""
+        return self.noticed and self.share > self.error
 
 
 def judge(reference: Reference, labels: Tensor) -> Judgement:
@@ -98,10 +97,10 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
         >>> judgement.tells, round(judgement.share, 2), sorted(judgement.order[:10].tolist())
         (True, 0.1, [90, 91, 92, 93, 94, 95, 96, 97, 98, 99])
     """
-    mixture = two_gaussians(reference.loss)
+    doubts = doubts_of(reference, labels)
     of_given = reference.probabilities.gather(1, labels[:, None])
     highest, likely = reference.probabilities.scatter(1, labels[:, None], -1.0).max(1)
-    probability = torch.where(highest > of_given[:, 0], mixture.probability, 0.0)
+    probability = torch.where(highest > of_given[:, 0], doubts.probability, 0.0)
     by_loss = reference.loss.argsort(descending=True, stable=True)
     order = by_loss[probability[by_loss].argsort(descending=True, stable=True)]
     counted = float(probability.double().mean())
@@ -112,9 +111,10 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
         probability=probability,
         likely=likely,
         order=order,
-        separation=float(mixture.separation),
+        separation=float(doubts.separation),
+        noticed=bool(doubts.noticed),
         share=share,
-        error=math.hypot(by_chance, (confident - counted) / 2, float(mixture.share) - counted),
+        error=math.hypot(by_chance, (confident - counted) / 2, float(doubts.share) - counted),
     )
 
 
@@ -225,12 +225,15 @@ def _sentence(facts: dict[str, Any], judgement: Judgement) -> str:
             f"About {judgement.share:.1%} (± {judgement.error:.1%}) of {rows:,} labels look wrong, "
             f"by {facts['judged_by']}; {facts['listed']:,} rows are listed."
         )
-    reason = (
-        f"the losses of wrong and right labels would have two peaks, but theirs lie only "
-        f"{judgement.separation:.2f} apart (needed: {TWO_PEAKS:g})"
-        if judgement.separation <= TWO_PEAKS
-        else f"the share of wrong ones would be {judgement.share:.1%} ± {judgement.error:.1%}"
-    )
+    if judgement.separation <= SEPARATION:
+        reason = (
+            "the losses of wrong and right labels would have two peaks, but theirs lie only "
+            f"{judgement.separation:.2f} apart (needed: {SEPARATION:g})"
+        )
+    elif judgement.noticed:
+        reason = f"the share of wrong ones would be {judgement.share:.1%} ± {judgement.error:.1%}"
+    else:
+        reason = "of the rows with high losses it finds no other class much more likely"
     return (
         f"Nothing can be told of {rows:,} labels by {facts['judged_by']}: {reason}. Either few "
         "labels are wrong, or the net is too weak."

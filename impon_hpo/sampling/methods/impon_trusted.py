@@ -26,7 +26,6 @@ worse than uniform at 40 %).
 
 from __future__ import annotations
 
-import math
 from typing import Unpack
 
 import torch
@@ -34,14 +33,11 @@ from torch import Tensor
 
 from impon_hpo.sampling.base import Card, Draw, Forward, ShuffledEpochs
 from impon_hpo.sampling.checks import Common, check_between, check_positive
+from impon_hpo.sampling.doubts import SEPARATION, doubts_of
 from impon_hpo.sampling.draws import random_order
-from impon_hpo.sampling.mixture import two_gaussians
 from impon_hpo.sampling.pacing import easiest_first
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
-
-PLAUSIBLE = 0.02, 0.6
-"""Bounds of the upper component's weight. Fewer rows are not worth it; more are hard, not wrong."""
 
 
 class ImponTrusted(ShuffledEpochs):
@@ -92,7 +88,7 @@ class ImponTrusted(ShuffledEpochs):
         self,
         rows: Rows,
         *,
-        separation: float = 1.75,
+        separation: float = SEPARATION,
         doubt: float = 0.2,
         balance: bool = True,
         **common: Unpack[Common],
@@ -100,23 +96,10 @@ class ImponTrusted(ShuffledEpochs):
         super().__init__(rows, **common)
         check_positive("separation", separation)
         check_between("doubt", doubt, 0, 1)
-        loss = self._reference.loss
-        excess = _above_class(loss.sqrt(), rows.labels, rows.n_classes)
-        mixture = two_gaussians(excess)
-        # A wide upper component reaches below the lower one, where no row is doubted.
-        probability = torch.where(excess > excess.median(), mixture.probability, 0.0)
-        odds = _log_odds_against(self._reference.probabilities, rows.labels)
-        mean_odds = (probability * odds).sum() / probability.sum().clamp_min(1e-6)
-        noticed = (
-            (mixture.separation > separation)
-            & (mixture.share > PLAUSIBLE[0])
-            & (mixture.share < PLAUSIBLE[1])
-            & (mean_odds > math.log(2))
-        )
-        doubted = probability > doubt
-        n_left_out = torch.where(noticed, doubted.sum(), 0)
-        self._separation = mixture.separation
-        self._share_wrong = torch.where(noticed, mixture.share, 0.0)
+        doubts = doubts_of(self._reference, rows.labels, separation=separation)
+        n_left_out = torch.where(doubts.noticed, (doubts.probability > doubt).sum(), 0)
+        self._separation = doubts.separation
+        self._share_wrong = torch.where(doubts.noticed, doubts.share, 0.0)
         self._n_trusted = (len(rows) - n_left_out).clamp_min(self.batch_size)
         order = easiest_first(_late(self._reference), rows.labels if balance else None)
         place = torch.arange(len(rows), device=rows.device)
@@ -153,14 +136,6 @@ class ImponTrusted(ShuffledEpochs):
         }
 
 
-def _log_odds_against(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return (n,): log of the likeliest other class's probability over that of the label."""
-    probabilities = probabilities.clamp_min(1e-6)
-    of_label = probabilities.gather(1, labels[:, None])[:, 0]
-    of_other = probabilities.scatter(1, labels[:, None], 0.0).max(1).values.clamp_min(1e-6)
-    return (of_other / of_label).log()
-
-
 def _late(reference: Reference) -> Tensor:
     """Return (n,): the losses of the later half of the reference's epochs, where it has epochs.
 
@@ -169,11 +144,3 @@ def _late(reference: Reference) -> Tensor:
     if reference.trajectory is None:
         return reference.loss
     return reference.trajectory[len(reference.trajectory) // 2 :].mean(0)
-
-
-def _above_class(values: Tensor, labels: Tensor, n_classes: int) -> Tensor:
-    """Return values (n,) less half the mean of their class: a hard class is not a wrong one."""
-    zeros = torch.zeros(n_classes, device=values.device)
-    total = zeros.index_add(0, labels, values)
-    count = zeros.index_add(0, labels, torch.ones_like(values))
-    return values - 0.5 * (total / count.clamp_min(1)).index_select(0, labels)

@@ -63,6 +63,7 @@ def cifar10(*, root: Path, download: bool, image_size: int | None) -> ImageData:
         data,
         images=np.asarray(data.images[train_rows]),
         labels=data.labels[train_rows],
+        names=tuple(data.names[row] for row in train_rows),
         test_images=np.asarray(data.images[test_rows]),
         test_labels=data.labels[test_rows],
     )

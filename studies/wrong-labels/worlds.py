@@ -118,6 +118,7 @@ def with_hidden_test(data: ImageData) -> ImageData:
         data,
         images=np.asarray(data.images[rows]),
         labels=data.labels[rows],
+        names=tuple(data.names[row] for row in rows),
         test_images=np.asarray(data.images[hidden]),
         test_labels=data.labels[hidden],
     )

@@ -83,7 +83,7 @@ def test_example_in_the_docstring_runs(worlds: ModuleType) -> None:
 
 def test_study_finds_the_module_beside_it(worlds: ModuleType) -> None:
     image_files(worlds.CIFAR10, per_class=125)
-    small = ["epochs=1", "width=4", "subset=150", "validation_size=40", "batch_size=32"]
+    small = ["epochs=2", "width=4", "subset=150", "validation_size=40", "batch_size=32"]
     command = [sys.executable, "-m", "impon_hpo", "train", str(HOME), "--arm", "uniform"]
     for setting in ["data_dir=data", *small]:
         command += ["--set", setting]

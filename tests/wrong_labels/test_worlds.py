@@ -224,9 +224,11 @@ def test_study_has_the_world_that_its_folder_names_and_all_are_alike(folder: Pat
     assert name.replace("_", "-") == study.name
     assert isinstance(getattr(worlds, name), World)
     twin = read_study_file(str(HOME / "cifar10-0"))
-    theirs = {"dataset", "subset", "validation_size", "image_size"}
+    theirs = {"dataset", "subset", "validation_size", "image_size", "seed"}
     assert study.run.model_dump(exclude=theirs) == twin.run.model_dump(exclude=theirs)
-    assert list(study.arms) == ["uniform", "paced", "memory"]
+    assert list(study.arms) == ["trusted", "uniform"]
+    assert study.protocol.endpoint == "in-hand"
+    assert study.protocol.claim == "trusted"
 
 
 def test_every_world_has_a_study() -> None:
@@ -246,7 +248,7 @@ def test_example_in_the_docstring_runs(documented: object) -> None:
 
 def test_world_in_the_folder_above_its_study_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     study = HOME / "digits-20"
-    small = ("epochs=1", "width=4", "subset=200")
+    small = ("epochs=2", "width=4", "subset=200")
     settings = [word for setting in small for word in ("--set", setting)]
     assert run("train", study, "--arm", "uniform", *settings) == 0
     result = json.loads(capsys.readouterr().out)

@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -52,18 +53,11 @@ def card(study_file: StudyFile, summary: Mapping[str, Any]) -> dict[str, Any]:
 def _answer_in_hand(verdict: Mapping[str, Any]) -> tuple[str, str]:
     """Return the answer, and the way to a model that follows from it."""
     gain, ratio, claim = verdict["gain"], verdict["ratio"], verdict["arm"]
-    rival = _rival(verdict["controls"], "way")
     if verdict["word"] == SUPPORTED:
+        what = f"with {claim}, as good a model costs {ratio['point'] or 0:.2f} of uniform sampling"
         if gain["above"]:
-            what = f"the model in hand is {better(gain['point'])} for the same cost"
-        else:
-            what = f"as good a model costs {_share(ratio['point'])} of uniform sampling"
-        if verdict["credit"]:
-            return f"Yes: with {claim}, {what}.", claim
-        if not verdict["controls_complete"]:
-            return f"Open: with {claim}, {what}, but not all of its controls are recorded.", claim
-        assert rival is not None
-        return f"No: {rival[1]} does as well as {claim}.", rival[0]
+            what = f"with {claim}, the model in hand is {better(gain['point'])} for the same cost"
+        return _supported(verdict, what, _rival(verdict["controls"], "way", "gain"))
     if verdict["word"] == REFUTED:
         return f"No: for the same cost, {claim} holds no better model.", "uniform"
     return f"Not shown: whether {claim} holds a better model is open.", "uniform"
@@ -71,50 +65,70 @@ def _answer_in_hand(verdict: Mapping[str, Any]) -> tuple[str, str]:
 
 def _answer(verdict: Mapping[str, Any]) -> tuple[str, str]:
     cost, claim = verdict["cost"], verdict["arm"]
-    rival = _rival(verdict["controls"], "control")
     if verdict["word"] == SUPPORTED:
-        what = f"it costs {_share(cost['point'])} of uniform sampling and picks as well"
-        if verdict["credit"]:
-            return f"Yes: {claim}: {what}.", claim
-        if rival is None:
-            return f"Open: {claim}: {what}, but not all of its controls are recorded.", claim
-        return f"No: {rival[1]} does as well as {claim}.", rival[0]
+        what = (
+            f"with {claim}, a study costs {cost['point']:.2f} of uniform sampling and picks as well"
+        )
+        return _supported(verdict, what, _rival(verdict["controls"], "control", "budget_gain"))
     if verdict["word"] == REFUTED:
         if cost["above"]:
-            return f"No: {claim} costs {_share(cost['point'])} of uniform sampling.", "uniform"
+            return f"No: {claim} costs {cost['point']:.2f} of uniform sampling.", "uniform"
         return f"No: {claim} picks worse.", "uniform"
     return f"Not shown: whether {claim} saves what was claimed is open.", "uniform"
 
 
-def _rival(controls: Sequence[Mapping[str, Any]], key: str) -> tuple[str, str] | None:
-    """Return the simplest control that is not beaten, and what it is in words."""
-    kinds = (FRACTION, SHORT, PLACEBO)
-    unbeaten = [entry[key] for entry in controls if not entry["beats"]]
+def _supported(verdict: Mapping[str, Any], what: str, rival: Rival | None) -> tuple[str, str]:
+    """Return the answer where the claim is supported: whether importance has earned it."""
+    claim = verdict["arm"]
+    if verdict["credit"]:
+        return f"Yes: {what}.", claim
+    if rival is None:
+        return f"Open: {what}, but not all of its controls are recorded.", claim
+    if rival.behind:
+        return f"Open: {what}; that {rival.words} does less is not shown.", claim
+    return f"No: {rival.words} does as well as {claim}.", rival.name
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A control that a claim is not shown to beat.
+
+    Args:
+        name: Its name.
+        words: What it is, to stand before a verb.
+        behind: Whether it is behind the claim by both 95 % bounds, though not by all tests.
+    """
+
+    name: str
+    words: str
+    behind: bool
+
+
+def _rival(controls: Sequence[Mapping[str, Any]], key: str, gain: str) -> Rival | None:
+    """Return the simplest control that is not beaten, of those that are level if any is."""
+    unbeaten = [entry for entry in controls if not entry["beats"]]
     if not unbeaten:
         return None
-    quotas = len(kinds)
-    name = min(
-        unbeaten,
-        key=lambda name: next((i for i, k in enumerate(kinds) if name.startswith(k)), quotas),
-    )
-    search, _, final = name.partition(" (")[0].partition(THEN)
+    entry = min(unbeaten, key=lambda entry: (entry[gain]["lower"] > 0, _simplicity(entry[key])))
+    search, _, final = entry[key].partition(" (")[0].partition(THEN)
     kind, _, share = search.partition("@")
     words = {
         FRACTION: f"{_part(share)} of the rows, at random",
         SHORT: f"{_part(share)} of the epochs",
         PLACEBO: "the same path without its scores",
-    }.get("placebo" if kind.startswith(PLACEBO) else kind, kind)
+    }.get(PLACEBO if kind.startswith(PLACEBO) else kind, kind)
     if final:
         words += ", then the pick in full"
-    return name, f"{words}," if "," in words else words
+    return Rival(entry[key], f"{words}," if "," in words else words, entry[gain]["lower"] > 0)
+
+
+def _simplicity(name: str) -> int:
+    kinds = (FRACTION, SHORT, PLACEBO)
+    return next((at for at, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
 
 
 def _part(share: str) -> str:
     return {"1/2": "half", "1/3": "a third", "1/4": "a quarter", "1/5": "a fifth"}.get(share, share)
-
-
-def _share(ratio: float) -> str:
-    return f"{ratio:.2f}"
 
 
 def _what_to_do(study_file: StudyFile, way: str) -> tuple[str, list[str]]:
@@ -173,7 +187,7 @@ def _sure_in_hand(verdict: Mapping[str, Any]) -> str:
         f"{between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost; as "
         f"good a one costs at least {ratio['lower']:.2f} of it, {upper}."
     ]
-    rival = _named(verdict["controls"], "way")
+    rival = _named(verdict["controls"], "way", "gain")
     if rival is not None:
         bounds = rival["gain"]
         sentences.append(
@@ -189,7 +203,7 @@ def _sure(verdict: Mapping[str, Any]) -> str:
         f"{cost['lower']:.2f} and {cost['upper']:.2f} of uniform sampling, and its pick is "
         f"{between(-loss['upper'], -loss['lower'])}."
     ]
-    rival = _named(verdict["controls"], "control")
+    rival = _named(verdict["controls"], "control", "budget_gain")
     if rival is not None:
         bounds = rival["budget_gain"]
         sentences.append(
@@ -199,10 +213,10 @@ def _sure(verdict: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
-def _named(controls: Sequence[Mapping[str, Any]], key: str) -> Mapping[str, Any] | None:
+def _named(controls: Sequence[Mapping[str, Any]], key: str, gain: str) -> Mapping[str, Any] | None:
     """Return the control that the answer names, or the first where all are beaten."""
-    rival = _rival(controls, key)
-    name = rival[0] if rival else None
+    rival = _rival(controls, key, gain)
+    name = rival.name if rival else None
     return next((entry for entry in controls if name in (None, entry[key])), None)
 
 

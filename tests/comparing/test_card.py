@@ -46,7 +46,7 @@ def card_of(
 
 def test_saving_that_importance_has_earned_is_a_yes_and_good_news() -> None:
     card = card_of({"importance": CHEAP}, *HALF)
-    assert card["answer"].startswith("Yes: impon@1/2: it costs 0.3")
+    assert card["answer"].startswith("Yes: with impon@1/2, a study costs 0.3")
     assert card["earned"]
     assert card["what_to_do"] == "Tune with impon@1/2:"
     assert card["command"] == "impon-hpo tune small --arm impon --set epoch_fraction=0.5"
@@ -58,6 +58,13 @@ def test_saving_that_rows_at_random_have_as_well_is_a_no_that_names_them() -> No
     assert not card["earned"]
     assert card["command"].endswith("--arm uniform --set epoch_fraction=0.5")
     assert "Beside uniform-fraction@1/2" in card["how_sure"]
+
+
+def test_control_that_is_behind_but_not_by_every_test_leaves_it_open() -> None:
+    """Five blocks cannot be shown by a sign-flip test, whatever their bounds say."""
+    card = card_of({"importance": CHEAP}, *HALF, n_blocks=4)
+    assert card["answer"].startswith(("Open: ", "Not shown: "))
+    assert not card["earned"]
 
 
 def test_arm_that_is_refuted_or_open_leaves_one_with_uniform_sampling() -> None:
@@ -84,7 +91,7 @@ def test_better_model_in_hand_says_how_much_better() -> None:
     placebo = card_of(both, *HELD, "compare.epoch_fractions=[1]")
     assert placebo["answer"] == "No: the same path without its scores does as well as impon."
     assert not placebo["earned"]
-    same = card_of(both | {"uniform-fraction": Effect(cost=0.5)}, *HELD)
+    same = card_of(both | {"uniform-fraction": Effect(cost=0.1)}, *HELD)
     assert same["answer"] == (
         "No: half of the rows, at random, then the pick in full, does as well as impon."
     )

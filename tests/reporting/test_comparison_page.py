@@ -47,11 +47,13 @@ def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) 
     for chart in comparison_charts(summary):
         assert (Path("report") / f"{chart.key}.png").read_bytes()[:4] == b"\x89PNG"
     lines = Path("report/report.md").read_text().splitlines()
-    assert lines[2].startswith("**Answer:** Yes: impon@1/2: it costs 0.3")
+    assert lines[2].startswith("**Answer:** Yes: with impon@1/2, a study costs 0.3")
     assert lines[4].startswith("**What to do:** Tune with impon@1/2: `impon-hpo tune small --arm")
     assert any(line.startswith("**Supported: under SuccessiveHalving") for line in lines)
     text = page.read_text()
-    assert text.index("Yes: impon@1/2") < text.index("Supported: under") < text.index("<figure>")
+    assert (
+        text.index("Yes: with impon@1/2") < text.index("Supported: under") < text.index("<figure>")
+    )
     first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
     write_report(Path("report"), summary)
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first

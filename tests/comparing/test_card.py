@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impon_hpo.comparing.arms import arms_of
+from impon_hpo.comparing.card import card
 from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.comparing.words import better, between
@@ -40,31 +41,31 @@ def card_of(
     summary = summarise_comparison(
         study_file, Recordings(recordings.rows, about), other_pruners=False
     )
-    card: dict[str, Any] = summary["card"]
-    return card
+    lines: dict[str, Any] = summary["card"]
+    return lines
 
 
 def test_saving_that_importance_has_earned_is_a_yes_and_good_news() -> None:
-    card = card_of({"importance": CHEAP}, *HALF)
-    assert card["answer"].startswith("Yes: with impon@1/2, a study costs 0.3")
-    assert card["earned"]
-    assert card["what_to_do"] == "Tune with impon@1/2:"
-    assert card["command"] == "impon-hpo tune small --arm impon --set epoch_fraction=0.5"
+    lines = card_of({"importance": CHEAP}, *HALF)
+    assert lines["answer"].startswith("Yes: with impon@1/2, a study costs 0.3")
+    assert lines["earned"]
+    assert lines["what_to_do"] == "Tune with impon@1/2:"
+    assert lines["command"] == "impon-hpo tune small --arm impon --set epoch_fraction=0.5"
 
 
 def test_saving_that_rows_at_random_have_as_well_is_a_no_that_names_them() -> None:
-    card = card_of(dict.fromkeys(("importance", *CONTROLS), CHEAP), *HALF)
-    assert card["answer"] == "No: half of the rows, at random, does as well as impon@1/2."
-    assert not card["earned"]
-    assert card["command"].endswith("--arm uniform --set epoch_fraction=0.5")
-    assert "Beside uniform-fraction@1/2" in card["how_sure"]
+    lines = card_of(dict.fromkeys(("importance", *CONTROLS), CHEAP), *HALF)
+    assert lines["answer"] == "No: half of the rows, at random, does as well as impon@1/2."
+    assert not lines["earned"]
+    assert lines["command"].endswith("--arm uniform --set epoch_fraction=0.5")
+    assert "Beside uniform-fraction@1/2" in lines["how_sure"]
 
 
 def test_control_that_is_behind_but_not_by_every_test_leaves_it_open() -> None:
     """Five blocks cannot be shown by a sign-flip test, whatever their bounds say."""
-    card = card_of({"importance": CHEAP}, *HALF, n_blocks=4)
-    assert card["answer"].startswith(("Open: ", "Not shown: "))
-    assert not card["earned"]
+    lines = card_of({"importance": CHEAP}, *HALF, n_blocks=4)
+    assert lines["answer"].startswith(("Open: ", "Not shown: "))
+    assert not lines["earned"]
 
 
 def test_arm_that_is_refuted_or_open_leaves_one_with_uniform_sampling() -> None:
@@ -73,55 +74,104 @@ def test_arm_that_is_refuted_or_open_leaves_one_with_uniform_sampling() -> None:
         (Effect(cost=0.375, favour=2.5), "No: impon@1/2 picks worse."),
         (Effect(cost=0.5, distortion=1.0), "Not shown: "),
     ):
-        card = card_of({"importance": effect}, *HALF)
-        assert card["answer"].startswith(answer)
-        assert card["what_to_do"] == "Keep uniform sampling:"
-        assert card["command"] == "impon-hpo tune small --arm uniform"
-        assert not card["earned"]
+        lines = card_of({"importance": effect}, *HALF)
+        assert lines["answer"].startswith(answer)
+        assert lines["what_to_do"] == "Keep uniform sampling:"
+        assert lines["command"] == "impon-hpo tune small --arm uniform"
+        assert not lines["earned"]
 
 
 def test_better_model_in_hand_says_how_much_better() -> None:
     better_models = Effect(lift=3.0)
-    card = card_of({"importance": better_models}, *HELD)
-    assert card["answer"].startswith("Yes: with impon, the model in hand is ")
-    assert card["answer"].endswith(" points better for the same cost.")
-    assert card["earned"]
-    assert card["command"] == "impon-hpo tune small --arm impon"
+    lines = card_of({"importance": better_models}, *HELD)
+    assert lines["answer"].startswith("Yes: with impon, the model in hand is ")
+    assert lines["answer"].endswith(" points better for the same cost.")
+    assert lines["earned"]
+    assert lines["command"] == "impon-hpo tune small --arm impon"
     both = {"importance": better_models, "placebo": better_models}
     placebo = card_of(both, *HELD, "compare.epoch_fractions=[1]")
     assert placebo["answer"] == "No: the same path without its scores does as well as impon."
     assert not placebo["earned"]
-    same = card_of(both | {"uniform-fraction": Effect(cost=0.1)}, *HELD)
-    assert same["answer"] == (
-        "No: half of the rows, at random, then the pick in full, does as well as impon."
-    )
+
+
+def entry(way: str, lower: float, *, beats: bool = False) -> dict[str, Any]:
+    return {"way": way, "beats": beats, "gain": {"lower": lower, "upper": lower + 2, "point": 1.0}}
+
+
+SHORT = "uniform-short@1/2 then uniform"
+HALF_THEN_FULL = "half of the rows, at random, then the pick in full,"
+
+
+@pytest.mark.parametrize(
+    ("controls", "complete", "answer"),
+    [
+        (
+            [entry("placebo-of-impon", -1), entry("uniform-fraction@1/2 then uniform", -1)],
+            True,
+            f"No: {HALF_THEN_FULL} does as well as impon.",
+        ),
+        (
+            [entry("placebo-of-impon", -1), entry("uniform-fraction@1/2 then uniform", 1)],
+            True,
+            "No: the same path without its scores does as well as impon.",
+        ),
+        (
+            [entry(SHORT, 0.5), entry("placebo-of-impon", 2, beats=True)],
+            True,
+            "Open: with impon, the model in hand is 2.00 points better for the same cost; that "
+            "half of the epochs, then the pick in full, does less is not shown.",
+        ),
+        (
+            [entry("placebo-of-impon", 2, beats=True)],
+            False,
+            "Open: with impon, the model in hand is 2.00 points better for the same cost, but not "
+            "all of its controls are recorded.",
+        ),
+        ([entry("quota", -1)], False, "No: quota does as well as impon."),
+    ],
+)
+def test_answer_in_hand_follows_from_the_controls(
+    controls: list[dict[str, Any]], complete: bool, answer: str
+) -> None:
+    verdict = {
+        "arm": "impon",
+        "word": "supported",
+        "blocks": [0, 1, 2],
+        "gain": {"point": 2.0, "lower": 1.0, "upper": 3.0, "above": True},
+        "ratio": {"point": 0.5, "lower": 0.3, "upper": None},
+        "controls": controls,
+        "controls_complete": complete,
+        "credit": False,
+    }
+    summary = {"verdict": verdict, "arms": [{"blocks": [0, 1, 2]}], "recordings": {}}
+    assert card(compared_study(*HELD), summary)["answer"] == answer
 
 
 def test_worse_model_in_hand_is_a_no() -> None:
-    card = card_of({"importance": Effect(lift=-5.0)}, *HELD)
-    assert card["answer"] == "No: for the same cost, impon holds no better model."
-    assert card["command"] == "impon-hpo tune small --arm uniform"
+    lines = card_of({"importance": Effect(lift=-5.0)}, *HELD)
+    assert lines["answer"] == "No: for the same cost, impon holds no better model."
+    assert lines["command"] == "impon-hpo tune small --arm uniform"
 
 
 def test_way_with_two_arms_says_what_searches_and_what_trains() -> None:
     claim = 'compare.claim="uniform-short@1/2 then impon"'
     effects = {"importance": Effect(lift=8.0), "uniform-short": Effect(cost=0.5)}
-    card = card_of(effects, *HELD, claim, n_blocks=12)
-    assert card["answer"].startswith("Yes: with uniform-short@1/2 then impon, the model in hand")
-    assert card["what_to_do"] == (
+    lines = card_of(effects, *HELD, claim, n_blocks=12)
+    assert lines["answer"].startswith("Yes: with uniform-short@1/2 then impon, the model in hand")
+    assert lines["what_to_do"] == (
         "Tune with uniform-short@1/2, then train the settings that it prints with `train` and "
         "`--arm impon`:"
     )
-    assert card["command"] == "impon-hpo tune small --arm uniform --set epochs=2"
+    assert lines["command"] == "impon-hpo tune small --arm uniform --set epochs=2"
 
 
 def test_what_is_not_recorded_is_not_known() -> None:
     study_file = compared_study(*HALF, "compare.blocks=3")
     arms = [arm for arm in arms_of(study_file) if arm.kind == "uniform"]
     recordings = World({}, n_configurations=5).recordings(arms, 3, seed=1)
-    card = summarise_comparison(study_file, recordings, other_pruners=False)["card"]
-    assert card["answer"] == "Not known yet: impon@1/2 is not recorded in two blocks."
-    assert card["command"] == "impon-hpo compare small"
+    lines = summarise_comparison(study_file, recordings, other_pruners=False)["card"]
+    assert lines["answer"] == "Not known yet: impon@1/2 is not recorded in two blocks."
+    assert lines["command"] == "impon-hpo compare small"
 
 
 def test_command_has_the_settings_of_the_comparison_and_can_be_read() -> None:
@@ -148,8 +198,8 @@ def test_study_without_a_uniform_arm_is_given_one() -> None:
 
 
 def test_card_rests_on_what_was_recorded() -> None:
-    card = card_of({"importance": CHEAP}, *HALF)
-    assert card["rests_on"] == (
+    lines = card_of({"importance": CHEAP}, *HALF)
+    assert lines["rests_on"] == (
         "digits; 240 rows, resnet18 of width 4, 4 epochs; 5 configurations in 8 blocks, studies "
         "of 4 trials under SuccessiveHalvingPruner."
     )

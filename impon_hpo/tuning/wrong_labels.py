@@ -79,9 +79,9 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
 
     `doubts_of` says how probably each label is wrong (Arazo et al., 2019, for the mixture). A row
     of which the net finds the given class the most probable all the same is hard and not wrong. The
-    share is what that counts or what confident learning counts, whichever is less: both count hard
-    rows, too. How far they lie apart, and how many hard rows the upper group has beside, is the
-    greater part of the error that is told.
+    share is the middle between what that counts, and what confident learning counts; how far they
+    lie apart, and how many hard rows the upper group has beside, is the greater part of the error
+    that is told.
 
     Example:
         >>> import torch
@@ -105,7 +105,7 @@ def judge(reference: Reference, labels: Tensor) -> Judgement:
     order = by_loss[probability[by_loss].argsort(descending=True, stable=True)]
     counted = float(probability.double().mean())
     confident = confident_share(reference.probabilities, labels)
-    share = min(counted, confident)
+    share = (counted + confident) / 2
     by_chance = math.sqrt(share * (1 - share) / max(1, len(labels)))
     return Judgement(
         probability=probability,

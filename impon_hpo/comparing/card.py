@@ -10,10 +10,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT
+from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT, UNIFORM
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED
 from impon_hpo.comparing.words import better, between, pruner_words
-from impon_hpo.tuning.protocol import IN_HAND, THEN
+from impon_hpo.tuning.protocol import IN_HAND, THEN, placebo_name
 from impon_hpo.tuning.study_file import StudyFile
 
 
@@ -38,11 +38,11 @@ def card(study_file: StudyFile, summary: Mapping[str, Any]) -> dict[str, Any]:
         }
     in_hand = study_file.protocol.endpoint == IN_HAND
     answer, way = (_answer_in_hand if in_hand else _answer)(verdict)
-    what, command = _what_to_do(study_file, way)
+    what, command = _what_to_do(study_file, way, _settings(summary))
     return {
         "answer": answer,
         "what_to_do": what,
-        "command": shlex.join(["impon-hpo", *command, *_settings(summary)]),
+        "command": shlex.join(["impon-hpo", *command]),
         "how_sure": (_sure_in_hand if in_hand else _sure)(verdict),
         **facts,
         "earned": verdict["word"] == SUPPORTED and bool(verdict["credit"]),
@@ -57,14 +57,20 @@ def _answer_in_hand(verdict: Mapping[str, Any]) -> tuple[str, str]:
         if gain["above"]:
             what = f"the model in hand is {better(gain['point'])} for the same cost"
         else:
-            what = f"as good a model costs {_share(ratio['point'])} of uniform sampling"
+            what = (
+                f"as good a model costs {_share(ratio['point'])} of uniform sampling's study, and "
+                f"{_share(ratio['own'])} with uniform sampling itself"
+            )
         if verdict["credit"]:
             return f"Yes: with {claim}, {what}.", claim
         if not verdict["controls_complete"]:
             return f"Open: with {claim}, {what}, but not all of its controls are recorded.", claim
         assert rival is not None
-        return f"No: {rival[1]} does as well as {claim}.", rival[0]
+        return f"No: {claim} is not shown to beat {rival[1]}.", rival[0]
     if verdict["word"] == REFUTED:
+        if gain["limit"]:
+            what = f"a model that is more than {gain['limit']:g} points better"
+            return f"No: for the same cost, {claim} does not hold {what}.", "uniform"
         return f"No: for the same cost, {claim} holds no better model.", "uniform"
     return f"Not shown: whether {claim} holds a better model is open.", "uniform"
 
@@ -78,7 +84,7 @@ def _answer(verdict: Mapping[str, Any]) -> tuple[str, str]:
             return f"Yes: {claim}: {what}.", claim
         if rival is None:
             return f"Open: {claim}: {what}, but not all of its controls are recorded.", claim
-        return f"No: {rival[1]} does as well as {claim}.", rival[0]
+        return f"No: {claim} is not shown to beat {rival[1]}.", rival[0]
     if verdict["word"] == REFUTED:
         if cost["above"]:
             return f"No: {claim} costs {_share(cost['point'])} of uniform sampling.", "uniform"
@@ -106,7 +112,7 @@ def _rival(controls: Sequence[Mapping[str, Any]], key: str) -> tuple[str, str] |
     }.get("placebo" if kind.startswith(PLACEBO) else kind, kind)
     if final:
         words += ", then the pick in full"
-    return name, f"{words}," if "," in words else words
+    return name, words
 
 
 def _part(share: str) -> str:
@@ -117,39 +123,70 @@ def _share(ratio: float) -> str:
     return f"{ratio:.2f}"
 
 
-def _what_to_do(study_file: StudyFile, way: str) -> tuple[str, list[str]]:
-    """Return what to do and the words of its command."""
-    search, _, final = way.partition(" (")[0].partition(THEN)
-    command = ["tune", _typed(study_file), *_arm(study_file, search)]
+def _what_to_do(study_file: StudyFile, way: str, settings: list[str]) -> tuple[str, list[str]]:
+    """Return what to do and the words of its command. `settings` were given to the comparison; what
+    makes the arm comes after them, so that it counts."""
+    names, _, policy = way.partition(" (")
+    search, _, final = names.partition(THEN)
+    search, final = _advised(search), _advised(final)
+    arm, changes = _arm(study_file, search)
+    changes += _policy_changes(study_file, policy.removesuffix(")"))
+    command = ["tune", _typed(study_file), "--arm", arm, *settings, *_set(changes)]
     if not final:
-        what = {"uniform": "Keep uniform sampling:"}.get(search, f"Tune with {search}:")
+        what = {UNIFORM: "Keep uniform sampling:"}.get(search, f"Tune with {search}:")
         return what, command
+    arm, changes = _arm(study_file, final)
+    changes += _policy_changes(study_file, policy.removesuffix(")"))
+    options = shlex.join(["--arm", arm, *settings, *_set(changes)])
     return (
-        f"Tune with {search}, then train the settings that it prints with `train` and "
-        f"`{shlex.join(_arm(study_file, final))}`:",
+        f"Tune with {search}, then `train` its pick in full: with `{options}` and, of the settings "
+        f"that it prints, only {', '.join(study_file.space)}:",
         command,
     )
 
 
-def _arm(study_file: StudyFile, name: str) -> list[str]:
-    """Return the options that make an arm of a comparison one of `tune`."""
+def _advised(arm: str) -> str:
+    """Return an arm; for a placebo, which is no advice, uniform sampling of as many rows."""
+    base, _, share = arm.partition("@")
+    if base != PLACEBO and not base.startswith(placebo_name("")):
+        return arm
+    return f"{FRACTION}@{share}" if share else UNIFORM
+
+
+def _arm(study_file: StudyFile, name: str) -> tuple[str, list[str]]:
+    """Return the arm of `tune` that an arm of a comparison is, and the settings that it takes."""
     base, _, share = name.partition("@")
-    words: list[str] = []
-    if base not in study_file.arms:  # a control: uniform sampling, or a placebo, which is no advice
+    changes: list[str] = []
+    if base not in study_file.arms:  # uniform sampling
         base = next(
             (arm for arm, config in study_file.arms.items() if config.sampler == "uniform"), ""
         )
         if not base:
             base = "uniform"
-            words = ["--set", "arms.uniform.sampler=uniform"]
-    words = ["--arm", base, *words]
+            changes = ["arms.uniform.sampler=uniform"]
+    run = study_file.run
     if share and name.startswith(SHORT):
-        epochs = max(1, int(study_file.run.epochs * Fraction(share)))
-        words += ["--set", f"epochs={epochs}"]
+        epochs = max(1, int(run.epochs * Fraction(share)))
+        changes.append(f"epochs={epochs}")
+        if run.warmup_epochs:
+            changes.append(f"warmup_epochs={run.warmup_epochs * epochs / run.epochs:.4g}")
     elif share:
-        fraction = study_file.run.epoch_fraction * float(Fraction(share))
-        words += ["--set", f"epoch_fraction={fraction:.4g}"]
-    return words
+        changes.append(f"epoch_fraction={run.epoch_fraction * float(Fraction(share)):.4g}")
+    return base, changes
+
+
+def _policy_changes(study_file: StudyFile, name: str) -> list[str]:
+    """Return the settings of a policy that are not those of [run]; "" is the first one."""
+    policies = study_file.protocol.policies
+    policy = next((policy for policy in policies if str(policy) == name), policies[0])
+    wanted = {"schedule": policy.schedule, "eval_weights": policy.weights}
+    return [
+        f"{key}={value}" for key, value in wanted.items() if value != getattr(study_file.run, key)
+    ]
+
+
+def _set(changes: Sequence[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
 
 
 def _typed(study_file: StudyFile) -> str:
@@ -161,8 +198,10 @@ def _typed(study_file: StudyFile) -> str:
 def _settings(summary: Mapping[str, Any]) -> list[str]:
     """Return the settings that the comparison was given, so that a command has them, too."""
     words = shlex.split(str(summary["recordings"].get("command", "")))
-    pairs = itertools.pairwise(words)
-    return [word for option, value in pairs if option == "--set" for word in (option, value)]
+    return _set(
+        [value for option, value in itertools.pairwise(words) if option == "--set"]
+        + [word.removeprefix("--set=") for word in words if word.startswith("--set=")]
+    )
 
 
 def _sure_in_hand(verdict: Mapping[str, Any]) -> str:
@@ -175,9 +214,10 @@ def _sure_in_hand(verdict: Mapping[str, Any]) -> str:
     ]
     rival = _named(verdict["controls"], "way")
     if rival is not None:
-        bounds = rival["gain"]
+        bounds, share = rival["gain"], verdict["budget_share"]
+        cost = "for the same cost" if share == 1 else f"for {share:.2f} of that cost"
         sentences.append(
-            f"Beside {rival['way']} it is {between(bounds['lower'], bounds['upper'])}."
+            f"Beside {rival['way']}, {cost}, it is {between(bounds['lower'], bounds['upper'])}."
         )
     return " ".join(sentences)
 

@@ -161,8 +161,14 @@ def controls_of(arm: Arm, arms: Sequence[Arm]) -> list[Arm]:
     return [
         other
         for other in arms
-        if other.kind in kinds and other.fraction == arm.fraction and other.policy == arm.policy
+        if other.kind in kinds
+        and (other.fraction, other.policy) == (arm.fraction, arm.policy)
+        and not _is_placebo_of_another(other, arm)
     ]
+
+
+def _is_placebo_of_another(other: Arm, arm: Arm) -> bool:
+    return other.name.startswith(placebo_name("")) and other.name != placebo_name(arm.name)
 
 
 def uniform_of(arm: Arm, arms: Sequence[Arm]) -> Arm:

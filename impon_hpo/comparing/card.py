@@ -11,11 +11,54 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT
+from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT, UNIFORM
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED
 from impon_hpo.comparing.words import better, between, pruner_words
-from impon_hpo.tuning.protocol import IN_HAND, THEN
+from impon_hpo.tuning.protocol import IN_HAND, THEN, placebo_name
 from impon_hpo.tuning.study_file import StudyFile
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A control of the claim.
+
+    Args:
+        name: Its name.
+        beaten: Whether the claim is shown to beat it.
+        gain: Bounds of the points that the claim is ahead of it.
+        margin: As many points behind it is as good.
+    """
+
+    name: str
+    beaten: bool
+    gain: Mapping[str, float]
+    margin: float
+
+    @property
+    def level(self) -> bool:
+        """Whether it is as good as the claim, by the upper bound of the gain."""
+        return self.gain["upper"] <= self.margin
+
+    def rank(self) -> tuple[bool, int]:
+        """Return its place among controls that are not beaten: level ones first, simple ones
+        first."""
+        kinds = (FRACTION, SHORT, PLACEBO)
+        at = (place for place, kind in enumerate(kinds) if self.name.startswith(kind))
+        return not self.level, next(at, len(kinds))
+
+    @property
+    def words(self) -> str:
+        """What it is, to stand before a verb."""
+        search, _, final = self.name.partition(" (")[0].partition(THEN)
+        kind, _, share = search.partition("@")
+        words = {
+            FRACTION: f"{_part(share)} of the rows, at random",
+            SHORT: f"{_part(share)} of the epochs",
+            PLACEBO: "the same path without its scores",
+        }.get(PLACEBO if kind.startswith(PLACEBO) else kind, kind)
+        if final:
+            words += ", then the pick in full"
+        return f"{words}," if "," in words else words
 
 
 def card(study_file: StudyFile, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,39 +80,52 @@ def card(study_file: StudyFile, summary: Mapping[str, Any]) -> dict[str, Any]:
             "how_sure": "Nothing is judged yet.",
             **facts,
         }
-    in_hand = study_file.protocol.endpoint == IN_HAND
-    answer, way = (_answer_in_hand if in_hand else _answer)(verdict)
-    what, command = _what_to_do(study_file, way)
+    margin, in_hand = study_file.protocol.margin, study_file.protocol.endpoint == IN_HAND
+    key, gain = ("way", "gain") if in_hand else ("control", "budget_gain")
+    controls = [
+        Rival(entry[key], entry["beats"], entry[gain], margin) for entry in verdict["controls"]
+    ]
+    rival = min((each for each in controls if not each.beaten), key=Rival.rank, default=None)
+    answer, way = (_answer_in_hand if in_hand else _answer)(verdict, rival)
+    what, command = _what_to_do(study_file, way, _settings(summary))
     return {
         "answer": answer,
         "what_to_do": what,
-        "command": shlex.join(["impon-hpo", *command, *_settings(summary)]),
-        "how_sure": (_sure_in_hand if in_hand else _sure)(verdict),
+        "command": shlex.join(["impon-hpo", *command]),
+        "how_sure": (_sure_in_hand if in_hand else _sure)(
+            verdict, rival or next(iter(controls), None)
+        ),
         **facts,
         "earned": verdict["word"] == SUPPORTED and bool(verdict["credit"]),
     }
 
 
-def _answer_in_hand(verdict: Mapping[str, Any]) -> tuple[str, str]:
+def _answer_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> tuple[str, str]:
     """Return the answer, and the way to a model that follows from it."""
     gain, ratio, claim = verdict["gain"], verdict["ratio"], verdict["arm"]
     if verdict["word"] == SUPPORTED:
-        what = f"with {claim}, as good a model costs {ratio['point'] or 0:.2f} of uniform sampling"
+        what = (
+            f"with {claim}, as good a model costs {ratio['point'] or 0:.2f} of uniform sampling's "
+            f"study, and {ratio['own'] or 1:.2f} with uniform sampling itself"
+        )
         if gain["above"]:
             what = f"with {claim}, the model in hand is {better(gain['point'])} for the same cost"
-        return _supported(verdict, what, _rival(verdict["controls"], "way", "gain"))
+        return _supported(verdict, what, rival)
     if verdict["word"] == REFUTED:
+        if gain["limit"]:
+            what = f"a model that is more than {gain['limit']:g} points better"
+            return f"No: for the same cost, {claim} does not hold {what}.", "uniform"
         return f"No: for the same cost, {claim} holds no better model.", "uniform"
     return f"Not shown: whether {claim} holds a better model is open.", "uniform"
 
 
-def _answer(verdict: Mapping[str, Any]) -> tuple[str, str]:
+def _answer(verdict: Mapping[str, Any], rival: Rival | None) -> tuple[str, str]:
     cost, claim = verdict["cost"], verdict["arm"]
     if verdict["word"] == SUPPORTED:
         what = (
             f"with {claim}, a study costs {cost['point']:.2f} of uniform sampling and picks as well"
         )
-        return _supported(verdict, what, _rival(verdict["controls"], "control", "budget_gain"))
+        return _supported(verdict, what, rival)
     if verdict["word"] == REFUTED:
         if cost["above"]:
             return f"No: {claim} costs {cost['point']:.2f} of uniform sampling.", "uniform"
@@ -84,86 +140,79 @@ def _supported(verdict: Mapping[str, Any], what: str, rival: Rival | None) -> tu
         return f"Yes: {what}.", claim
     if rival is None:
         return f"Open: {what}, but not all of its controls are recorded.", claim
-    if rival.behind:
+    if not rival.level:
         return f"Open: {what}; that {rival.words} does less is not shown.", claim
     return f"No: {rival.words} does as well as {claim}.", rival.name
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A control that a claim is not shown to beat.
-
-    Args:
-        name: Its name.
-        words: What it is, to stand before a verb.
-        behind: Whether it is behind the claim by both 95 % bounds, though not by all tests.
-    """
-
-    name: str
-    words: str
-    behind: bool
-
-
-def _rival(controls: Sequence[Mapping[str, Any]], key: str, gain: str) -> Rival | None:
-    """Return the simplest control that is not beaten, of those that are level if any is."""
-    unbeaten = [entry for entry in controls if not entry["beats"]]
-    if not unbeaten:
-        return None
-    entry = min(unbeaten, key=lambda entry: (entry[gain]["lower"] > 0, _simplicity(entry[key])))
-    search, _, final = entry[key].partition(" (")[0].partition(THEN)
-    kind, _, share = search.partition("@")
-    words = {
-        FRACTION: f"{_part(share)} of the rows, at random",
-        SHORT: f"{_part(share)} of the epochs",
-        PLACEBO: "the same path without its scores",
-    }.get(PLACEBO if kind.startswith(PLACEBO) else kind, kind)
-    if final:
-        words += ", then the pick in full"
-    return Rival(entry[key], f"{words}," if "," in words else words, entry[gain]["lower"] > 0)
-
-
-def _simplicity(name: str) -> int:
-    kinds = (FRACTION, SHORT, PLACEBO)
-    return next((at for at, kind in enumerate(kinds) if name.startswith(kind)), len(kinds))
 
 
 def _part(share: str) -> str:
     return {"1/2": "half", "1/3": "a third", "1/4": "a quarter", "1/5": "a fifth"}.get(share, share)
 
 
-def _what_to_do(study_file: StudyFile, way: str) -> tuple[str, list[str]]:
-    """Return what to do and the words of its command."""
-    search, _, final = way.partition(" (")[0].partition(THEN)
-    command = ["tune", _typed(study_file), *_arm(study_file, search)]
+def _what_to_do(study_file: StudyFile, way: str, settings: list[str]) -> tuple[str, list[str]]:
+    """Return what to do and the words of its command. `settings` were given to the comparison; what
+    makes the arm comes after them, so that it counts."""
+    names, _, policy = way.partition(" (")
+    search, _, final = names.partition(THEN)
+    search, final = _advised(search), _advised(final)
+    arm, changes = _arm(study_file, search)
+    changes += _policy_changes(study_file, policy.removesuffix(")"))
+    command = ["tune", _typed(study_file), "--arm", arm, *settings, *_set(changes)]
     if not final:
-        what = {"uniform": "Keep uniform sampling:"}.get(search, f"Tune with {search}:")
+        what = {UNIFORM: "Keep uniform sampling:"}.get(search, f"Tune with {search}:")
         return what, command
+    arm, changes = _arm(study_file, final)
+    changes += _policy_changes(study_file, policy.removesuffix(")"))
+    options = shlex.join(["--arm", arm, *settings, *_set(changes)])
     return (
-        f"Tune with {search}, then train the settings that it prints with `train` and "
-        f"`{shlex.join(_arm(study_file, final))}`:",
+        f"Tune with {search}, then `train` its pick in full: with `{options}` and, of the settings "
+        f"that it prints, only {', '.join(study_file.space)}:",
         command,
     )
 
 
-def _arm(study_file: StudyFile, name: str) -> list[str]:
-    """Return the options that make an arm of a comparison one of `tune`."""
+def _advised(arm: str) -> str:
+    """Return an arm; for a placebo, which is no advice, uniform sampling of as many rows."""
+    base, _, share = arm.partition("@")
+    if base != PLACEBO and not base.startswith(placebo_name("")):
+        return arm
+    return f"{FRACTION}@{share}" if share else UNIFORM
+
+
+def _arm(study_file: StudyFile, name: str) -> tuple[str, list[str]]:
+    """Return the arm of `tune` that an arm of a comparison is, and the settings that it takes."""
     base, _, share = name.partition("@")
-    words: list[str] = []
-    if base not in study_file.arms:  # a control: uniform sampling, or a placebo, which is no advice
+    changes: list[str] = []
+    if base not in study_file.arms:  # uniform sampling
         base = next(
             (arm for arm, config in study_file.arms.items() if config.sampler == "uniform"), ""
         )
         if not base:
             base = "uniform"
-            words = ["--set", "arms.uniform.sampler=uniform"]
-    words = ["--arm", base, *words]
+            changes = ["arms.uniform.sampler=uniform"]
+    run = study_file.run
     if share and name.startswith(SHORT):
-        epochs = max(1, int(study_file.run.epochs * Fraction(share)))
-        words += ["--set", f"epochs={epochs}"]
+        epochs = max(1, int(run.epochs * Fraction(share)))
+        changes.append(f"epochs={epochs}")
+        if run.warmup_epochs:
+            changes.append(f"warmup_epochs={run.warmup_epochs * epochs / run.epochs:.4g}")
     elif share:
-        fraction = study_file.run.epoch_fraction * float(Fraction(share))
-        words += ["--set", f"epoch_fraction={fraction:.4g}"]
-    return words
+        changes.append(f"epoch_fraction={run.epoch_fraction * float(Fraction(share)):.4g}")
+    return base, changes
+
+
+def _policy_changes(study_file: StudyFile, name: str) -> list[str]:
+    """Return the settings of a policy that are not those of [run]; "" is the first one."""
+    policies = study_file.protocol.policies
+    policy = next((policy for policy in policies if str(policy) == name), policies[0])
+    wanted = {"schedule": policy.schedule, "eval_weights": policy.weights}
+    return [
+        f"{key}={value}" for key, value in wanted.items() if value != getattr(study_file.run, key)
+    ]
+
+
+def _set(changes: Sequence[str]) -> list[str]:
+    return [word for change in changes for word in ("--set", change)]
 
 
 def _typed(study_file: StudyFile) -> str:
@@ -175,11 +224,13 @@ def _typed(study_file: StudyFile) -> str:
 def _settings(summary: Mapping[str, Any]) -> list[str]:
     """Return the settings that the comparison was given, so that a command has them, too."""
     words = shlex.split(str(summary["recordings"].get("command", "")))
-    pairs = itertools.pairwise(words)
-    return [word for option, value in pairs if option == "--set" for word in (option, value)]
+    return _set(
+        [value for option, value in itertools.pairwise(words) if option == "--set"]
+        + [word.removeprefix("--set=") for word in words if word.startswith("--set=")]
+    )
 
 
-def _sure_in_hand(verdict: Mapping[str, Any]) -> str:
+def _sure_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> str:
     gain, ratio = verdict["gain"], verdict["ratio"]
     upper = "without an upper bound" if ratio["upper"] is None else f"at most {ratio['upper']:.2f}"
     sentences = [
@@ -187,37 +238,29 @@ def _sure_in_hand(verdict: Mapping[str, Any]) -> str:
         f"{between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost; as "
         f"good a one costs at least {ratio['lower']:.2f} of it, {upper}."
     ]
-    rival = _named(verdict["controls"], "way", "gain")
     if rival is not None:
-        bounds = rival["gain"]
+        bounds, share = rival.gain, verdict["budget_share"]
+        cost = "for the same cost" if share == 1 else f"for {share:.2f} of that cost"
         sentences.append(
-            f"Beside {rival['way']} it is {between(bounds['lower'], bounds['upper'])}."
+            f"Beside {rival.name}, {cost}, it is {between(bounds['lower'], bounds['upper'])}."
         )
     return " ".join(sentences)
 
 
-def _sure(verdict: Mapping[str, Any]) -> str:
+def _sure(verdict: Mapping[str, Any], rival: Rival | None) -> str:
     cost, loss = verdict["cost"], verdict["loss"]
     sentences = [
         f"Over {verdict['blocks']} blocks, each bound at 95 %: it costs between "
         f"{cost['lower']:.2f} and {cost['upper']:.2f} of uniform sampling, and its pick is "
         f"{between(-loss['upper'], -loss['lower'])}."
     ]
-    rival = _named(verdict["controls"], "control", "budget_gain")
     if rival is not None:
-        bounds = rival["budget_gain"]
+        bounds = rival.gain
         sentences.append(
-            f"Beside {rival['control']}, for the same cost, its pick is "
+            f"Beside {rival.name}, for the same cost, its pick is "
             f"{between(bounds['lower'], bounds['upper'])}."
         )
     return " ".join(sentences)
-
-
-def _named(controls: Sequence[Mapping[str, Any]], key: str, gain: str) -> Mapping[str, Any] | None:
-    """Return the control that the answer names, or the first where all are beaten."""
-    rival = _rival(controls, key, gain)
-    name = rival.name if rival else None
-    return next((entry for entry in controls if name in (None, entry[key])), None)
 
 
 def _rests_on(study_file: StudyFile, summary: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from impon_hpo.comparing.arms import IMPORTANCE, PLACEBO, UNIFORM, Arm
 from impon_hpo.comparing.outcomes import Outcome
 from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED, Estimate, estimate
-from impon_hpo.comparing.ways import Holding, holding, ways_of
+from impon_hpo.comparing.ways import Holding, Way, holding, ways_of
 from impon_hpo.tuning.protocol import Protocol, placebo_name
 
 Numbers = NDArray[np.float64]
@@ -173,13 +173,18 @@ def _ratio(
     upper = _last(downwards, shown_as_good)
     share = limit if upper is None else min(limit, upper)
     return Ratio(
-        point=_last(downwards, as_good),
+        point=_first(as_good),
         lower=_last(RATIOS, shown_worse) or 0.0,
         upper=upper,
-        own=_last(downwards, lambda share: float(own(share).mean()) >= -margin),
+        own=_first(lambda share: float(own(share).mean()) >= -margin),
         limit=limit,
         ahead=estimate(differences(share) - own(share), 0.0).above,
     )
+
+
+def _first(holds: Callable[[float], bool]) -> float | None:
+    """Return the lowest share of which `holds` is true, or None."""
+    return next((float(share) for share in RATIOS if holds(share)), None)
 
 
 def _last(shares: Numbers, holds: Callable[[float], bool]) -> float | None:
@@ -205,28 +210,31 @@ def controls_in_hand(
     Args:
         claim: The way.
         holdings: All ways.
-        budget_of: Block → forward-equivalents.
+        budget_of: Block → forward-equivalents; in other blocks nothing is compared.
     """
-    policy = claim.way.search.policy
-    arms = [arm for arm in (claim.way.search, claim.way.final) if arm is not None]
-    blind = {placebo_name(_plain_name(arm)) for arm in arms if arm.kind == IMPORTANCE}
     best: dict[str, tuple[float, Holding]] = {}
     for held in holdings:
-        search, final = held.way.search, held.way.final
-        if search.policy != policy or held.way.importance or search.kind == UNIFORM:
+        blocks = [block for block in budget_of if block in held.blocks and block in claim.blocks]
+        if len(blocks) < 2 or not _is_control(held.way, claim.way):
             continue
-        placebos = {_plain_name(arm) for arm in (search, final) if arm and arm.kind == PLACEBO}
-        blocks = [block for block in held.blocks if block in claim.blocks]
-        if not blocks or not placebos <= blind:
-            continue
-        mean = float(np.mean([held.at(block, budget_of[block]) for block in blocks]))
-        if search.name not in best or mean > best[search.name][0]:
-            best[search.name] = (mean, held)
+        # Paired with the claim: ways that have other blocks cannot be compared by their means.
+        ahead = np.mean([held.at(b, budget_of[b]) - claim.at(b, budget_of[b]) for b in blocks])
+        name = held.way.search.name
+        if name not in best or ahead > best[name][0]:
+            best[name] = (float(ahead), held)
     return [held for _, held in best.values()]
 
 
-def _plain_name(arm: Arm) -> str:
-    return arm.name.partition(" (")[0]
+def _is_control(way: Way, claim: Way) -> bool:
+    """Whether a way is without importance, and with no placebo but of the claim's own arms."""
+    blind = {placebo_name(arm.name) for arm in claim.arms if arm.kind == IMPORTANCE}
+    placebos = {arm.name for arm in way.arms if arm.kind == PLACEBO}
+    return (
+        way.search.policy == claim.search.policy
+        and way.search.kind != UNIFORM
+        and not way.importance
+        and placebos <= blind
+    )
 
 
 def summarise_in_hand(
@@ -234,7 +242,7 @@ def summarise_in_hand(
     recorded: Sequence[Arm],
     outcomes: Mapping[str, Outcome],
     recordings: Recordings,
-    n_quotas: int,
+    arms: Sequence[Arm],
 ) -> dict[str, Any]:
     """Return each way beside uniform sampling under its policy, and the claim beside its controls.
 
@@ -243,7 +251,7 @@ def summarise_in_hand(
         recorded: The arms that are recorded.
         outcomes: By name of the arm, under one pruner.
         recordings: The recordings.
-        n_quotas: Arms of the claim's policy that draw by class alone, recorded or not.
+        arms: All arms of the comparison, recorded or not.
     """
     limits = {
         "gain": protocol.gain,
@@ -261,8 +269,13 @@ def summarise_in_hand(
                 continue
             rows.append(_row(held, uniform, judged, protocol.n_trials))
             if held.way.name == protocol.claim:
+                required = {
+                    way.search.name
+                    for way in ways_of(arms, policy, protocol.policies[0])
+                    if _is_control(way, held.way)
+                }
                 claim = judged.plain() | _credit(
-                    held, uniform, holdings, judged, protocol, n_quotas
+                    held, uniform, holdings, judged, protocol, required
                 )
     return {"ways": rows, "claim": claim}
 
@@ -291,18 +304,19 @@ def _credit(
     holdings: Sequence[Holding],
     judged: InHand,
     protocol: Protocol,
-    n_quotas: int,
+    required: set[str],
 ) -> dict[str, Any]:
     """Return whether what the claim gains is due to importance: at the budget at which it is
-    supported, it is shown to be better than each of its controls."""
+    supported, it is shown to be better than each of its controls. `required` are the arms that
+    search in them."""
     saves = judged.ratio.below and not judged.gain.above
     share = protocol.cost_ratio if saves else 1.0
-    budgets = dict(zip(uniform.blocks, share * uniform.cost[:, protocol.n_trials - 1], strict=True))
-    entries = []
+    paid = share * uniform.cost[:, protocol.n_trials - 1]
+    budgets = {block: float(paid[uniform.blocks.index(block)]) for block in judged.blocks}
+    entries, compared = [], set()
     for control in controls_in_hand(claim, holdings, budgets):
-        blocks = [block for block in control.blocks if block in claim.blocks]
-        if len(blocks) < 2:
-            continue
+        blocks = [block for block in judged.blocks if block in control.blocks]
+        compared.add(control.way.search.name)
         ahead = [claim.at(b, budgets[b]) - control.at(b, budgets[b]) for b in blocks]
         gain = estimate(ahead, 0.0)
         entries.append(
@@ -314,10 +328,7 @@ def _credit(
                 "beats": gain.above,
             }
         )
-    # Its placebo, at each share that was asked as few rows and as few epochs, and the quotas.
-    policy = claim.way.search.policy
-    n_controls = 2 * sum(share < 1 for share in protocol.fractions(policy)) + 1 + n_quotas
-    complete = len(entries) >= n_controls
+    complete = compared >= required
     return {
         "controls": entries,
         "controls_complete": complete,

@@ -80,9 +80,7 @@ def summarise_comparison(
     rows = [_row(arm, recorded, outcomes, faithful, study_file) for arm in recorded]
     in_hand: dict[str, Any] = {"ways": [], "claim": None}
     if protocol.endpoint == IN_HAND:
-        searching = next(arm for arm in arms if arm.name == protocol.searching)
-        n_quotas = sum(arm.kind == QUOTA and arm.policy == searching.policy for arm in arms)
-        in_hand = summarise_in_hand(protocol, recorded, outcomes, recordings, n_quotas)
+        in_hand = summarise_in_hand(protocol, recorded, outcomes, recordings, arms)
     summary = {
         "study": study_file.name,
         "study_arms": list(study_file.arms),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import IMPORTANCE, PLACEBO, Arm
-from impon_hpo.comparing.outcomes import Outcome, own_quality
+from impon_hpo.comparing.outcomes import Outcome, complete_blocks, curves_of_arm, own_quality
 from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.training.config import wants_reference
 from impon_hpo.tuning.protocol import THEN, Policy
@@ -32,9 +32,14 @@ class Way:
     final: Arm | None
 
     @property
+    def arms(self) -> list[Arm]:
+        """Its one or two arms."""
+        return [self.search] if self.final is None else [self.search, self.final]
+
+    @property
     def importance(self) -> bool:
         """Whether importance has a part in it."""
-        return any(arm is not None and arm.kind == IMPORTANCE for arm in (self.search, self.final))
+        return any(arm.kind == IMPORTANCE for arm in self.arms)
 
 
 def ways_of(arms: Sequence[Arm], policy: Policy, first: Policy) -> list[Way]:
@@ -97,20 +102,22 @@ def holding(way: Way, study: Outcome, recordings: Recordings) -> Holding:
     keeper = way.final or way.search
     blocks = study.blocks
     if way.final is not None:
-        blocks = tuple(block for block in blocks if _is_whole(recordings, way.final, block, n))
+        whole = complete_blocks(recordings, way.final, n)
+        blocks = tuple(block for block in blocks if block in whole)
     costs, accuracies = [], []
     for block in blocks:
         at = study.blocks.index(block)
         # Nothing came to its end: a blind choice, whose worth and cost are the means.
         worth = _with_mean(own_quality(recordings, keeper, block, n))
-        price = np.zeros(n + 1)
+        price = _run_costs(recordings, keeper, block, n)
         fixed = 0.0
         if way.final is not None:
-            price = _run_costs(recordings, way.final, block, n)
             if way.final.taught:
                 price[0] = 0  # that run is the teacher's, which is paid below or by the search
-            price = _with_mean(price)
             fixed = _reference_cost(recordings, way, block, n)
+        price = _with_mean(price)
+        if way.final is None:
+            price[:n] = 0  # the search has trained its pick to the end
         picks = study.size_picks[at]
         cost = (study.size_costs[at] + price[picks]).mean(0) + fixed
         costs.append(np.maximum.accumulate(cost))
@@ -124,17 +131,9 @@ def _with_mean(values: Numbers) -> Numbers:
     return np.append(values, values.mean())
 
 
-def _is_whole(recordings: Recordings, arm: Arm, block: int, n: int) -> bool:
-    return all((_training(arm, number), block, number) in recordings.runs for number in range(n))
-
-
-def _training(arm: Arm, number: int) -> str:
-    return arm.teacher if arm.taught and number == 0 else arm.training
-
-
 def _run_costs(recordings: Recordings, arm: Arm, block: int, n: int) -> Numbers:
-    runs = [recordings.runs[_training(arm, number), block, number] for number in range(n)]
-    return np.array([sum(run.cost) + run.ended_cost for run in runs])
+    curves = curves_of_arm(recordings, arm, block, n)
+    return np.array([sum(curves[number].cost) + curves[number].ended_cost for number in range(n)])
 
 
 def _reference_cost(recordings: Recordings, way: Way, block: int, n: int) -> float:

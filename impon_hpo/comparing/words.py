@@ -86,8 +86,15 @@ def _ratio_sentence(ratio: Mapping[str, Any], margin: float) -> str:
     return (
         f"As good a model (at most {margin:g} worse) costs {ratio['point']:.2f} of that (95 % "
         f"bounds: at least {ratio['lower']:.2f}, {upper}; claim: at most {ratio['limit']:.2f})"
-        f"{own}."
+        f"{own}.{_not_ahead(ratio)}"
     )
+
+
+def _not_ahead(ratio: Mapping[str, Any]) -> str:
+    """Return why a ratio within its limit does not support the claim, or ""."""
+    if ratio["upper"] is None or ratio["upper"] > ratio["limit"] or ratio["ahead"]:
+        return ""
+    return " This does not count: uniform sampling is not shown to be behind it there."
 
 
 def in_hand_credit_sentence(claim: Mapping[str, Any]) -> str:
@@ -98,13 +105,19 @@ def in_hand_credit_sentence(claim: Mapping[str, Any]) -> str:
     """
     if not claim["controls_complete"]:
         return (
-            "Whether importance deserves the credit is not judged: its controls are not recorded."
+            "Whether importance deserves the credit is not judged: not all of its controls are "
+            "recorded."
         )
     beaten = [entry["way"] for entry in claim["controls"] if entry["beats"]]
     unbeaten = [entry["way"] for entry in claim["controls"] if not entry["beats"]]
+    if claim["credit"] and claim["word"] == SUPPORTED:
+        what = "gain" if claim["gain"]["above"] else "saving"
+        return f"The {what} is due to importance: {claim['way']} beats {_listed(beaten)} as well."
     if claim["credit"]:
-        what = "The gain is" if claim["word"] == SUPPORTED else "What is gained is"
-        return f"{what} due to importance: {claim['way']} beats {_listed(beaten)} as well."
+        return (
+            f"{claim['way']} beats {_listed(beaten)}; but beside {claim['control']} it is not "
+            "shown to be as claimed."
+        )
     also = f" (it does beat {_listed(beaten)})" if beaten else ""
     rest = f"{_listed(unbeaten)}{also}"
     return f"Importance earns no credit: {claim['way']} is not shown to beat {rest}."

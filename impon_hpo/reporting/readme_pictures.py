@@ -19,7 +19,7 @@ from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, StudyRecord
 
-COMPARED = ("accuracy-against-cost", "regret-against-cost", "pareto")
+COMPARED = ("in-hand", "accuracy-against-cost", "regret-against-cost", "pareto")
 """The charts that show the finding of a comparison; its report has the others."""
 OF_ALL_ARMS = ("best-so-far", "early-and-final")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -91,6 +92,7 @@ def test_better_model_in_hand_says_how_much_better() -> None:
     both = {"importance": better_models, "placebo": better_models}
     placebo = card_of(both, *HELD, "compare.epoch_fractions=[1]")
     assert placebo["answer"] == "No: the same path without its scores does as well as impon."
+    assert placebo["what_to_do"] == "Keep uniform sampling:"  # a placebo is no advice
     assert not placebo["earned"]
 
 
@@ -106,12 +108,12 @@ HALF_THEN_FULL = "half of the rows, at random, then the pick in full,"
     ("controls", "complete", "answer"),
     [
         (
-            [entry("placebo-of-impon", -1), entry("uniform-fraction@1/2 then uniform", -1)],
+            [entry("placebo-of-impon", -3), entry("uniform-fraction@1/2 then uniform", -3)],
             True,
             f"No: {HALF_THEN_FULL} does as well as impon.",
         ),
         (
-            [entry("placebo-of-impon", -1), entry("uniform-fraction@1/2 then uniform", 1)],
+            [entry("placebo-of-impon", -3), entry("uniform-fraction@1/2 then uniform", -0.5)],
             True,
             "No: the same path without its scores does as well as impon.",
         ),
@@ -127,7 +129,7 @@ HALF_THEN_FULL = "half of the rows, at random, then the pick in full,"
             "Open: with impon, the model in hand is 2.00 points better for the same cost, but not "
             "all of its controls are recorded.",
         ),
-        ([entry("quota", -1)], False, "No: quota does as well as impon."),
+        ([entry("quota", -3)], False, "No: quota does as well as impon."),
     ],
 )
 def test_answer_in_hand_follows_from_the_controls(
@@ -138,7 +140,8 @@ def test_answer_in_hand_follows_from_the_controls(
         "word": "supported",
         "blocks": [0, 1, 2],
         "gain": {"point": 2.0, "lower": 1.0, "upper": 3.0, "above": True},
-        "ratio": {"point": 0.5, "lower": 0.3, "upper": None},
+        "ratio": {"point": 0.5, "lower": 0.3, "upper": None, "own": 0.9},
+        "budget_share": 1.0,
         "controls": controls,
         "controls_complete": complete,
         "credit": False,
@@ -153,14 +156,45 @@ def test_worse_model_in_hand_is_a_no() -> None:
     assert lines["command"] == "impon-hpo tune small --arm uniform"
 
 
+def test_gain_below_what_was_claimed_is_not_called_none() -> None:
+    claimed = ("compare.gain=9.0", "compare.cost_ratio=0.02")
+    card = card_of({"importance": Effect(lift=3.0)}, *HELD, *claimed)
+    assert card["answer"] == (
+        "No: for the same cost, impon does not hold a model that is more than 9 points better."
+    )
+
+
+def test_saving_in_hand_says_what_uniform_sampling_needs_itself() -> None:
+    limits = ("compare.gain=50.0", "compare.margin=3.0")
+    worse = dict.fromkeys(CONTROLS, Effect(lift=-20.0))
+    card = card_of({"importance": Effect(cost=0.3)} | worse, *HELD, *limits)
+    assert re.fullmatch(
+        r"Yes: with impon, as good a model costs 0\.\d\d of uniform sampling's study, and "
+        r"0\.\d\d with uniform sampling itself\.",
+        card["answer"],
+    )
+    assert ", for 0.50 of that cost, it is between" in card["how_sure"]
+
+
+def test_command_trains_under_the_policy_that_was_judged() -> None:
+    policies = 'compare.policies=[{arms=["impon"]}, {schedule="rungs", arms=["impon"]}]'
+    effects = {"importance": Effect(lift=9.0)}
+    claim = 'compare.claim="impon (rungs, last)"'
+    typed = "impon-hpo compare small --set=schedule=constant"
+    card = card_of(effects, *HELD, policies, claim, command=typed)
+    assert card["command"] == (
+        "impon-hpo tune small --arm impon --set schedule=constant --set schedule=rungs"
+    )
+
+
 def test_way_with_two_arms_says_what_searches_and_what_trains() -> None:
     claim = 'compare.claim="uniform-short@1/2 then impon"'
     effects = {"importance": Effect(lift=8.0), "uniform-short": Effect(cost=0.5)}
     lines = card_of(effects, *HELD, claim, n_blocks=12)
     assert lines["answer"].startswith("Yes: with uniform-short@1/2 then impon, the model in hand")
     assert lines["what_to_do"] == (
-        "Tune with uniform-short@1/2, then train the settings that it prints with `train` and "
-        "`--arm impon`:"
+        "Tune with uniform-short@1/2, then `train` its pick in full: with `--arm impon` and, of "
+        "the settings that it prints, only lr:"
     )
     assert lines["command"] == "impon-hpo tune small --arm uniform --set epochs=2"
 
@@ -178,8 +212,9 @@ def test_command_has_the_settings_of_the_comparison_and_can_be_read() -> None:
     typed = "impon-hpo compare small --set run.lr=0.1 --workers 2 --set 'data_dir=/my pictures'"
     command = card_of({"importance": CHEAP}, *HALF, command=typed)["command"]
     words = shlex.split(command)
-    assert words[-4:] == ["--set", "run.lr=0.1", "--set", "data_dir=/my pictures"]
     settings = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    # What makes the arm comes last, so that nothing overrides it.
+    assert settings == ["run.lr=0.1", "data_dir=/my pictures", "epoch_fraction=0.5"]
     assert read_study_file("small", settings).run.epoch_fraction == 0.5
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from impon_hpo.comparing.arms import Arm, arms_of
-from impon_hpo.comparing.in_hand import controls_in_hand, judge_in_hand
+from impon_hpo.comparing.in_hand import RATIOS, _last, controls_in_hand, judge_in_hand
 from impon_hpo.comparing.outcomes import NO_PICK, Outcome, Truth, outcome
 from impon_hpo.comparing.recordings_table import Recordings
+from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED
 from impon_hpo.comparing.ways import Holding, Way, holding, ways_of
 from tests.comparing.comparisons import compared_study
 from tests.comparing.test_outcomes import NOTHING, rows
+from tests.comparing.worlds import Effect, World
 
 N = 3
 N_BLOCKS = 8
@@ -132,6 +135,8 @@ def test_study_with_nothing_at_its_end_holds_what_a_blind_choice_does() -> None:
     study = dataclasses.replace(study, size_picks=np.full_like(study.size_picks, NO_PICK))
     held = holding(uniform, study, recordings)
     assert held.accuracy[0].tolist() == [50.0] * 3
+    # It has not been trained to its end, so that is charged as well: two epochs of 10.
+    assert held.cost[0].tolist() == [20 + 20, 40 + 20, 60 + 20]
 
 
 def line(way: Way, accuracy: Any, *, cost: float = 1.0) -> Holding:
@@ -211,6 +216,21 @@ def test_worse_model_is_refuted() -> None:
     assert verdict.ratio.lower == 2.0  # as far as was looked
 
 
+def test_as_good_a_model_that_more_trials_lose_again_was_reached() -> None:
+    falls = np.array([59.5, 59.2, 58.9, 50.0, 40.0])
+    ratio = judged(falls + 0.01 * SPREAD, margin=0.5).ratio
+    assert ratio.point == pytest.approx(0.25, abs=0.011)
+    assert ratio.upper is None  # nowhere to the end of what was looked at
+
+
+@given(st.integers(0, 200))
+def test_last_share_is_found_in_large_steps_and_small_ones(n_true: int) -> None:
+    for shares in (RATIOS, RATIOS[::-1]):
+        true = set(shares[:n_true].tolist())
+        wanted = None if n_true == 0 else shares[n_true - 1]
+        assert _last(shares, true.__contains__) == wanted
+
+
 def test_verdict_needs_two_blocks() -> None:
     control = line(ANY, [UNIFORM])
     assert judge_in_hand(control, control, n_trials=4, gain=0, cost_ratio=1, margin=0) is None
@@ -233,4 +253,93 @@ def test_control_is_finished_in_its_own_best_way() -> None:
     assert [held.way.name for held in controls] == [
         "uniform-short@1/2 then placebo-of-memory",
         "placebo-of-memory",
+    ]
+
+
+def test_finish_of_a_control_is_chosen_in_the_blocks_that_both_have() -> None:
+    """One that has the easy blocks only is not the better one for that."""
+    of = ways()
+    easy = np.repeat([[40.0], [40.0], [80.0], [80.0]], 5, axis=1)
+    claim = line(of["memory"], easy + 2)
+    everywhere = line(of["uniform-short@1/2 then uniform"], easy + 3)
+    in_easy = line(of["uniform-short@1/2 then placebo-of-memory"], easy[2:])
+    in_easy = dataclasses.replace(in_easy, blocks=(2, 3))
+    in_one = line(of["uniform-short@1/2"], easy[:1] + 9)
+    given_ways = [in_easy, everywhere, in_one]
+    controls = controls_in_hand(claim, given_ways, dict.fromkeys(range(4), 4.0))
+    assert controls == [everywhere]
+
+
+TWO_ARMS = (
+    'compare.endpoint="in-hand"',
+    'compare.epoch_fractions=[1, "1/2"]',
+    "compare.blocks=6",
+    "compare.orders=2",
+    "compare.trials=4",
+)
+
+
+def summary(
+    *settings: str, effects: dict[str, Effect], without: Callable[[dict[str, Any]], bool]
+) -> dict[str, Any]:
+    study_file = compared_study(*TWO_ARMS, *settings)
+    trainings = {arm.training: arm for arm in arms_of(study_file)}
+    world = World(effects, n_configurations=5)
+    recordings = world.recordings(list(trainings.values()), 6, seed=3)
+    kept = [row for row in recordings.rows if not without(dict(row))]
+    return summarise_comparison(study_file, Recordings(kept, recordings.about), other_pruners=False)
+
+
+BETTER = {"importance": Effect(lift=30.0, cost=0.5)}
+
+
+def test_credit_waits_for_each_control_whatever_the_number_of_others() -> None:
+    """A claim of two importance arms has two placebos; neither stands in for fewer epochs."""
+    claim = 'compare.claim="memory@1/2 then impon"'
+    verdict = summary(claim, effects=BETTER, without=lambda row: False)["verdict"]
+    assert verdict["credit"]
+    verdict = summary(
+        claim, effects=BETTER, without=lambda row: row["training"].startswith("uniform-short")
+    )["verdict"]
+    assert verdict["word"] == SUPPORTED
+    assert not verdict["controls_complete"]
+    assert not verdict["credit"]
+    assert "not all of its controls are recorded" in verdict["credit_sentence"]
+
+
+def test_claim_under_another_policy_is_held_against_controls_where_uniform_is_recorded() -> None:
+    verdict = summary(
+        'compare.policies=[{arms=["impon"]}, {schedule="rungs", arms=["impon"]}]',
+        'compare.claim="impon (rungs, last)"',
+        effects=BETTER,
+        without=lambda row: row["training"] == "uniform rungs" and row["block"] == 5,
+    )["verdict"]
+    assert verdict["blocks"] == [0, 1, 2, 3, 4]
+    assert {entry["blocks"] for entry in verdict["controls"]} == {5}
+
+
+def test_arm_that_only_beats_its_controls_is_not_said_to_gain() -> None:
+    effects = {"importance": Effect(lift=-4.0), "uniform": Effect()}
+    effects |= dict.fromkeys(("placebo", "uniform-fraction", "uniform-short"), Effect(lift=-40.0))
+    verdict = summary(
+        'compare.arms=["impon"]',
+        'compare.claim="impon"',
+        "compare.epoch_fractions=[1]",
+        effects=effects,
+        without=lambda row: False,
+    )["verdict"]
+    assert verdict["word"] == REFUTED
+    assert verdict["credit_sentence"] == (
+        "impon beats placebo-of-impon; but beside uniform it is not shown to be as claimed."
+    )
+
+
+def test_choice_of_an_arm_in_hand_is_held_against_its_own_placebo() -> None:
+    arms = summary(effects=BETTER, without=lambda row: False)["arms"]
+    rows = {row["arm"]: row["verdict"] for row in arms if row["kind"] == "importance"}
+    assert [entry["control"] for entry in rows["impon"]["controls"]] == ["placebo-of-impon"]
+    assert [entry["control"] for entry in rows["memory@1/2"]["controls"]] == [
+        "uniform-fraction@1/2",
+        "uniform-short@1/2",
+        "placebo-of-memory@1/2",
     ]

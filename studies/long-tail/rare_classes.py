@@ -1,4 +1,4 @@
-"""A data set with a long tail, for `dataset = "worlds:cifar10"`: few rows of most classes."""
+"""A data set with a long tail, for `dataset = "rare_classes:cifar10"`: few rows of most classes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def cifar10(*, root: Path, download: bool, image_size: int | None) -> ImageData:
     Example:
         >>> from pathlib import Path
         >>> from impon_hpo.errors import DataError
-        >>> from worlds import cifar10
+        >>> from rare_classes import cifar10
         >>> try:
         ...     cifar10(root=Path("nowhere"), download=False, image_size=16)
         ... except DataError as error:

@@ -18,6 +18,7 @@ from impon_hpo.comparing.recordings_table import Recordings
 from impon_hpo.comparing.summary import summarise_comparison
 from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED
 from impon_hpo.comparing.ways import Holding, Way, holding, ways_of
+from impon_hpo.comparing.words import in_hand_sentence
 from tests.comparing.comparisons import compared_study
 from tests.comparing.test_outcomes import NOTHING, rows
 from tests.comparing.worlds import Effect, World
@@ -202,6 +203,10 @@ def test_control_that_is_as_good_for_less_itself_earns_the_arm_nothing() -> None
     assert verdict.ratio.upper < 0.8
     assert not verdict.ratio.ahead
     assert verdict.word == INCONCLUSIVE
+    told = in_hand_sentence(verdict.plain(), "NopPruner", 4.0)
+    assert told.endswith(
+        "This does not count: uniform sampling is not shown to be behind it there."
+    )
 
 
 def test_same_model_for_the_same_cost_is_inconclusive() -> None:

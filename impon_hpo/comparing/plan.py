@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.storages import BaseStorage
 
-from impon_hpo.comparing.arms import Arm, arms_of
+from impon_hpo.comparing.arms import SHORT, Arm, arms_of
 from impon_hpo.comparing.evidence import read_fixed, read_trials
 from impon_hpo.comparing.grid import comparison_grid
 from impon_hpo.comparing.words import claim_words
@@ -127,7 +127,7 @@ def _seconds(config: TrainingConfig, splits: Splits) -> float:
 
 
 def _ratio(arm: Arm, scored_share: float, splits: Splits) -> float:
-    share = float(arm.fraction)
+    share = 1.0 if arm.kind == SHORT else float(arm.fraction)  # fewer epochs, all of them whole
     full = len(splits.train) * arm.config.epoch_fraction / share
     validation = len(splits.validation) / full
     return cost_ratio_of_an_epoch(share, share * scored_share, validation)

@@ -13,7 +13,7 @@ from typing import Any
 
 from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT, UNIFORM
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED
-from impon_hpo.comparing.words import better, between, pruner_words
+from impon_hpo.comparing.words import better, between, not_shown, pruner_words
 from impon_hpo.tuning.protocol import IN_HAND, THEN, placebo_name
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -235,8 +235,9 @@ def _sure_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> str:
     upper = "without an upper bound" if ratio["upper"] is None else f"at most {ratio['upper']:.2f}"
     sentences = [
         f"Over {len(verdict['blocks'])} blocks, each bound at 95 %: the model is "
-        f"{between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost; as "
-        f"good a one costs at least {ratio['lower']:.2f} of it, {upper}."
+        f"{between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost."
+        f"{not_shown(gain)}",
+        f"As good a one costs at least {ratio['lower']:.2f} of it, {upper}.",
     ]
     if rival is not None:
         bounds, share = rival.gain, verdict["budget_share"]

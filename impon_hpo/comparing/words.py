@@ -73,8 +73,28 @@ def in_hand_sentence(claim: Mapping[str, Any], pruner: str, margin: float) -> st
         f"{str(claim['word']).capitalize()}: under {pruner_words(pruner)}, for what a study with "
         f"{claim['control']} costs, {claim['way']} holds a model that is {better(gain['point'])} "
         f"(95 % bounds: {between(gain['lower'], gain['upper'])}; claim: more than "
-        f"{gain['limit']:g} better), over {len(claim['blocks'])} blocks. "
+        f"{gain['limit']:g} better), over {len(claim['blocks'])} blocks.{not_shown(gain)} "
         f"{_ratio_sentence(claim['ratio'], margin)}"
+    )
+
+
+def not_shown(gain: Mapping[str, Any]) -> str:
+    """Return why a gain whose 95 % bound is above its limit is not shown, and how many more blocks
+    would decide it, as a sentence after a space; "" where it is shown, or below."""
+    if gain["above"] or gain["lower"] <= gain["limit"]:
+        return ""
+    reason = "so few blocks cannot pass the exact sign-flip test"
+    if gain["careful_lower"] <= gain["limit"]:
+        reason = f"by Student's 99 % bound it may be {better(gain['careful_lower'])}"
+    return f" It is not shown, since {reason}. {_more(gain['more_blocks'])}"
+
+
+def _more(blocks: int | None) -> str:
+    if blocks is None:
+        return "No number of blocks that could be paid for would decide it."
+    return (
+        f"About {blocks} more block{'' if blocks == 1 else 's'} would decide it, if means and "
+        "spread stay."
     )
 
 
@@ -151,13 +171,7 @@ def _instead(verdict: Verdict) -> list[str]:
             f"At this cost it would be supported with a margin of {margin:.2f} points."
         )
     if verdict.word == INCONCLUSIVE:
-        more = verdict.more_blocks
-        sentences.append(
-            "No number of blocks that could be paid for would decide it."
-            if more is None
-            else f"About {more} more block{'' if more == 1 else 's'} would decide it, if means and "
-            "spread stay."
-        )
+        sentences.append(_more(verdict.more_blocks))
     return sentences
 
 

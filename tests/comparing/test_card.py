@@ -139,7 +139,7 @@ def test_answer_in_hand_follows_from_the_controls(
         "arm": "impon",
         "word": "supported",
         "blocks": [0, 1, 2],
-        "gain": {"point": 2.0, "lower": 1.0, "upper": 3.0, "above": True},
+        "gain": {"point": 2.0, "lower": 1.0, "upper": 3.0, "above": True, "limit": 0.0},
         "ratio": {"point": 0.5, "lower": 0.3, "upper": None, "own": 0.9},
         "budget_share": 1.0,
         "controls": controls,

@@ -44,3 +44,16 @@ def test_protocol_was_fixed_before_the_recording(study: str) -> None:
     about = read_committed(study_file, STUDIES / study).about
     assert about["digest"] == about["fixed_digest"]
     assert about["digest"] in page(study)
+
+
+@pytest.mark.parametrize(
+    "study", sorted(path.parent.name for path in (STUDIES / "wrong-labels").glob("*/*.csv.xz"))
+)
+def test_committed_table_gives_the_printed_answer(study: str) -> None:
+    study_file = read_study_file(str(STUDIES / "wrong-labels" / study))
+    recordings = read_committed(study_file, study_file.folder)
+    assert recordings.about["digest"] == recordings.about["fixed_digest"]
+    assert recordings.about["digest"] in page("wrong-labels")
+    summary = summarise_comparison(study_file, recordings, other_pruners=False)
+    assert summary["card"]["answer"] in page("wrong-labels")
+    assert summary["verdict"]["credit_sentence"] in page("wrong-labels")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from impon_hpo.comparing.verdict import INCONCLUSIVE, REFUTED, SUPPORTED, Estimate, Verdict
-from impon_hpo.comparing.words import credit_sentence, verdict_sentence
+from impon_hpo.comparing.words import credit_sentence, not_shown, verdict_sentence
 
 CHEAP = Estimate(
     point=0.4,
@@ -262,3 +262,27 @@ def test_credit_is_not_judged_before_all_controls_are_recorded(beaten: list[str]
     assert credit(True, beaten, []) == (
         "Whether importance deserves the credit is not judged: its controls are not recorded."
     )
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"above": True}, ""),
+        ({"lower": -0.1}, ""),  # whatever else: the bound itself says so
+        (
+            {"careful_lower": -0.25},
+            " It is not shown, since by Student's 99 % bound it may be 0.25 points worse. About 4 "
+            "more blocks would decide it, if means and spread stay.",
+        ),
+        (
+            {"more_blocks": None},
+            " It is not shown, since so few blocks cannot pass the exact sign-flip test. No number "
+            "of blocks that could be paid for would decide it.",
+        ),
+    ],
+)
+def test_gain_whose_bound_is_good_and_that_is_not_shown_says_why(
+    changed: dict[str, Any], sentence: str
+) -> None:
+    gain = {"lower": 0.5, "limit": 0.0, "above": False, "careful_lower": 0.1, "more_blocks": 4}
+    assert not_shown(gain | changed) == sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -87,6 +88,9 @@ def card(study_file: StudyFile, summary: Mapping[str, Any]) -> dict[str, Any]:
     ]
     rival = min((each for each in controls if not each.beaten), key=Rival.rank, default=None)
     answer, way = (_answer_in_hand if in_hand else _answer)(verdict, rival)
+    if not in_hand and "@" in way:  # what was judged is the pick's worth, trained in full
+        names, bracket, policy = way.partition(" (")
+        way = f"{names}{THEN}{UNIFORM}{bracket}{policy}"
     what, command = _what_to_do(study_file, way, _settings(summary))
     return {
         "answer": answer,
@@ -157,7 +161,8 @@ def _what_to_do(study_file: StudyFile, way: str, settings: list[str]) -> tuple[s
     search, final = _advised(search), _advised(final)
     arm, changes = _arm(study_file, search)
     changes += _policy_changes(study_file, policy.removesuffix(")"))
-    command = ["tune", _typed(study_file), "--arm", arm, *settings, *_set(changes)]
+    judged = [*changes, *_pruner_changes(study_file)]
+    command = ["tune", _typed(study_file), "--arm", arm, *settings, *_set(judged)]
     if not final:
         what = {UNIFORM: "Keep uniform sampling:"}.get(search, f"Tune with {search}:")
         return what, command
@@ -211,6 +216,14 @@ def _policy_changes(study_file: StudyFile, name: str) -> list[str]:
     ]
 
 
+def _pruner_changes(study_file: StudyFile) -> list[str]:
+    """Return the pruner that was judged, where that is not the study's."""
+    pruner = study_file.protocol.pruner
+    if pruner == study_file.pruner:
+        return []
+    return [f"pruner={{{', '.join(f'{key}={json.dumps(pruner[key])}' for key in pruner)}}}"]
+
+
 def _set(changes: Sequence[str]) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
@@ -234,8 +247,8 @@ def _sure_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> str:
     gain, ratio = verdict["gain"], verdict["ratio"]
     upper = "without an upper bound" if ratio["upper"] is None else f"at most {ratio['upper']:.2f}"
     sentences = [
-        f"Over {len(verdict['blocks'])} blocks, each bound at 95 %: the model is "
-        f"{between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost."
+        f"Over {len(verdict['blocks'])} blocks, each bound at 95 %: the model of {verdict['arm']} "
+        f"is {between(gain['lower'], gain['upper'])} than uniform sampling's for the same cost."
         f"{not_shown(gain)}",
         f"As good a one costs at least {ratio['lower']:.2f} of it, {upper}.",
     ]
@@ -243,7 +256,8 @@ def _sure_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> str:
         bounds, share = rival.gain, verdict["budget_share"]
         cost = "for the same cost" if share == 1 else f"for {share:.2f} of that cost"
         sentences.append(
-            f"Beside {rival.name}, {cost}, it is {between(bounds['lower'], bounds['upper'])}."
+            f"Beside that of {rival.name}, {cost}, it is "
+            f"{between(bounds['lower'], bounds['upper'])}."
         )
     return " ".join(sentences)
 
@@ -251,14 +265,14 @@ def _sure_in_hand(verdict: Mapping[str, Any], rival: Rival | None) -> str:
 def _sure(verdict: Mapping[str, Any], rival: Rival | None) -> str:
     cost, loss = verdict["cost"], verdict["loss"]
     sentences = [
-        f"Over {verdict['blocks']} blocks, each bound at 95 %: it costs between "
-        f"{cost['lower']:.2f} and {cost['upper']:.2f} of uniform sampling, and its pick is "
-        f"{between(-loss['upper'], -loss['lower'])}."
+        f"Over {verdict['blocks']} blocks, each bound at 95 %: a study with {verdict['arm']} costs "
+        f"between {cost['lower']:.2f} and {cost['upper']:.2f} of one with uniform sampling, and "
+        f"its pick is {between(-loss['upper'], -loss['lower'])}."
     ]
     if rival is not None:
         bounds = rival.gain
         sentences.append(
-            f"Beside {rival.name}, for the same cost, its pick is "
+            f"Beside that of {rival.name}, for the same cost, it is "
             f"{between(bounds['lower'], bounds['upper'])}."
         )
     return " ".join(sentences)

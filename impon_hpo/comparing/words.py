@@ -56,7 +56,8 @@ def claim_words(protocol: Mapping[str, Any]) -> str:
         )
     return (
         f"{protocol['claim']}: the model in hand is more than {protocol['gain']:g} points better "
-        f"for the same cost, or as good a one costs at most {protocol['cost_ratio']:g}"
+        "than that of uniform sampling for the same cost, or as good a one (at most "
+        f"{protocol['margin']:g} points worse) costs at most {protocol['cost_ratio']:g} of its cost"
     )
 
 

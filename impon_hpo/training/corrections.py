@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.data import ImageData
+
+log = logging.getLogger("impon_hpo")
 
 
 def corrected(
@@ -26,7 +29,7 @@ def corrected(
 
     Raises:
         ConfigError: A file cannot be read, lacks a column, or has an image or a class that the data
-            set does not have, or two labels for an image.
+            set does not have, or two labels for an image; or a class has no image left.
     """
     labels, kept = data.labels, np.ones(len(data.labels), dtype=np.bool_)
     if config.relabel is None and config.exclude is None:
@@ -49,6 +52,17 @@ def corrected(
     if config.exclude is not None:
         for place, file, _ in _read(config.exclude):
             kept[_find(row_of, file, f"{place} has the image", "the training images")] = False
+    sizes = np.bincount(labels[kept], minlength=data.n_classes)
+    if not sizes.all():
+        empty = [name for name, size in zip(data.class_names, sizes, strict=True) if size == 0]
+        raise ConfigError(
+            f"After relabel and exclude, each class must have an image left, but {empty} have none."
+        )
+    log.info(
+        "corrections: %d labels changed, %d images left out",
+        int((labels != data.labels).sum()),
+        int((~kept).sum()),
+    )
     return labels, kept
 
 
@@ -69,7 +83,11 @@ def _read(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
                 place = f"'{path}', line {rows.line_num},"
                 label = (row[column] or "").strip() if column else ""
                 yield place, row["file"], label
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"'{path}' must be encoded as UTF-8. In a spreadsheet, save it as CSV UTF-8."
+        ) from error
+    except (OSError, csv.Error) as error:
         raise ConfigError(f"'{path}' cannot be read as a CSV file: {error}") from error
 
 

@@ -223,7 +223,7 @@ def _sentence(facts: dict[str, Any], judgement: Judgement) -> str:
     if judgement.tells:
         return (
             f"About {judgement.share:.1%} (± {judgement.error:.1%}) of {rows:,} labels look wrong, "
-            f"by {facts['judged_by']}; {facts['listed']:,} rows are listed."
+            f"by {facts['judged_by']}; {facts['listed']:,} rows are listed, hard ones among them."
         )
     if judgement.separation <= SEPARATION:
         reason = (

@@ -50,7 +50,11 @@ def test_saving_that_importance_has_earned_is_a_yes_and_good_news() -> None:
     lines = card_of({"importance": CHEAP}, *HALF)
     assert lines["answer"].startswith("Yes: with impon@1/2, a study costs 0.3")
     assert lines["earned"]
-    assert lines["what_to_do"] == "Tune with impon@1/2:"
+    # What was judged is the worth of its pick after full uniform training.
+    assert lines["what_to_do"] == (
+        "Tune with impon@1/2, then `train` its pick in full: with `--arm uniform` and, of the "
+        "settings that it prints, only lr:"
+    )
     assert lines["command"] == "impon-hpo tune small --arm impon --set epoch_fraction=0.5"
 
 
@@ -59,7 +63,7 @@ def test_saving_that_rows_at_random_have_as_well_is_a_no_that_names_them() -> No
     assert lines["answer"] == "No: half of the rows, at random, does as well as impon@1/2."
     assert not lines["earned"]
     assert lines["command"].endswith("--arm uniform --set epoch_fraction=0.5")
-    assert "Beside uniform-fraction@1/2" in lines["how_sure"]
+    assert "Beside that of uniform-fraction@1/2" in lines["how_sure"]
 
 
 def test_control_that_is_behind_but_not_by_every_test_leaves_it_open() -> None:
@@ -254,3 +258,12 @@ def test_bounds_in_words_say_the_direction_once_or_for_each(lower: float, width:
 )
 def test_difference_in_words(points: float, words: str) -> None:
     assert better(points) == words
+
+
+def test_command_has_the_pruner_that_was_judged() -> None:
+    judged = 'compare.pruner={ name = "MedianPruner", n_startup_trials = 2 }'
+    command = card_of({"importance": CHEAP}, *HALF, judged)["command"]
+    words = shlex.split(command)
+    settings = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    study = read_study_file("small", settings)
+    assert study.pruner == {"name": "MedianPruner", "n_startup_trials": 2}

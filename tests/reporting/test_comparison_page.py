@@ -48,7 +48,7 @@ def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) 
         assert (Path("report") / f"{chart.key}.png").read_bytes()[:4] == b"\x89PNG"
     lines = Path("report/report.md").read_text().splitlines()
     assert lines[2].startswith("**Answer:** Yes: with impon@1/2, a study costs 0.3")
-    assert lines[4].startswith("**What to do:** Tune with impon@1/2: `impon-hpo tune small --arm")
+    assert lines[4].startswith("**What to do:** Tune with impon@1/2, then `train` its pick")
     assert any(line.startswith("**Supported: under SuccessiveHalving") for line in lines)
     text = page.read_text()
     assert (
@@ -190,7 +190,7 @@ def test_report_of_what_one_holds_in_the_end() -> None:
     assert text.splitlines()[2].startswith("**Answer:** ")
     assert "## What one holds in the end" in text
     assert "What one holds in the end" in page
-    assert "the model in hand is more than 0 points better for the same cost" in page
+    assert "the model in hand is more than 0 points better than that of uniform sampling" in page
     # Under each pruner the claim has its gain in hand, too.
     gains = [row["gain"] for row in pruners_table(summary) if row["arm"] == "uniform-short@1/2"]
     assert len(gains) > 5

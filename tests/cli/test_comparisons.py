@@ -116,7 +116,12 @@ def test_from_plan_to_report(
     assert f"[{plan['runs']}/{plan['runs']}]" in said.err
     assert "A new study" not in said.err
     lines = said.out.splitlines()
-    assert lines[0].split("\t")[:3] == ["arm", "blocks", "cost ratio"]
+    titles = ("Answer: ", "What to do: ", "  ", "How sure: ", "Rests on: ")
+    assert all(line.startswith(title) for line, title in zip(lines, titles, strict=False))
+    assert (
+        lines[2].strip().startswith(("impon-hpo tune small --arm", "uv run impon-hpo tune small"))
+    )
+    assert lines[5].split("\t")[:3] == ["arm", "blocks", "cost ratio"]
     assert any(line.startswith("Inconclusive: under SuccessiveHalving") for line in lines)
     assert lines[-1] == "report: runs/small/report/index.html"
 

@@ -57,5 +57,7 @@ def test_the_best_trial_shows_which_images_it_picked() -> None:
 
 def test_a_comparison_shows_what_it_says() -> None:
     written = comparison_pictures(Path("pictures"), summary_of())
-    assert [path.name for path in written] == [f"{key}.png" for key in COMPARED]
+    assert [path.name for path in written] == [f"{key}.png" for key in COMPARED[1:]]
+    held = comparison_pictures(Path("held"), summary_of('compare.endpoint="in-hand"'))
+    assert [path.name for path in held] == [f"{key}.png" for key in COMPARED]
     assert all(path.stat().st_size < 60_000 for path in written)

@@ -19,6 +19,10 @@ from tests.sampling.waiting import WaitingError, nothing_waits
 
 GPU = torch.device("cuda:0")
 
+# With a device that is not there, the first backward pass of a process would start a thread for it,
+# and what is forked from that process later could not train. Now there is none yet.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 class FakeGenerator:
     """Stands where a generator of a device that is not there would; nothing is drawn from it."""

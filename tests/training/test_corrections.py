@@ -128,3 +128,26 @@ def test_the_content_is_part_of_the_identity_and_the_place_is_not() -> None:
     changed = TrainingConfig(relabel=write("labels.csv", "file,label\n5,4\n")).identity()
     assert here == there != changed
     assert {key: here[key] for key in plain} == plain
+
+
+def test_class_that_is_left_out_whole_is_refused() -> None:
+    fours = [name for name, (label, _) in rows_of(digits()).items() if label == 4]
+    exclude = write("fours.csv", "file\n" + "\n".join(fours) + "\n")
+    with pytest.raises(ConfigError, match=r"each class must have an image left, but \['4'\]"):
+        digits(exclude=exclude)
+
+
+def test_what_was_corrected_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    names = digits().train.names
+    labels = {name: label for name, (label, _) in rows_of(digits()).items()}
+    lines = [f"{names[0]},{(labels[names[0]] + 1) % 10}", f"{names[1]},", f"{names[2]},"]
+    relabel = write("labels.csv", "file,label\n" + "\n".join(lines) + "\n")
+    with caplog.at_level("INFO", "impon_hpo"):
+        digits(relabel=relabel)
+    assert "corrections: 1 labels changed, 2 images left out" in caplog.text
+
+
+def test_file_in_another_encoding_says_how_to_save_it() -> None:
+    Path("labels.csv").write_text("file,label\n1,2\n", encoding="utf-16")
+    with pytest.raises(ConfigError, match=r"must be encoded as UTF-8\. In a spreadsheet, save it"):
+        digits(relabel="labels.csv")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from impon_hpo.sampling.draws import Stream
+from impon_hpo.sampling.mixture import two_gaussians
 from impon_hpo.sampling.table import SAMPLERS, option_types
 from tests.sampling.courses import Course
 from tests.sampling.fake_gpu import GPU, FakeDevice
@@ -97,3 +98,14 @@ def test_a_stream_left_on_the_host_would_be_found(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Stream, "take", lambda self, k: order[:k])
     with pytest.raises(Exception, match=r"."), fake.running():
         course.step()
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+def test_mixture_never_waits_for_a_gpu(n: int) -> None:
+    fake = FakeDevice()
+    losses = fake.tensor(torch.rand(n))
+    with fake.running():
+        mixture = two_gaussians(losses)
+    for part in (mixture.separation, mixture.share, mixture.probability):
+        assert part.device == GPU
+    assert mixture.probability.shape == (n,)

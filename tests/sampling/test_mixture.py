@@ -13,7 +13,6 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from impon_hpo.sampling.mixture import two_gaussians
-from tests.sampling.fake_gpu import GPU, FakeDevice
 
 NUMBERS = st.floats(0, 1e6, width=32) | st.sampled_from([0.0, 1.0, 1e-30, 1e30])
 
@@ -108,14 +107,3 @@ def test_many_values_give_much_the_same(n: int) -> None:
 
 def test_one_group_has_one_peak() -> None:
     assert float(two_gaussians(two_groups(5000, 0.0, 0.0)).separation) < 2
-
-
-@pytest.mark.parametrize("n", [50, 5000])
-def test_it_never_waits_for_a_gpu(n: int) -> None:
-    fake = FakeDevice()
-    losses = fake.tensor(two_groups(n, 0.3, 4.0))
-    with fake.running():
-        mixture = two_gaussians(losses)
-    for part in (mixture.separation, mixture.share, mixture.probability):
-        assert part.device == GPU
-    assert mixture.probability.shape == (n,)

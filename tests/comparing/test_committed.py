@@ -46,8 +46,15 @@ def test_protocol_was_fixed_before_the_recording(study: str) -> None:
     assert about["digest"] in page(study)
 
 
+RECORDED = sorted(path.parent.name for path in (STUDIES / "wrong-labels").glob("*/*.csv.xz"))
+
+
 @pytest.mark.parametrize(
-    "study", sorted(path.parent.name for path in (STUDIES / "wrong-labels").glob("*/*.csv.xz"))
+    "study",
+    [
+        pytest.param(study, marks=[] if study == "digits-40" else pytest.mark.slow)
+        for study in RECORDED
+    ],
 )
 def test_committed_table_gives_the_printed_answer(study: str) -> None:
     study_file = read_study_file(str(STUDIES / "wrong-labels" / study))

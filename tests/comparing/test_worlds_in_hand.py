@@ -90,6 +90,7 @@ def test_no_effect_is_rarely_called_supported() -> None:
     assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
+@pytest.mark.slow
 def test_gain_at_the_margin_is_rarely_called_supported() -> None:
     # Of as good a model such an arm needs far less; so only the gain is asked here.
     judged = verdicts(Effect(lift=1.0), gain=1.0, cost_ratio=0.02)
@@ -97,6 +98,7 @@ def test_gain_at_the_margin_is_rarely_called_supported() -> None:
     assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
+@pytest.mark.slow
 def test_cost_at_the_limit_is_rarely_called_supported() -> None:
     """A point worse is to be had for 0.37 of the cost, of uniform sampling for 0.47."""
     judged = verdicts(Effect(cost=0.8), gain=1.0, cost_ratio=0.37, margin=1.0)
@@ -110,6 +112,7 @@ def test_saving_that_uniform_sampling_has_as_well_is_rarely_called_supported() -
     assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
+@pytest.mark.slow
 def test_better_choice_of_worse_models_is_rarely_called_supported() -> None:
     judged = verdicts(BETTER_CHOICE)
     assert mean_gain(judged) == pytest.approx(0, abs=0.2)
@@ -122,6 +125,7 @@ def test_better_models_are_mostly_found() -> None:
     assert share(judged, REFUTED) == 0
 
 
+@pytest.mark.slow
 def test_equal_models_for_half_the_cost_are_mostly_found() -> None:
     judged = verdicts(Effect(cost=0.3), gain=2.0, margin=1.0, n_blocks=12, n_worlds=10)
     assert share(judged, SUPPORTED) >= 0.6

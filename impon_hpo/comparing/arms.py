@@ -9,7 +9,15 @@ from typing import Any
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
-from impon_hpo.tuning.protocol import IN_HAND, Policy, Protocol, arm_name, is_quota, placebo_name
+from impon_hpo.tuning.protocol import (
+    IN_HAND,
+    Policy,
+    Protocol,
+    arm_name,
+    is_quota,
+    name_and_fraction,
+    placebo_name,
+)
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -104,14 +112,11 @@ def _bases(
             # With so many steps an epoch, `uniform` takes a fresh random share of the rows each.
             yield FRACTION, FRACTION, fraction, uniform
             yield SHORT, SHORT, fraction, uniform
-    importance = [
-        (name, Fraction(share or 1))
-        for name, _, share in map(_parted, policy.arms)
-        if not is_quota(name, study_file.arms)
-    ]
-    for name, _, share in map(_parted, policy.arms):
-        if is_quota(name, study_file.arms):
-            yield QUOTA, name, Fraction(share or 1), study_file.arms[name]
+    named = [name_and_fraction(arm) for arm in policy.arms]
+    quotas = [arm for arm in named if is_quota(arm[0], study_file.arms)]
+    importance = [arm for arm in named if arm not in quotas]
+    for name, fraction in quotas:
+        yield QUOTA, name, fraction, study_file.arms[name]
     if protocol.endpoint == IN_HAND:
         for name, fraction in importance:
             yield PLACEBO, placebo_name(name), fraction, _blind(study_file.arms[name])
@@ -121,10 +126,6 @@ def _bases(
             yield PLACEBO, PLACEBO, fraction, blind
     for name, fraction in importance:
         yield IMPORTANCE, name, fraction, study_file.arms[name]
-
-
-def _parted(arm: str) -> tuple[str, str, str]:
-    return arm.partition("@")
 
 
 def _blind(config: TrainingConfig) -> TrainingConfig:
@@ -141,7 +142,7 @@ def _training(name: str, policy: Policy) -> str:
 def _check_own_settings(study_file: StudyFile, protocol: Protocol) -> None:
     """Refuse what would make an arm differ from uniform sampling in more than its batches."""
     free = {"sampler", "sampler_options", "reference", "reference_options"}
-    names = {arm.partition("@")[0] for policy in protocol.policies for arm in policy.arms}
+    names = {name_and_fraction(arm)[0] for policy in protocol.policies for arm in policy.arms}
     for name in sorted({*names, protocol.placebo} - {""}):
         common, settings = study_file.run.model_dump(), study_file.arms[name].model_dump()
         for key, value in settings.items():

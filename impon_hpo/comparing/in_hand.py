@@ -91,7 +91,7 @@ class InHand:
             "way": self.way,
             "control": self.control,
             "blocks": list(self.blocks),
-            "gain": vars(self.gain) | {"below": self.gain.below, "above": self.gain.above},
+            "gain": self.gain.plain(),
             "ratio": vars(self.ratio) | {"below": self.ratio.below, "above": self.ratio.above},
             "per_block": {"blocks": list(self.blocks), "gain": list(self.per_block)},
         }
@@ -324,7 +324,7 @@ def _credit(
                 "way": control.way.name,
                 "kind": control.way.search.kind,
                 "blocks": len(blocks),
-                "gain": vars(gain) | {"below": gain.below, "above": gain.above},
+                "gain": gain.plain(),
                 "beats": gain.above,
             }
         )

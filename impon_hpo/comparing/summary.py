@@ -9,7 +9,6 @@ import numpy as np
 
 from impon_hpo.comparing.arms import (
     IMPORTANCE,
-    QUOTA,
     UNIFORM,
     Arm,
     arms_of,
@@ -202,18 +201,13 @@ def _row(
             judge(study, outcomes[other.name], **limits) for other in controls_of(arm, recorded)
         ]
         judged = [verdict for verdict in verdicts if verdict is not None]
-        quotas = [other for other in arms_of(study_file) if _is_rival_quota(other, arm)]
-        n_controls = (1 if arm.fraction == 1 else 3) + len(quotas)
+        n_controls = len(controls_of(arm, arms_of(study_file)))
         entry["controls"] = [each.plain() for each in judged]
         entry["credit"] = len(judged) == n_controls and all(each.beats for each in judged)
         entry["credit_sentence"] = credit_sentence(
             verdict.word == SUPPORTED, judged, n_controls, arm.name
         )
     return row | {"verdict": entry}
-
-
-def _is_rival_quota(other: Arm, arm: Arm) -> bool:
-    return other.kind == QUOTA and (other.fraction, other.policy) == (arm.fraction, arm.policy)
 
 
 def _at(study: Outcome, block: int, measure: str) -> float:

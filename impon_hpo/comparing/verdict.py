@@ -56,6 +56,10 @@ class Estimate:
     careful_upper: float
     more_blocks: int | None
 
+    def plain(self) -> dict[str, Any]:
+        """Return it as plain JSON values."""
+        return vars(self) | {"below": self.below, "above": self.above}
+
     @property
     def below(self) -> bool:
         """Whether it is shown to be at most the limit: by both bounds and by the test."""
@@ -180,20 +184,14 @@ class Verdict:
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain JSON values."""
-        estimates = {
-            name: vars(value) | {"below": value.below, "above": value.above}
-            for name, value in (
-                ("cost", self.cost),
-                ("loss", self.loss),
-                ("budget_gain", self.budget_gain),
-            )
-        }
         return {
             "word": self.word,
             "arm": self.arm,
             "control": self.control,
             "blocks": len(self.blocks),
-            **estimates,
+            "cost": self.cost.plain(),
+            "loss": self.loss.plain(),
+            "budget_gain": self.budget_gain.plain(),
             "beats": self.beats,
             "supported_from": self.supported_from,
             "more_blocks": self.more_blocks,

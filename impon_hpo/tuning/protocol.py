@@ -47,7 +47,7 @@ class Policy(Settings):
 
     def fractions(self) -> list[Fraction]:
         """Return the shares of an epoch that its arms have, largest first."""
-        return sorted({Fraction(arm.partition("@")[2] or 1) for arm in self.arms}, reverse=True)
+        return sorted({name_and_fraction(arm)[1] for arm in self.arms}, reverse=True)
 
     def __str__(self) -> str:
         return f"{self.schedule}, {self.weights}"
@@ -231,6 +231,12 @@ def arm_name(name: str, fraction: Fraction) -> str:
     return name if fraction == 1 else f"{name}@{fraction}"
 
 
+def name_and_fraction(arm: str) -> tuple[str, Fraction]:
+    """Return what `arm_name` was made of: ("memory", 1/3) of "memory@1/3"."""
+    name, _, fraction = arm.partition("@")
+    return name, Fraction(fraction or 1)
+
+
 def placebo_name(arm: str) -> str:
     """Return how the placebo of an arm is called: "placebo-of-memory@1/3"."""
     return f"placebo-of-{arm}"
@@ -239,7 +245,7 @@ def placebo_name(arm: str) -> str:
 def is_quota(arm: str, arms: Mapping[str, TrainingConfig]) -> bool:
     """Return whether an arm such as "quota@1/3" draws by class alone: a control, like the
     comparison's own."""
-    return arms[arm.partition("@")[0]].sampler == QUOTA
+    return arms[name_and_fraction(arm)[0]].sampler == QUOTA
 
 
 def _claims(

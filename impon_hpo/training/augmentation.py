@@ -26,27 +26,31 @@ class Augmentation:
     its own.
 
     Args:
-        images: (n, H, W, C) uint8, the training images. They are kept padded, on their device.
+        height: Height of the images in pixels.
+        width: Their width.
         augment: "none", "crop", "flip" or "crop+flip".
         seed: Seed of the crops and flips.
+        device: Where the images are.
     """
 
-    def __init__(self, images: Tensor, augment: Augment, seed: int) -> None:
-        self.height, self.width = images.shape[1:3]
+    def __init__(
+        self, height: int, width: int, augment: Augment, seed: int, device: torch.device
+    ) -> None:
+        self.height, self.width = height, width
         self.padding = crop_padding(self.height, augment)
         self.flips = "flip" in augment
-        self.generator = torch.Generator(device=images.device).manual_seed(seed)
-        sides = (0, 0, self.padding, self.padding, self.padding, self.padding)
-        self._padded = torch.nn.functional.pad(images, sides) if self.padding else images
-        self._down = torch.arange(self.height, device=images.device)
-        self._across = torch.arange(self.width, device=images.device)
+        self.generator = torch.Generator(device=device).manual_seed(seed)
+        self._down = torch.arange(self.height, device=device)
+        self._across = torch.arange(self.width, device=device)
 
     def __repr__(self) -> str:
         return f"Augmentation(padding={self.padding}, flips={self.flips})"
 
-    def read(self, rows: Tensor) -> Tensor:
-        """Return the images (k, H, W, C) uint8 of `rows` (k,) int64, with new crops and flips."""
-        count, down, across = len(rows), self._down, self._across
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return images (k, H, W, C) uint8 with new crops and flips."""
+        if not self.flips and not self.padding:
+            return images
+        count, down, across = len(images), self._down, self._across
         if self.flips:
             flip = self._random(2, count).bool()
             across = torch.where(flip[:, None], across.flip(0), across)
@@ -54,11 +58,12 @@ class Augmentation:
             offsets = self._random(2 * self.padding + 1, 2 * count)
             down = down + offsets[:count, None]
             across = across + offsets[count:, None]
-        if not self.flips and not self.padding:
-            return self._padded[rows]
+            sides = (0, 0, self.padding, self.padding, self.padding, self.padding)
+            images = torch.nn.functional.pad(images, sides)
         down = down.expand(count, self.height)
         across = across.expand(count, self.width)
-        return self._padded[rows[:, None, None], down[:, :, None], across[:, None, :]]
+        rows = torch.arange(count, device=images.device)
+        return images[rows[:, None, None], down[:, :, None], across[:, None, :]]
 
     def _random(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.generator, device=self.generator.device)

@@ -74,23 +74,23 @@ class CompiledStep:
             step.memory_format,
         )
         self.score = self._captured(step.score, capture=self.mode != "off" and not scores_watched)
-        """Rows (k,) -> their losses (k,) and logits (k, n_classes), without gradients."""
+        """Images and labels (k,) -> losses (k,) and logits (k, n_classes), without gradients."""
         self._train = self._captured(step.train, capture=self.mode != "off")
         if self.mode == "inductor" or (self._may_compile and self._shape in _compiled):
             self._compile()
 
-    def train(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
-        """Train on rows (B,), their losses weighted by `weights` (B,) or by 1; return their losses
-        (B,), their logits (B, n_classes) and the mean loss () as they were before.
+    def train(self, images: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, ...]:
+        """Train on images (B, H, W, C) and labels (B,), their losses weighted by `weights` (B,) or
+        by 1; return losses (B,), logits (B, n_classes) and mean loss () as they were before.
 
         Raises:
             ConfigError: torch cannot do what `compile` asks for.
         """
         try:
-            return self._train(rows, weights)
+            return self._train(images, labels, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
             self._do_not_compile(error)
-            return self._train(rows, weights)
+            return self._train(images, labels, weights)
 
     @property
     def losses_ready(self) -> torch.cuda.Event | None:

@@ -46,6 +46,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images (k, H, W, C) uint8 and labels (k,) of `rows` (k,) int64."""
+        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
+
     def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images and labels of at most `size` rows at a time."""
         return zip(self.images.split(size), self.labels.split(size), strict=True)

@@ -186,7 +186,7 @@ class TrainingRun:
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
             begun.rows_scored += len(rows)
             self._beside.wait_for_all()
-            losses, logits = self.compiled.score(rows)
+            losses, logits = self.compiled.score(*self.splits.train.batch(rows))
             return losses, logits
 
         self.model.train()
@@ -198,7 +198,10 @@ class TrainingRun:
                         draw = self.sampler.draw(score)
                     self._beside.join()
                 with timer.phase("stepping"):
-                    losses, logits, mean = self.step(draw.rows, draw.weights)
+                    with self._beside(losses_ready):
+                        images, labels = self.splits.train.batch(draw.rows)
+                    self._beside.join()
+                    losses, logits, mean = self.step(images, labels, draw.weights)
                     begun.losses[step] = mean
                 if self.sampler.beside_training:
                     losses_ready = self.compiled.losses_ready
@@ -244,10 +247,12 @@ class TrainingRun:
             accuracy = shares.sum() / (rows > 0).sum()
         return torch.stack([accuracy, total / len(split)])
 
-    def step(self, rows: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Train on rows (B,), their losses weighted by `weights` (B,) or by 1; return their losses
-        (B,), their logits (B, n_classes) and the mean loss () as they were before."""
-        losses, logits, mean = self.compiled.train(rows, weights)
+    def step(
+        self, images: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Train on images (B, H, W, C) and labels (B,), their losses weighted by `weights` (B,) or
+        by 1; return losses (B,), logits (B, n_classes) and mean loss () as they were before."""
+        losses, logits, mean = self.compiled.train(images, labels, weights)
         self.schedule.step()
         if self.averaged is not None:
             self.averaged.update()

@@ -20,7 +20,7 @@ SHAPES_COMPILED = 64
 
 
 class TrainingStep:
-    """What is trained and how: rows go in, the losses that they had come out.
+    """What is trained and how: images and labels go in, the losses that they had come out.
 
     Nothing in it depends on a Python number that changes from step to step, so that a GPU can
     replay it. That is why the learning rate is a tensor on a GPU.
@@ -46,7 +46,8 @@ class TrainingStep:
         self.model = self.model.to(memory_format=self.memory_format)
         self.autocast = autocast_pays(config, device)
         self.optimizer = make_optimizer(config, self.model)
-        self.augmentation = Augmentation(splits.train.images, splits.augment, crop_seed)
+        height, width = splits.train.images.shape[1:3]
+        self.augmentation = Augmentation(height, width, splits.augment, crop_seed, device)
         self._forward: Callable[[Tensor], Tensor] = self.model
 
     def compile(self) -> None:
@@ -63,15 +64,17 @@ class TrainingStep:
         """Go back to the model as it is."""
         self._forward = self.model
 
-    def train(self, rows: Tensor, weights: Tensor | None) -> Iterator[tuple[Tensor, ...]]:
-        """Train on rows (B,) whose losses count `weights` (B,), or 1.
+    def train(
+        self, images: Tensor, labels: Tensor, weights: Tensor | None
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Train on images (B, H, W, C) uint8, labels (B,); losses count `weights` (B,) or 1.
 
         Yields:
             Once: the losses (B,) float32 and logits (B, n_classes) float32 of the rows, and the
             mean of the losses, () float64. The weights change when the iteration goes on.
         """
-        logits = self._logits(self.augmentation.read(rows), self._forward)
-        losses = self.row_losses(logits, self.splits.train.labels[rows])
+        logits = self._logits(self.augmentation(images), self._forward)
+        losses = self.row_losses(logits, labels)
         yield losses.detach(), logits.detach(), losses.detach().double().mean()
         (losses if weights is None else weights * losses).mean().backward()
         self.optimizer.step()
@@ -87,10 +90,10 @@ class TrainingStep:
         model.train(was_training)
         return logits
 
-    def score(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (k,) and logits (k, n_classes) of training rows (k,), as they stand."""
-        logits = self.predict(self.splits.train.images[rows])
-        return self.row_losses(logits, self.splits.train.labels[rows]), logits
+    def score(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses (k,) and logits (k, n_classes) of images (k, H, W, C), as they stand."""
+        logits = self.predict(images)
+        return self.row_losses(logits, labels), logits
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the training losses (k,) of logits (k, n_classes)."""

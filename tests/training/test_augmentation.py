@@ -17,6 +17,11 @@ from impon_hpo.training.data import Augment
 SIZES = [(8, 8), (4, 4), (16, 12), (8, 24)]
 
 
+def augmentation(images: Tensor, augment: Augment, seed: int) -> Augmentation:
+    _, height, width, _ = images.shape
+    return Augmentation(height, width, augment, seed, images.device)
+
+
 def distinct(count: int, height: int, width: int, channels: int = 3) -> Tensor:
     """Return random images, none of whose crops look alike."""
     generator = torch.Generator().manual_seed(height * width)
@@ -55,7 +60,7 @@ def test_each_image_becomes_one_of_its_own_crops_and_flips(
     size: tuple[int, int], augment: Augment, channels: int, rows: list[int], seed: int
 ) -> None:
     images = distinct(5, *size, channels)
-    result = Augmentation(images, augment, seed).read(torch.tensor(rows))
+    result = augmentation(images, augment, seed)(images[rows])
     assert result.shape == (len(rows), *size, channels)
     assert result.dtype == torch.uint8
     for row, image in zip(rows, result, strict=True):
@@ -76,7 +81,8 @@ def test_all_offsets_and_both_flips_occur_equally_often(
     each = 100
     rows = torch.zeros(each * n_outcomes, dtype=torch.int64)
     seen = Counter(
-        outcomes[image.numpy().tobytes()] for image in Augmentation(images, augment, 7).read(rows)
+        outcomes[image.numpy().tobytes()]
+        for image in augmentation(images, augment, 7)(images[rows])
     )
     assert set(seen) == set(outcomes.values())
     # The count of one outcome has a standard deviation below 10; five of them are never seen.
@@ -86,11 +92,11 @@ def test_all_offsets_and_both_flips_occur_equally_often(
 def test_images_of_a_batch_are_changed_independently() -> None:
     images = distinct(2, 8, 8)
     outcomes = [possible(image, "crop+flip") for image in images]
-    augmentation = Augmentation(images, "crop+flip", 0)
+    augmented = augmentation(images, "crop+flip", 0)
     pairs: Counter[tuple[bool, bool]] = Counter()
     same = 0
     for _ in range(400):
-        first, second = augmentation.read(torch.tensor([0, 1]))
+        first, second = augmented(images)
         one, other = (
             outcomes[at][image.numpy().tobytes()] for at, image in enumerate((first, second))
         )
@@ -102,61 +108,64 @@ def test_images_of_a_batch_are_changed_independently() -> None:
 
 
 def test_image_is_changed_anew_at_every_reading() -> None:
-    augmentation = Augmentation(distinct(1, 8, 8), "crop+flip", 0)
-    read = {augmentation.read(torch.tensor([0])).numpy().tobytes() for _ in range(50)}
+    images = distinct(1, 8, 8)
+    augmented = augmentation(images, "crop+flip", 0)
+    read = {augmented(images).numpy().tobytes() for _ in range(50)}
     assert len(read) > 10
 
 
 def test_none_returns_the_images_unchanged() -> None:
     images = distinct(5, 8, 8)
     rows = torch.tensor([4, 0, 0, 2])
-    assert torch.equal(Augmentation(images, "none", 0).read(rows), images[rows])
+    assert torch.equal(augmentation(images, "none", 0)(images[rows]), images[rows])
 
 
 def test_none_draws_no_random_number() -> None:
-    augmentation = Augmentation(distinct(2, 8, 8), "none", 5)
-    before = augmentation.generator.get_state()
-    augmentation.read(torch.tensor([0, 1]))
-    assert torch.equal(augmentation.generator.get_state(), before)
+    images = distinct(2, 8, 8)
+    augmented = augmentation(images, "none", 5)
+    before = augmented.generator.get_state()
+    augmented(images)
+    assert torch.equal(augmented.generator.get_state(), before)
 
 
 def test_same_seed_same_result() -> None:
     images, rows = distinct(3, 8, 8), torch.tensor([0, 1, 2, 0])
-    first, second = (Augmentation(images, "crop+flip", 11) for _ in range(2))
+    first, second = (augmentation(images, "crop+flip", 11) for _ in range(2))
     for _ in range(3):
-        assert torch.equal(first.read(rows), second.read(rows))
+        assert torch.equal(first(images[rows]), second(images[rows]))
 
 
 def test_other_seed_other_result() -> None:
     images, rows = distinct(3, 8, 8), torch.arange(3).repeat(10)
-    first, second = (Augmentation(images, "crop+flip", seed) for seed in (1, 2))
-    assert not torch.equal(first.read(rows), second.read(rows))
+    first, second = (augmentation(images, "crop+flip", seed) for seed in (1, 2))
+    assert not torch.equal(first(images[rows]), second(images[rows]))
 
 
 def test_saved_generator_continues_where_it_was() -> None:
     images, rows = distinct(3, 8, 8), torch.arange(3).repeat(10)
-    first = Augmentation(images, "crop+flip", 1)
-    first.read(rows)
+    first = augmentation(images, "crop+flip", 1)
+    first(images[rows])
     state = first.generator.get_state()
-    expected = first.read(rows)
-    second = Augmentation(images, "crop+flip", 99)
+    expected = first(images[rows])
+    second = augmentation(images, "crop+flip", 99)
     second.generator.set_state(state)
-    assert torch.equal(second.read(rows), expected)
+    assert torch.equal(second(images[rows]), expected)
 
 
 def test_global_random_state_is_left_alone() -> None:
     before = torch.get_rng_state()
-    Augmentation(distinct(3, 8, 8), "crop+flip", 1).read(torch.tensor([0, 1]))
+    images = distinct(3, 8, 8)
+    augmentation(images, "crop+flip", 1)(images)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_given_images_are_not_changed() -> None:
     images = distinct(3, 8, 8)
     before = images.clone()
-    Augmentation(images, "crop+flip", 1).read(torch.tensor([0, 1]))
+    augmentation(images, "crop+flip", 1)(images[:2])
     assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(("height", "expected"), [(4, 1), (8, 1), (15, 1), (16, 2), (32, 4)])
 def test_padding_is_an_eighth_of_the_side(height: int, expected: int) -> None:
-    assert Augmentation(distinct(1, height, height), "crop", 0).padding == expected
+    assert augmentation(distinct(1, height, height), "crop", 0).padding == expected

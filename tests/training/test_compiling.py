@@ -283,7 +283,7 @@ class TestOnGpu:
         try:
             for _ in range(3):
                 draw = run.sampler.draw()
-                losses, logits, _ = run.step(draw.rows, draw.weights)
+                losses, logits, _ = run.step(*run.splits.train.batch(draw.rows), draw.weights)
                 run.sampler.observe(draw, losses, logits)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -20,7 +20,7 @@ from impon_hpo.training.training_run import TrainingRun
 from tests.sampling.fake_gpu import GPU, FakeDevice
 from tests.training.runs import BATCH, config
 
-META = torch.device("meta")
+META, CPU = torch.device("meta"), torch.device("cpu")
 
 
 def made_run(splits: Splits, **given: Any) -> TrainingRun:
@@ -31,6 +31,11 @@ def made_run(splits: Splits, **given: Any) -> TrainingRun:
     return run
 
 
+def batch_on(fake: FakeDevice, splits: Splits, n: int = BATCH) -> tuple[Tensor, Tensor]:
+    images, labels = splits.train.batch(torch.zeros(n, dtype=torch.int64))
+    return fake.tensor(images), fake.tensor(labels)
+
+
 def rows_on(fake: FakeDevice, n: int = BATCH) -> Tensor:
     return fake.tensor(torch.zeros(n, dtype=torch.int64))
 
@@ -39,12 +44,13 @@ def rows_on(fake: FakeDevice, n: int = BATCH) -> Tensor:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_forward_scoring_and_losses(tiny_splits: Splits, augment: str, smoothing: float) -> None:
     step = made_run(tiny_splits, label_smoothing=smoothing).training_step
-    step.augmentation = Augmentation(tiny_splits.train.images, augment, 0)  # type: ignore[arg-type]
+    step.augmentation = Augmentation(8, 8, augment, 0, CPU)  # type: ignore[arg-type]
     fake = FakeDevice()
     fake.move(step)
+    batch, bank = batch_on(fake, tiny_splits), batch_on(fake, tiny_splits, 7)
     with fake.running(), torch.no_grad():
-        losses, logits, mean = next(step.train(rows_on(fake), None))
-        scores, scored = step.score(rows_on(fake, 7))
+        losses, logits, mean = next(step.train(*batch, None))
+        scores, scored = step.score(*bank)
     for found, shape in ((losses, (BATCH,)), (logits, (BATCH, 10)), (mean, ())):
         assert (found.device, tuple(found.shape)) == (GPU, shape)
     assert (scores.device, tuple(scored.shape)) == (GPU, (7, 10))
@@ -60,9 +66,10 @@ def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None
     for group in step.optimizer.param_groups:  # nor do fused optimisers
         group["fused"] = False
     weights = fake.tensor(torch.ones(BATCH)) if weighted else None
+    batch = batch_on(fake, tiny_splits)
     with fake.running():
         for _ in range(2):
-            losses, _, _ = call(step.train, [rows_on(fake), weights], lambda: None)
+            losses, _, _ = call(step.train, [*batch, weights], lambda: None)
     assert losses.device == META
     state = step.optimizer.state[next(iter(step.model.parameters()))]
     moments = [value for value in state.values() if isinstance(value, Tensor) and value.dim()]
@@ -102,15 +109,16 @@ def test_averaging_and_memory(tiny_splits: Splits, monkeypatch: pytest.MonkeyPat
 def test_a_device_forgotten_in_the_step_would_be_found(
     tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Augmentation.read
+    augmented = Augmentation.__call__
     monkeypatch.setattr(
-        Augmentation, "read", lambda self, rows: read(self, torch.arange(len(rows)))
+        Augmentation, "__call__", lambda self, images: augmented(self, torch.ones(images.shape))
     )
     step = made_run(tiny_splits).training_step
     fake = FakeDevice()
     fake.move(step)
+    batch = batch_on(fake, tiny_splits)
     with pytest.raises(Exception, match=r"host|device"), fake.running(), torch.no_grad():
-        next(step.train(rows_on(fake), None))
+        next(step.train(*batch, None))
 
 
 def test_a_wait_in_the_step_would_be_found(
@@ -127,5 +135,6 @@ def test_a_wait_in_the_step_would_be_found(
     monkeypatch.setattr(step, "row_losses", waiting)
     fake = FakeDevice()
     fake.move(step)
+    batch = batch_on(fake, tiny_splits)
     with pytest.raises(Exception, match=r"item|local_scalar"), fake.running(), torch.no_grad():
-        next(step.train(rows_on(fake), None))
+        next(step.train(*batch, None))

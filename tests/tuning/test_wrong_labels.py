@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from impon_hpo.files import csv_text
 from impon_hpo.sampling.reference import Reference
@@ -137,11 +136,11 @@ def test_a_run_that_was_stopped_in_the_middle_of_an_epoch_ends_with_the_same_ref
     whole = watch(config, splits, Path("whole"))
     step, steps = TrainingRun.step, []
 
-    def stopped(self: TrainingRun, rows: Tensor, weights: Tensor | None) -> Any:
+    def stopped(self: TrainingRun, *batch: Any) -> Any:
         steps.append(self.epoch)
         if len(steps) == 14:
             os.kill(os.getpid(), signal.SIGINT)
-        return step(self, rows, weights)
+        return step(self, *batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingRun, "step", stopped)

@@ -160,7 +160,7 @@ class Recorder:
         order = np.random.default_rng([seed, 1]).permutation(len(splits.test))
         rows = torch.from_numpy(np.sort(order[: self.grid.test_size]))
         rows = rows.to(splits.test.labels.device)
-        return Split(splits.test.images[rows], splits.test.labels[rows])
+        return Split(splits.test.images.of(rows), splits.test.labels[rows])
 
     def _looks(
         self, training: Training, hidden: Split | None, run: TrainingRun

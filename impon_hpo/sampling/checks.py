@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NotRequired, TypedDict, get_args, get_origin, get_type_hints
 
-from torch import Tensor, nn
+from torch import nn
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
@@ -80,7 +80,7 @@ def check_share(name: str, value: float) -> None:
 
 def describe(thing: Any) -> str:
     """Return a short text for a tensor, "float32 (60, 3)", or for a dataclass that has tensors."""
-    if isinstance(thing, Tensor):
+    if hasattr(thing, "shape") and hasattr(thing, "dtype"):
         return f"{str(thing.dtype).removeprefix('torch.')} {tuple(thing.shape)}"
     if not dataclasses.is_dataclass(thing):
         return repr(thing)

@@ -37,10 +37,11 @@ def pixel_features(rows: Rows) -> Features:
 
 
 def pooled_features(rows: Rows, *, side: int = 4) -> Features:
-    """Pixels averaged over a grid of at most side × side cells; d = C · side²."""
+    """Pixels averaged over a grid of at most side × side cells; d = C · side². Of large images the
+    thumbnails are averaged, which were made once."""
 
     def pooled(picked: Tensor) -> Tensor:
-        images = rows.read(picked)
+        images = rows.read_small(picked)
         if images.dim() != 4:
             raise ConfigError(
                 "Pooled features need images (k, C, H, W), but the rows read as "
@@ -53,13 +54,14 @@ def pooled_features(rows: Rows, *, side: int = 4) -> Features:
 
 
 def pca_features(rows: Rows, *, n_components: int = 32, n_fitted: int = 10_000) -> Features:
-    """The first principal components of the pixels, fitted once on up to `n_fitted` rows.
+    """The first principal components of the pixels, fitted once on up to `n_fitted` rows; of large
+    images those of the thumbnails.
 
     Source: the randomised range finder with power iterations of Halko, Martinsson, Tropp (2011).
     """
     n_fitted = min(n_fitted, len(rows))
     spread = torch.arange(n_fitted, device=rows.device) * len(rows) // n_fitted
-    pixels = torch.cat([rows.read(chunk).flatten(1) for chunk in spread.split(CHUNK)])
+    pixels = torch.cat([rows.read_small(chunk).flatten(1) for chunk in spread.split(CHUNK)])
     n_components = min(n_components, *pixels.shape)
     mean = pixels.mean(0)
     centred = pixels - mean
@@ -71,10 +73,17 @@ def pca_features(rows: Rows, *, n_components: int = 32, n_fitted: int = 10_000) 
         tried = torch.linalg.qr(centred.T @ basis).Q
     directions = tried @ torch.linalg.svd(centred @ tried, full_matrices=False).Vh.T
     directions = directions[:, :n_components].contiguous()
-    return lambda picked: (rows.read(picked).flatten(1) - mean) @ directions
+    return lambda picked: (rows.read_small(picked).flatten(1) - mean) @ directions
+
+
+def default_features(rows: Rows) -> Features:
+    """Pixels, as in the paper, or of images above 64 pixels pooled features: choosing a batch must
+    not read a bank of whole photographs."""
+    return pixel_features(rows) if rows.thumbnails is None else pooled_features(rows)
 
 
 FEATURES: dict[str, Callable[[Rows], Features]] = {
+    "auto": default_features,
     "pixels": pixel_features,
     "pooled": pooled_features,
     "pca": pca_features,
@@ -85,8 +94,8 @@ def make_features(features: str | Callable[[Tensor], Tensor], rows: Rows) -> tup
     """Return a function from rows (k,) to features (k, d) float32, and d.
 
     Args:
-        features: "pixels", "pooled", "pca", "module:function" or a function. A function takes the
-            prepared inputs (k, ...) float32 of k rows and returns (k, d).
+        features: "auto", "pixels", "pooled", "pca", "module:function" or a function. A function
+            takes the prepared inputs (k, ...) float32 of k rows and returns (k, d).
         rows: The training rows.
 
     Raises:

@@ -15,8 +15,9 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.settings import Settings
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.images import Images
 from impon_hpo.training.models import build_model, forward_flops
-from impon_hpo.training.splits import Split, Splits, resize
+from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.training.training_run import VALIDATION_BATCH, TrainingRun
 
@@ -76,7 +77,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
     small = _small_config(config, settings)
     images, labels = splits.train.images, splits.train.labels
     if settings.image_size is not None:
-        images = torch.cat([resize(part, settings.image_size) for part in images.split(4096)])
+        images = images.resized(settings.image_size)
     device = labels.device
     generator = torch.Generator(device=device).manual_seed(0)
     fold_of = torch.randperm(len(labels), generator=generator, device=device) % settings.folds
@@ -92,10 +93,10 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
     rows_trained = rows_judged = 0
     for fold in range(settings.folds):
         outside, inside = (fold_of != fold).nonzero()[:, 0], (fold_of == fold).nonzero()[:, 0]
-        held_out = Split(images[inside], labels[inside])
+        held_out = Split(images.of(inside), labels[inside])
         part = dataclasses.replace(
             splits,
-            train=Split(images[outside], labels[outside]),
+            train=Split(images.of(outside), labels[outside]),
             validation=held_out,
             test=held_out,
             reference=None,
@@ -147,7 +148,7 @@ def _logits(run: TrainingRun, split: Split) -> Tensor:
 
 
 def _relative_flops(
-    config: TrainingConfig, splits: Splits, small: TrainingConfig, small_images: Tensor
+    config: TrainingConfig, splits: Splits, small: TrainingConfig, small_images: Images
 ) -> float:
     """Return the cost of a forward pass of a small model in those of the study's model."""
     _, height, width, channels = splits.train.images.shape

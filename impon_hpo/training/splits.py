@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from impon_hpo.errors import DataError
 from impon_hpo.sampling.reference import Reference
@@ -20,6 +19,11 @@ from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.corrections import corrected
 from impon_hpo.training.data import Augment, ImageData, load_dataset
+from impon_hpo.training.images import Images, placed
+from impon_hpo.training.pixel_store import stored
+
+LARGEST_WHOLE = 64
+"""Side in pixels up to which samplers may read whole images; above, they get thumbnails too."""
 
 TEST_SHARE = 0.1
 """Share of the data that becomes the test split if the data set has none."""
@@ -30,12 +34,12 @@ class Split:
     """Rows of one kind.
 
     Args:
-        images: (n, H, W, C) uint8, on the device of the run.
-        labels: (n,) int64, on the same device.
+        images: (n, H, W, C) uint8, read to the device of the run; a tensor becomes `Images`.
+        labels: (n,) int64, on that device.
         names: (n,) what people call the images, where that is known; see `ImageData`.
     """
 
-    images: Tensor
+    images: Images
     labels: Tensor
     names: tuple[str, ...] = ()
 
@@ -106,8 +110,8 @@ class Splits:
             "rows": len(self.train),
             "classes": self.n_classes,
             "image": "×".join(map(str, self.train.images.shape[1:])),
-            "images": _hash(self.train.images),
-            "labels": _hash(self.train.labels),
+            "images": self.train.images.fingerprint,
+            "labels": hashlib.sha256(self.train.labels.cpu().numpy().tobytes()).hexdigest()[:16],
         }
 
     @cached_property
@@ -122,12 +126,7 @@ class Splits:
 
     @cached_property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        total = torch.zeros(2, self.train.images.shape[3], dtype=torch.float64)
-        for chunk in self.train.images.split(4096):
-            pixels = chunk.to(torch.float32)
-            per_image = torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
-            total += per_image.double().sum(1).cpu()
-        mean, square = total / len(self.train)
+        mean, square = self.train.images.moments
         std = (square - mean.square()).clamp_min(0).sqrt().clamp_min(1)
         device = self.train.images.device
         return mean.float().to(device), std.float().to(device)
@@ -152,8 +151,15 @@ class Splits:
 
     def rows(self) -> Rows:
         """Return the training rows as a batch sampler reads them."""
+        images = self.train.images
+        large = max(images.shape[1:3]) > LARGEST_WHOLE
         return Rows(
-            self.train.images, self.train.labels, self.n_classes, self.normalise, self.reference
+            images,
+            self.train.labels,
+            self.n_classes,
+            self.normalise,
+            self.reference,
+            images.thumbnails if large else None,
         )
 
 
@@ -187,18 +193,20 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     """
     order = _stratified_order(data.labels, config.seed)
     labels, kept = corrected(data, config)
+    pixels = stored(data.images, config.image_size)
 
     def part(rows: NDArray[np.int64]) -> Split:
         # Sorted, the rows keep the data set's order, which reads faster and favours no class.
         rows = np.sort(rows[kept[rows]])
         names = tuple(data.names[row] for row in rows.tolist())
-        return _split(data.images[rows], labels[rows], config, device, names)
+        return Split(Images(pixels, rows, device), _labels(labels[rows], device), names)
 
     if data.test_images is None or data.test_labels is None:
         n_test = _at_least_one_each(round(TEST_SHARE * len(order)), data.n_classes)
         test, order = part(order[:n_test]), order[n_test:]
     else:
-        test = _split(data.test_images, data.test_labels, config, device)
+        test_pixels = stored(data.test_images, config.image_size)
+        test = Split(Images(test_pixels, device=device), _labels(data.test_labels, device))
     n_validation = (
         config.validation_size
         if isinstance(config.validation_size, int)
@@ -221,9 +229,14 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
             f"at least batch_size ({config.batch_size}), and {kept[validation_rows].sum()} rows of "
             "validation, which must be at least 1. Leave out fewer."
         )
+    parts = [part(train_rows), part(validation_rows), test]
+    images = placed([split.images for split in parts], device)
+    train, validation, test = (
+        replace(split, images=there) for split, there in zip(parts, images, strict=True)
+    )
     return Splits(
-        train=part(train_rows),
-        validation=part(validation_rows),
+        train=train,
+        validation=validation,
         test=test,
         class_names=data.class_names,
         augment=data.augment if config.augment == "auto" else config.augment,
@@ -245,31 +258,5 @@ def _at_least_one_each(n_rows: int, n_classes: int) -> int:
     return max(n_rows, n_classes)
 
 
-def _split(
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    config: TrainingConfig,
-    device: torch.device,
-    names: tuple[str, ...] = (),
-) -> Split:
-    pixels = torch.from_numpy(np.array(images))  # a copy: a memory-mapped cache is read-only
-    if config.image_size is not None and pixels.shape[1:3] != (config.image_size,) * 2:
-        pixels = torch.cat([resize(chunk, config.image_size) for chunk in pixels.split(4096)])
-    targets = torch.from_numpy(np.array(labels, dtype=np.int64))
-    return Split(pixels.to(device), targets.to(device), names)
-
-
-def _hash(values: Tensor) -> str:
-    digest = hashlib.sha256()
-    for chunk in values.split(8192):
-        digest.update(chunk.cpu().contiguous().numpy())
-    return digest.hexdigest()[:16]
-
-
-def resize(images: Tensor, size: int) -> Tensor:
-    """Resize images (k, H, W, C) uint8 to `size` × `size` pixels."""
-    planes = images.permute(0, 3, 1, 2).to(torch.float32)
-    # "area" averages when it shrinks. It would only repeat pixels when it enlarges.
-    shrinks = min(planes.shape[2:]) >= size
-    resized = interpolate(planes, (size, size), mode="area" if shrinks else "bicubic")
-    return resized.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+def _labels(labels: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)

@@ -28,6 +28,7 @@ from impon_hpo.cli.app import main
 from impon_hpo.files import csv_text, write_csv
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.crossfit import crossfit
+from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split
 from impon_hpo.tuning.wrong_labels import judge, watch
 
@@ -91,8 +92,8 @@ def measure(
             yield world | {"method": "confident learning"} | confident(labels, reference, wrong)
             if folds and seed == 0:
                 held_out = config.model_copy(update={"reference_options": FOLDS})
-                images = torch.cat([splits.train.images, splits.validation.images])
-                both = dataclasses.replace(splits, train=Split(images, given))
+                images = torch.cat([splits.train.images[:], splits.validation.images[:]])
+                both = dataclasses.replace(splits, train=Split(Images.of_tensor(images), given))
                 apart, _ = crossfit(held_out, both)
                 yield (
                     world

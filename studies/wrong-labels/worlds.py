@@ -104,7 +104,7 @@ def truth(config: TrainingConfig) -> tuple[Tensor, Tensor]:
         class_names=clean.class_names,
     )
     splits = split_data(marked, config.model_copy(update={"image_size": None}), torch.device("cpu"))
-    return splits.train.images.flatten().long(), splits.validation.images.flatten().long()
+    return splits.train.images[:].flatten().long(), splits.validation.images[:].flatten().long()
 
 
 def _pixels(labels: Labels) -> NDArray[np.uint8]:

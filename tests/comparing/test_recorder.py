@@ -58,7 +58,7 @@ def tests_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     def watched(run: TrainingRun, split: Split, weights: str | None = None) -> tuple[float, float]:
         if split is not run.splits.validation:
-            seen.append(split.images)
+            seen.append(split.images[:])
         return evaluate(run, split, weights)
 
     monkeypatch.setattr(TrainingRun, "evaluate", watched)

@@ -58,7 +58,7 @@ def test_pixels_are_the_prepared_inputs_laid_flat() -> None:
     rows = image_rows(12)
     read, n_features = make_features("pixels", rows)
     assert n_features == 16
-    expected = rows.inputs[SOME, :, :, 0].reshape(4, 16).double() / 255 - 0.5
+    expected = rows.inputs[:][SOME, :, :, 0].reshape(4, 16).double() / 255 - 0.5
     torch.testing.assert_close(read(SOME), expected.float())
 
 
@@ -75,7 +75,7 @@ def test_pooled_has_sixteen_cells_a_channel() -> None:
     rows = image_rows(12, side=8)
     read, n_features = make_features("pooled", rows)
     assert n_features == 16
-    blocks = rows.inputs[SOME, :, :, 0].double().reshape(4, 4, 2, 4, 2).mean((2, 4))
+    blocks = rows.inputs[:][SOME, :, :, 0].double().reshape(4, 4, 2, 4, 2).mean((2, 4))
     torch.testing.assert_close(read(SOME), (blocks.reshape(4, 16) / 255 - 0.5).float())
 
 

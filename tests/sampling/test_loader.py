@@ -38,7 +38,7 @@ def losses_of(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loader_of(batches: LoaderBatchSampler, rows: Rows, **options: Any) -> DataLoader[Any]:
-    data = IndexedDataset(TensorDataset(rows.inputs, rows.labels))
+    data = IndexedDataset(TensorDataset(rows.inputs[:], rows.labels))
     return DataLoader(data, batch_sampler=batches, **options)
 
 

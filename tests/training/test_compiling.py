@@ -17,6 +17,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.training import compiling
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import COMPILE_SECONDS, GAIN
+from impon_hpo.training.images import Images
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.training_run import TrainingRun, train_epochs
@@ -209,7 +210,7 @@ def test_compiler_that_fails_is_done_without_under_auto(
 
 def on_gpu(splits: Splits) -> Splits:
     def moved(part: Split) -> Split:
-        return Split(part.images.cuda(), part.labels.cuda())
+        return Split(Images.of_tensor(part.images[:].cuda()), part.labels.cuda())
 
     assert splits.reference is not None
     return dataclasses.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -13,9 +14,10 @@ import impon_hpo.training.training_run as run_module
 from impon_hpo.sampling.captured import call
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.augmentation import Augmentation
+from impon_hpo.training.images import Images
 from impon_hpo.training.optimization import AveragedWeights
 from impon_hpo.training.row_memory import RowMemory
-from impon_hpo.training.splits import Splits
+from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.training_run import TrainingRun
 from tests.sampling.fake_gpu import GPU, FakeDevice
 from tests.training.runs import BATCH, config
@@ -25,7 +27,11 @@ META, CPU = torch.device("meta"), torch.device("cpu")
 
 def made_run(splits: Splits, **given: Any) -> TrainingRun:
     """A run on data of its own, with normalisation worked out, which reads all images once."""
-    splits = copy.deepcopy(splits)
+    train, validation = (
+        Split(Images(split.images.pixels, split.images.rows, CPU, split.images[:]), split.labels)
+        for split in (splits.train, splits.validation)
+    )
+    splits = copy.deepcopy(dataclasses.replace(splits, train=train, validation=validation))
     run = TrainingRun(config(**given), splits)
     run.training_step.predict(splits.train.images[:2])
     return run

@@ -14,6 +14,7 @@ from torchvision.models import resnet18
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find_modules_in
 from impon_hpo.training.data import Augment
+from impon_hpo.training.images import Images
 from impon_hpo.training.models import SmallImageResNet18, build_model
 from impon_hpo.training.splits import Split, Splits
 from tests.settings import training_config
@@ -25,7 +26,7 @@ def splits(*, size: int = 8, channels: int = 3, n_classes: int = 10) -> Splits:
     generator = torch.Generator().manual_seed(0)
     shape = (4, size, size, channels)
     images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    part = Split(images, torch.zeros(4, dtype=torch.int64))
+    part = Split(Images.of_tensor(images), torch.zeros(4, dtype=torch.int64))
     return Splits(part, part, part, tuple(str(i) for i in range(n_classes)), AUGMENT)
 
 

@@ -11,6 +11,7 @@ import torch
 
 from impon_hpo.errors import CheckpointError
 from impon_hpo.training.checkpoint import unpack
+from impon_hpo.training.images import Images
 from impon_hpo.training.reference_folder import KeptReference
 from impon_hpo.training.splits import Split, Splits
 
@@ -43,7 +44,9 @@ def test_reference_of_other_data_says_what_differs(tiny_splits: Splits, tmp_path
     kept(tiny_splits).save(path)
     train = tiny_splits.train
     fewer = dataclasses.replace(
-        tiny_splits, train=Split(train.images[:100], train.labels[:100]), reference=None
+        tiny_splits,
+        train=Split(train.images.of(torch.arange(100)), train.labels[:100]),
+        reference=None,
     )
     with pytest.raises(CheckpointError, match=r"rows is 320 in the file and 100 here; images"):
         KeptReference.load(path, fewer)
@@ -96,8 +99,10 @@ def test_reference_without_trajectory_has_none_when_loaded(
 
 def test_reference_of_a_larger_image_says_so(tiny_splits: Splits, tmp_path: Path) -> None:
     kept(tiny_splits).save(tmp_path / "r.pt")
-    images = tiny_splits.train.images.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
-    larger = dataclasses.replace(tiny_splits, train=Split(images, tiny_splits.train.labels))
+    images = tiny_splits.train.images[:].repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+    larger = dataclasses.replace(
+        tiny_splits, train=Split(Images.of_tensor(images), tiny_splits.train.labels)
+    )
     with pytest.raises(CheckpointError, match=r"image is '8×8×1' in the file and '16×16×1' here"):
         KeptReference.load(tmp_path / "r.pt", larger)
 

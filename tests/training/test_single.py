@@ -88,7 +88,7 @@ def test_test_accuracy_is_that_of_the_last_model_on_the_test_split(folder: Path)
     model.load_state_dict(state["model"])
     model.eval()
     with torch.no_grad():
-        log_p = model(splits.normalise(splits.test.images)).log_softmax(1)
+        log_p = model(splits.normalise(splits.test.images[:])).log_softmax(1)
     assert len(splits.test) == 180
     assert outcome["test_accuracy"] == int((log_p.argmax(1) == splits.test.labels).sum()) / 180
     loss = -log_p.gather(1, splits.test.labels[:, None]).mean()
@@ -127,7 +127,7 @@ def test_balanced_accuracy_is_said_and_tested(folder: Path, said: list[str]) -> 
     splits = load_splits(given, CPU)
     run = TrainingRun(given, splits)
     run.continue_from(Checkpoint(Path(outcome["checkpoint"])))
-    guessed = run.training_step.predict(splits.test.images).argmax(1)
+    guessed = run.training_step.predict(splits.test.images[:]).argmax(1)
     expected = balanced_accuracy_score(splits.test.labels, guessed)
     assert outcome["test_accuracy"] == pytest.approx(expected, abs=1e-12)
     plain = train(config(), folder, name="uniform")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from impon_hpo.errors import ConfigError, DataError
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.data import ImageData
+from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split, Splits, load_splits, split_data
 from tests.settings import training_config
 
@@ -37,7 +38,7 @@ def numbered(labels: NDArray[np.int64], offset: int = 0) -> NDArray[np.uint8]:
 
 
 def numbers_of(split: Split) -> list[int]:
-    pixels = split.images.long()
+    pixels = split.images[:].long()
     return (pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 1, 0]).tolist()
 
 
@@ -77,7 +78,7 @@ def test_splits_are_disjoint_and_cover_all_rows(counts: list[int], seed: int, sh
     for part in (splits.train, splits.validation, splits.test):
         assert part.labels.tolist() == labels[numbers_of(part)].tolist()
         assert part.labels.dtype == torch.int64
-        assert part.images.dtype == torch.uint8
+        assert part.images[:].dtype == torch.uint8
 
 
 def test_shares_are_a_tenth_for_test_and_a_tenth_of_the_rest_for_validation() -> None:
@@ -231,7 +232,7 @@ def test_shrinking_averages_over_areas() -> None:
     images[:, 6:, 9:, 0] = [[250, 255, 250], [255, 250, 252]]  # mean 252
     images[:, :2, 3:6, 0] = [[0, 0, 0], [0, 0, 4]]  # mean 0.67, rounds to 1
     labels = np.arange(9, dtype=np.int64) % 3
-    resized = split(ImageData(images, labels), image_size=4).train.images
+    resized = split(ImageData(images, labels), image_size=4).train.images[:]
     expected = torch.zeros(4, 4, dtype=torch.uint8)
     expected[0, 0], expected[3, 3], expected[0, 1] = 4, 252, 1
     assert resized.shape[1:] == (4, 4, 1)
@@ -243,7 +244,7 @@ def test_shrinking_by_no_whole_factor_averages_over_overlapping_areas() -> None:
     row = np.array([10, 20, 30, 40, 50, 60], dtype=np.uint8)
     images = np.broadcast_to(row[None, None, :, None], (9, 6, 6, 1)).copy()
     labels = np.arange(9, dtype=np.int64) % 3
-    resized = split(ImageData(images, labels), image_size=4).train.images
+    resized = split(ImageData(images, labels), image_size=4).train.images[:]
     # Columns 0-1, 1-2, 3-4, 4-5.
     assert resized[0, 0, :, 0].tolist() == [15, 25, 45, 55]
 
@@ -254,7 +255,7 @@ def test_enlarging_keeps_a_constant_image_and_stays_in_bytes() -> None:
     images[1:, 2:] = 255  # a bicubic filter overshoots at an edge
     labels = np.arange(9, dtype=np.int64) % 3
     splits = split(ImageData(images, labels), image_size=8)
-    every = torch.cat([splits.train.images, splits.validation.images, splits.test.images])
+    every = torch.cat([splits.train.images[:], splits.validation.images[:], splits.test.images[:]])
     assert every.shape == (9, 8, 8, 3)
     constant = [image for image in every if int(image[0, 0, 0]) == 200]
     assert len(constant) == 1
@@ -283,10 +284,10 @@ def test_normalised_training_rows_have_mean_zero_and_deviation_one(channels: int
     images = (generator.random((200, 6, 5, channels)) * scale).astype(np.uint8)
     labels = np.arange(200, dtype=np.int64) % 4
     splits = split(ImageData(images, labels))
-    pixels = splits.train.images.double()
+    pixels = splits.train.images[:].double()
     assert torch.allclose(splits.mean.double(), pixels.mean((0, 1, 2)), rtol=1e-6)
     assert torch.allclose(splits.std.double(), pixels.std((0, 1, 2), correction=0), rtol=1e-4)
-    normalised = splits.normalise(splits.train.images)
+    normalised = splits.normalise(splits.train.images[:])
     assert normalised.dtype == torch.float32
     assert normalised.mean((0, 2, 3)).abs().max() < 1e-4
     assert (normalised.std((0, 2, 3), correction=0) - 1).abs().max() < 1e-4
@@ -296,8 +297,10 @@ def test_normalisation_knows_only_the_training_rows() -> None:
     splits = split(balanced(200))
     other = dataclasses.replace(
         splits,
-        validation=Split(splits.validation.images + 9, splits.validation.labels),
-        test=Split(splits.test.images + 9, splits.test.labels),
+        validation=Split(
+            Images.of_tensor(splits.validation.images[:] + 9), splits.validation.labels
+        ),
+        test=Split(Images.of_tensor(splits.test.images[:] + 9), splits.test.labels),
     )
     assert torch.equal(other.mean, splits.mean)
     assert torch.equal(other.std, splits.std)
@@ -305,7 +308,7 @@ def test_normalisation_knows_only_the_training_rows() -> None:
 
 def test_normalised_images_have_channels_first_in_shape_and_last_in_memory() -> None:
     images = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
-    part = Split(images, torch.tensor([0, 1]))
+    part = Split(Images.of_tensor(images), torch.tensor([0, 1]))
     splits = Splits(part, part, part, ("a", "b"), "none")
     normalised = splits.normalise(images)
     assert normalised.shape == (2, 3, 4, 5)
@@ -318,7 +321,7 @@ def test_normalised_images_have_channels_first_in_shape_and_last_in_memory() -> 
 
 def test_constant_images_are_not_divided_by_zero() -> None:
     images = torch.full((4, 4, 4, 3), 77, dtype=torch.uint8)
-    part = Split(images, torch.tensor([0, 1, 0, 1]))
+    part = Split(Images.of_tensor(images), torch.tensor([0, 1, 0, 1]))
     splits = Splits(part, part, part, ("a", "b"), "none")
     assert splits.std.tolist() == [1.0, 1.0, 1.0]
     assert torch.equal(splits.normalise(images), torch.zeros(4, 3, 4, 4))
@@ -349,6 +352,6 @@ def test_unknown_data_set_is_refused() -> None:
 
 
 def test_images_of_another_size_are_normalised_alike(tiny_splits: Splits) -> None:
-    images = tiny_splits.test.images[:3, :5, :6]
+    images = tiny_splits.test.images[:3][:, :5, :6]
     expected = ((images.float() - tiny_splits.mean) / tiny_splits.std).permute(0, 3, 1, 2)
     assert torch.equal(tiny_splits.normalise(images), expected)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.training import training_run as run_module
+from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.training_run import TrainingRun
 from tests.training.runs import (
@@ -143,7 +144,7 @@ def test_steps_are_those_of_plain_pytorch(tiny_splits: Splits) -> None:
     model.load_state_dict(run.model.state_dict())
     run.train_epoch()
 
-    pixels = tiny_splits.train.images.float().permute(0, 3, 1, 2)
+    pixels = tiny_splits.train.images[:].float().permute(0, 3, 1, 2)
     inputs = (pixels - pixels.mean()) / pixels.std(correction=0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5, weight_decay=5e-4)
     assert len(Noting.drawn) == 3
@@ -168,8 +169,10 @@ def test_training_loss_is_the_mean_over_the_rows(smoothing: float, tiny_splits: 
     run = TrainingRun(still, dataclasses.replace(tiny_splits, augment="none"))
     result = run.train_epoch()
     with torch.no_grad():
-        log_p = run.model(tiny_splits.normalise(tiny_splits.train.images)).log_softmax(1)
-        val_log_p = run.model(tiny_splits.normalise(tiny_splits.validation.images)).log_softmax(1)
+        log_p = run.model(tiny_splits.normalise(tiny_splits.train.images[:])).log_softmax(1)
+        val_log_p = run.model(tiny_splits.normalise(tiny_splits.validation.images[:])).log_softmax(
+            1
+        )
     of_label = -log_p.gather(1, tiny_splits.train.labels[:, None])[:, 0]
     expected = (1 - smoothing) * of_label.mean() + smoothing * -log_p.mean()
     assert result.train_loss == pytest.approx(float(expected), rel=1e-5)
@@ -182,8 +185,8 @@ def test_validation_is_that_of_plain_pytorch(tiny_splits: Splits) -> None:
     run = TrainingRun(config(epoch_fraction=1.0), tiny_splits)
     result = run.train_epoch()
     train, validation = tiny_splits.train, tiny_splits.validation
-    pixels = train.images.double()
-    inputs = (validation.images.double() - pixels.mean()) / pixels.std(correction=0)
+    pixels = train.images[:].double()
+    inputs = (validation.images[:].double() - pixels.mean()) / pixels.std(correction=0)
     run.model.eval()
     with torch.no_grad():
         logits = run.model(inputs.permute(0, 3, 1, 2).float())
@@ -226,9 +229,9 @@ def test_balanced_accuracy_is_scikit_learns(tiny_splits: Splits, classes: Sequen
     rows = torch.cat(
         [(test.labels == label).nonzero()[: 17 - 2 * at, 0] for at, label in enumerate(classes)]
     )
-    split = Split(test.images[rows], test.labels[rows])
+    split = Split(test.images.of(rows), test.labels[rows])
     truth = split.labels.tolist()
-    guessed = run.training_step.predict(split.images).argmax(1).tolist()
+    guessed = run.training_step.predict(split.images[:]).argmax(1).tolist()
     assert len(set(guessed)) > 1
     with warnings.catch_warnings():  # that a guess is of a class which no row has
         warnings.simplefilter("ignore", UserWarning)
@@ -242,7 +245,7 @@ def test_balanced_accuracy_is_scikit_learns(tiny_splits: Splits, classes: Sequen
 def test_metric_changes_what_is_validated_and_nothing_else(tiny_splits: Splits) -> None:
     labels = tiny_splits.validation.labels
     few = torch.cat([(labels == label).nonzero()[: label + 1, 0] for label in range(10)])
-    validation = Split(tiny_splits.validation.images[few], labels[few])
+    validation = Split(tiny_splits.validation.images.of(few), labels[few])
     splits = dataclasses.replace(tiny_splits, validation=validation)
     plain, balanced = results_of(splits), results_of(splits, metric="balanced-accuracy")
     assert [epoch.pop("val_accuracy") for epoch in plain] != [
@@ -274,7 +277,8 @@ def test_validation_changes_nothing(tiny_splits: Splits) -> None:
 def test_training_never_learns_from_the_validation_rows(tiny_splits: Splits) -> None:
     validation = tiny_splits.validation
     other = dataclasses.replace(
-        tiny_splits, validation=Split(255 - validation.images, validation.labels.flip(0))
+        tiny_splits,
+        validation=Split(Images.of_tensor(255 - validation.images[:]), validation.labels.flip(0)),
     )
     first, second = results_of(tiny_splits), results_of(other)
     assert [one["train_loss"] for one in first] == [one["train_loss"] for one in second]
@@ -282,9 +286,9 @@ def test_training_never_learns_from_the_validation_rows(tiny_splits: Splits) -> 
 
 
 def test_training_rows_are_not_changed(tiny_splits: Splits) -> None:
-    before = tiny_splits.train.images.clone()
+    before = tiny_splits.train.images[:].clone()
     results_of(dataclasses.replace(tiny_splits, augment="crop+flip"))
-    assert torch.equal(tiny_splits.train.images, before)
+    assert torch.equal(tiny_splits.train.images[:], before)
 
 
 @pytest.mark.parametrize("autocast", [True, False])

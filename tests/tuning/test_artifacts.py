@@ -90,7 +90,7 @@ def test_picks_are_those_of_the_run(tiny_config: TrainingConfig, tiny_splits: Sp
     by_class = [int(picks.visits[picks.labels == label].sum()) for label in range(10)]
     assert [sum(counts) for counts in zip(*picks.class_picks, strict=True)] == by_class
     assert (
-        picks.read(picks.labels[:2]) == tiny_splits.train.images[picks.labels[:2]].numpy()
+        picks.read(picks.labels[:2]) == tiny_splits.train.images[picks.labels[:2].tolist()].numpy()
     ).all()
 
 

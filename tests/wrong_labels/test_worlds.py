@@ -101,7 +101,7 @@ def test_truth_is_in_the_order_of_the_splits_and_both_splits_are_wrong_alike(see
         image.tobytes(): label for image, label in zip(whole.images, whole.labels, strict=True)
     }
     for split, labels in zip((splits.train, splits.validation), truth(config), strict=True):
-        known = [label_of[image.tobytes()] for image in split.images.numpy()]
+        known = [label_of[image.tobytes()] for image in split.images[:].numpy()]
         assert labels.tolist() == known
         assert float((labels != split.labels).double().mean()) == pytest.approx(0.4, abs=0.1)
 
@@ -169,7 +169,7 @@ def test_labels_of_cifar10n_are_those_of_the_images_of_that_name(
     assert [image[0, 0, 0] for image in data.test_images] == data.test_labels.tolist()
     config = TrainingConfig(dataset="worlds:cifar10n_random1", data_dir="data", batch_size=8)
     splits = load_splits(config, torch.device("cpu"))
-    assert truth(config)[0].tolist() == splits.train.images[:, 0, 0, 0].tolist()
+    assert truth(config)[0].tolist() == splits.train.images[:][:, 0, 0, 0].tolist()
 
 
 def test_missing_labels_of_cifar10n_say_where_to_put_them(monkeypatch: pytest.MonkeyPatch) -> None:

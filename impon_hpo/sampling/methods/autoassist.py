@@ -94,7 +94,7 @@ class AutoAssist(BatchSampler):
         self.estimator_lr = estimator_lr
         self.weight_decay = weight_decay
         self.momentum = momentum
-        self._features, n_features = make_features("pixels", rows)
+        self._features, n_features = make_features("auto", rows)
         device, draws = rows.device, self.generator
         self._w = 0.001 * torch.randn(n_features, generator=draws, device=device)
         self._u = 0.001 * torch.randn(rows.n_classes, generator=draws, device=device)

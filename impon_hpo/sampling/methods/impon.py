@@ -16,7 +16,8 @@ What the paper leaves for later is an option each: banks that grow or shrink ove
 or a gradual one, rows picked in proportion to the prediction, recursive least squares for SGD.
 
 Choices where the paper says nothing:
-1. Features: flattened normalised pixels, without augmentation.
+1. Features: flattened normalised pixels, without augmentation; of images above 64 pixels a side,
+   averages over a 4 × 4 grid, so that a bank of whole photographs is not read at every step.
 2. Initial linear weights: those of `torch.nn.Linear`.
 3. ‖w‖_F is that of all trainable parameters, including those of batch normalisation.
 4. The squared error is averaged over the batch, not summed.
@@ -49,8 +50,9 @@ class Impon(BatchSampler):
         bank_size: Rows of a bank (N in the paper), from a batch to all training rows.
         bank_schedule: "constant"; "growing", from a batch to `bank_size` over the run; "shrinking",
             the reverse. The latter two need `total_steps`.
-        features: "pixels", "pooled" (averages over a 4 × 4 grid), "pca" (32 components), or a
-            function from prepared inputs (k, ...) to (k, d), or its name as "module:function".
+        features: "pixels", "pooled" (averages over a 4 × 4 grid), "auto" (pixels, but pooled
+            ones of images above 64 pixels), "pca" (32 components), or a function from prepared
+            inputs (k, ...) to (k, d), or its name as "module:function".
         estimator: "sgd", as in the paper, or "rls", recursive least squares (for d < 500).
         estimator_lr: Learning rate of "sgd", positive.
         estimator_init: Initial weights of "sgd": "uniform" (as `torch.nn.Linear`) or "zeros".
@@ -100,7 +102,7 @@ class Impon(BatchSampler):
         *,
         bank_size: int = 200,
         bank_schedule: Literal["constant", "growing", "shrinking"] = "constant",
-        features: str | Callable[[Tensor], Tensor] = "pixels",
+        features: str | Callable[[Tensor], Tensor] = "auto",
         estimator: Literal["sgd", "rls"] = "sgd",
         estimator_lr: float = 1e-6,
         estimator_init: Init = "uniform",

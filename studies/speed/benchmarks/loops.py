@@ -43,7 +43,7 @@ class PilImages(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, split: Split, transform: transforms.Compose) -> None:
-        self.images: NDArray[np.uint8] = split.images.cpu().numpy()
+        self.images: NDArray[np.uint8] = split.images[:].cpu().numpy()
         self.labels: list[int] = split.labels.tolist()
         self.transform = transform
 

@@ -203,7 +203,9 @@ def choosing(sampler: BatchSampler, batch_size: int) -> Callable[[], None]:
 def state_bytes(sampler: BatchSampler) -> int:
     """Return the bytes of the tensors that a batch sampler holds and its data set does not."""
     shared = {id(sampler.model)}
-    common = [sampler.rows.inputs, sampler.rows.labels]
+    common = [sampler.rows.labels]
+    if isinstance(sampler.rows.inputs, torch.Tensor):
+        common.append(sampler.rows.inputs)
     if sampler.rows.reference is not None:
         common += [part for part in vars(sampler.rows.reference).values() if part is not None]
     storages = {tensor.untyped_storage().data_ptr() for tensor in common}

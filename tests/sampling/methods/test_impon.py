@@ -41,7 +41,9 @@ def test_batch_is_the_top_of_the_bank(
     source = torch.Generator().manual_seed(11)  # zeros draw nothing
     for _ in range(3):
         bank = draw_bank(n_rows, bank_size, source).tolist()
-        scores = {row: float(2 * rows.inputs[row, 0] - rows.inputs[row, 1] + 0.5) for row in bank}
+        scores = {
+            row: float(2 * rows.inputs[:][row, 0] - rows.inputs[:][row, 1] + 0.5) for row in bank
+        }
         expected = sorted(bank, key=lambda row: scores[row], reverse=sign > 0)[:8]
         draw = sampler.draw()
         assert sorted(draw.rows.tolist()) == sorted(expected)
@@ -118,7 +120,7 @@ def test_features_are_those_asked_for() -> None:
         draw = impon(rows=rows, features=features).draw()
         assert field(draw.context).shape == (8, n_features + 1)
         if features is own:
-            assert torch.equal(field(draw.context)[:, :2], rows.inputs[draw.rows, :2] * 10)
+            assert torch.equal(field(draw.context)[:, :2], rows.inputs[:][draw.rows, :2] * 10)
 
 
 @pytest.mark.parametrize("init", ["uniform", "zeros"])
@@ -224,7 +226,7 @@ def test_rows_can_be_picked_in_proportion(kind: type[Impon], sign: int) -> None:
 def test_recursive_least_squares_learns_what_is_linear() -> None:
     rows = points(400)
     sampler = impon(rows=rows, estimator="rls", reset="never", bank_size=400)
-    true = 3 + rows.inputs[:, 0] - 2 * rows.inputs[:, 1]
+    true = 3 + rows.inputs[:][:, 0] - 2 * rows.inputs[:][:, 1]
     for _ in range(60):
         draw = sampler.draw()
         sampler.observe(draw, true[draw.rows])

@@ -206,7 +206,7 @@ def test_without_a_reference_it_draws_as_told(fallback: str) -> None:
             mine, its = ours.draw(), plain.draw()
             assert mine.rows.tolist() == its.rows.tolist()
             for sampler, draw in ((ours, mine), (plain, its)):
-                sampler.observe(draw, rows.inputs[draw.rows, 0] * 1e6)
+                sampler.observe(draw, rows.inputs[:][draw.rows, 0] * 1e6)
         ours.start_epoch(epoch)
         plain.start_epoch(epoch)
 

@@ -19,7 +19,7 @@ from impon_hpo.training.images import Images
 from impon_hpo.training.models import build_model, forward_flops
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import PhaseTimer
-from impon_hpo.training.training_run import VALIDATION_BATCH, TrainingRun
+from impon_hpo.training.training_run import TrainingRun
 
 log = logging.getLogger("impon_hpo")
 
@@ -143,8 +143,7 @@ def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> Trainin
 
 
 def _logits(run: TrainingRun, split: Split) -> Tensor:
-    parts = split.images.split(VALIDATION_BATCH)
-    return torch.cat([run.training_step.predict(part) for part in parts])
+    return torch.cat([run.training_step.predict(images) for images, _ in split.parts()])
 
 
 def _relative_flops(

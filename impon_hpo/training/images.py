@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from impon_hpo.files import readable_bytes
-from impon_hpo.training.pixel_store import LARGE, Looks, is_mapped, looks_of, stored
+from impon_hpo.training.pixel_store import (
+    CHUNK,
+    LARGE,
+    Looks,
+    image_moments,
+    is_mapped,
+    looks_of,
+    stored,
+)
 
 log = logging.getLogger("impon_hpo")
 
@@ -24,9 +32,6 @@ CPU = torch.device("cpu")
 
 SHARE = 0.4
 """Share of a GPU's free memory that images may take; the rest is for the model and its steps."""
-
-CHUNK = 2**24
-"""Bytes that are handled at a time in a pass over all images."""
 
 
 class Images:
@@ -143,9 +148,10 @@ class Images:
     def on_device(self) -> Images:
         """Return these images in the memory of their device."""
         there = torch.empty(self.shape, dtype=torch.uint8, device=self.device)
-        size = max(1, CHUNK * len(self) // max(1, self.nbytes))
-        for begin in range(0, len(self), size):
-            there[begin : begin + size] = self[begin : begin + size]
+        begin = 0
+        for chunk in self._chunks():
+            there[begin : begin + len(chunk)] = chunk
+            begin += len(chunk)
         return Images(self.pixels, self.rows, self.device, there)
 
     @cached_property
@@ -157,16 +163,14 @@ class Images:
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (C,) and mean square (C,), float64 on the CPU, in units of 0 … 255."""
-        total = torch.zeros(2, self.shape[3], dtype=torch.float64)
         if self.nbytes > LARGE:
-            for begin in range(0, len(self), 4096):
-                rows = slice(begin, begin + 4096) if self.rows is None else self.rows[begin:][:4096]
-                total += torch.from_numpy(np.array(self._looks.moments[rows])).double().sum(0)
+            moments = self._looks.moments
+            per_image = torch.from_numpy(moments if self.rows is None else moments[self.rows])
         else:
-            for chunk in self._host().split(4096):
-                pixels = chunk.to(torch.float32)
-                means = torch.stack([pixels.mean((1, 2)), pixels.square().mean((1, 2))])
-                total += means.double().sum(1)
+            per_image = torch.cat([image_moments(chunk) for chunk in self._chunks()])
+        total = torch.zeros(2, self.shape[3], dtype=torch.float64)
+        for part in per_image.split(4096):
+            total += part.double().sum(0)
         mean, square = total / len(self)
         return mean, square
 
@@ -180,12 +184,14 @@ class Images:
                     rows = np.arange(begin, min(begin + 4096, len(self)))
                     digest.update(looks[rows if self.rows is None else self.rows[rows]].tobytes())
         else:
-            for chunk in self._host().split(8192):
+            for chunk in self._chunks():
                 digest.update(chunk.contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _host(self) -> Images:
-        return Images(self.pixels, self.rows)
+    def _chunks(self) -> Iterator[Tensor]:
+        """Yield all images from host memory, a few megabytes at a time."""
+        on_host = Images(self.pixels, self.rows)
+        return on_host.split(max(1, CHUNK * len(self) // max(1, self.nbytes)))
 
     @cached_property
     def _looks(self) -> Looks:

@@ -32,8 +32,9 @@ LARGE = 2**26
 """Bytes above which an array lies in a file, which all processes of a machine share, and not in the
 memory of each."""
 
-CHUNK = 2**24
-"""Bytes that are handled at a time."""
+CHUNK = 2**21
+"""Bytes of images that are handled at a time in a pass over all; as floats they are four times as
+many."""
 
 THUMBNAIL = 8
 """Largest side of a thumbnail in pixels."""
@@ -288,6 +289,12 @@ class Looks:
     thumbnails: NDArray[np.uint8]
 
 
+def image_moments(images: Tensor) -> Tensor:
+    """Return mean and mean square (k, 2, C) float32 of each channel of images (k, H, W, C)."""
+    planes = images.to(torch.float32)
+    return torch.stack([planes.mean((1, 2)), planes.square().mean((1, 2))], 1)
+
+
 def looks_of(pixels: NDArray[np.uint8]) -> Looks:
     """Return what images (n, H, W, C) look like; of images in a file it is kept beside the file's
     own place in the cache, so that it is worked out once."""
@@ -301,7 +308,7 @@ def looks_of(pixels: NDArray[np.uint8]) -> Looks:
     def looks() -> Iterator[NDArray[Any]]:
         for chunk in _chunks(pixels):
             planes = torch.from_numpy(np.array(chunk)).to(torch.float32)
-            means = torch.stack([planes.mean((1, 2)), planes.square().mean((1, 2))], 1)
+            means = image_moments(planes)
             small = adaptive_avg_pool2d(planes.permute(0, 3, 1, 2), sides).permute(0, 2, 3, 1)
             found = np.zeros(len(chunk), look)
             found["moments"], found["thumbnail"] = means.numpy(), small.round().numpy()

@@ -22,6 +22,9 @@ from impon_hpo.training.data import Augment, ImageData, load_dataset
 from impon_hpo.training.images import Images, placed
 from impon_hpo.training.pixel_store import stored
 
+PASS_ROWS, PASS_PIXELS = 1000, 2**22
+"""Rows that are judged at a time, and their pixels: images of 224 a side go by 83."""
+
 LARGEST_WHOLE = 64
 """Side in pixels up to which samplers may read whole images; above, they get thumbnails too."""
 
@@ -54,8 +57,10 @@ class Split:
         """Return images (k, H, W, C) uint8 and labels (k,) of `rows` (k,) int64."""
         return self.images.index_select(0, rows), self.labels.index_select(0, rows)
 
-    def parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images and labels of at most `size` rows at a time."""
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images and labels, as many rows at a time as a pass without gradients takes."""
+        height, width = self.images.shape[1:3]
+        size = max(1, min(PASS_ROWS, PASS_PIXELS // (height * width)))
         return zip(self.images.split(size), self.labels.split(size), strict=True)
 
 

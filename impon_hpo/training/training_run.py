@@ -62,9 +62,6 @@ class BegunEpoch:
         return cls(state["losses"].to(device), timer, state["steps"], state["rows_scored"])
 
 
-VALIDATION_BATCH = 1000
-
-
 class TrainingRun:
     """The moving parts of one training run; `train_epoch` advances them all by an epoch.
 
@@ -234,7 +231,7 @@ class TrainingRun:
         model = None if averaged is None else averaged.module
         correct = torch.zeros(self.splits.n_classes, dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for images, labels in split.parts(VALIDATION_BATCH):
+        for images, labels in split.parts():
             logits = self.training_step.predict(images, model)
             correct.index_add_(0, labels, (logits.argmax(1) == labels).long())
             total += cross_entropy(logits, labels, reduction="sum").double()

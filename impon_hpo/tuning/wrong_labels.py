@@ -33,7 +33,7 @@ from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.reference_folder import KeptReference, References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
-from impon_hpo.training.training_run import VALIDATION_BATCH, TrainingRun, epochs_left
+from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.contact_sheet import sheet
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -292,8 +292,8 @@ class _WatchedRun(TrainingRun):
         result = super().train_epoch(between_steps)
         validation = self.splits.validation
         model = None if self.averaged is None else self.averaged.module
-        parts = validation.images.split(VALIDATION_BATCH)
-        logits = torch.cat([self.training_step.predict(part, model) for part in parts])
+        parts = [self.training_step.predict(images, model) for images, _ in validation.parts()]
+        logits = torch.cat(parts)
         rows = torch.arange(len(validation), device=self.device) + len(self.splits.train)
         self.memory.add(rows, logits)
         return result

@@ -1,6 +1,7 @@
 """Times this package beside what one would use instead.
 
 uv run python studies/speed/bench.py step | sampling | study | scale | halving | claims | data
+    | memory
 """
 
 from __future__ import annotations
@@ -282,6 +283,33 @@ def data(
         from benchmarks.data import measure_data
 
     measured = measure_data(root=Path(root).expanduser(), image_size=image_size, rounds=rounds)
+    _print(measured, format)
+
+
+@app.command()
+def memory(
+    rows: Annotated[
+        list[int] | None,
+        typer.Option(min=1000, help="Rows; may be repeated; default: 5000, 50000 and 500000."),
+    ] = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Processes; may be repeated; default: 1 and 4."),
+    ] = None,
+    side: Side = 32,
+    sampler: Annotated[str, typer.Option(help="The batch sampler.")] = "uniform",
+    format: Formatted = Format.table,
+) -> None:
+    """What training holds in memory as the data grow, beside a tensor of all images."""
+    with loading():
+        from benchmarks.memory import measure_memory
+
+    measured = measure_memory(
+        n_rows=rows or [5000, 50_000, 500_000],
+        n_workers=workers or [1, 4],
+        side=side,
+        sampler=sampler,
+    )
     _print(measured, format)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import impon_hpo.training.training_run as run_module
+import impon_hpo.training.splits as splits_module
 from impon_hpo.sampling.captured import call
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.training.augmentation import Augmentation
@@ -87,7 +87,7 @@ def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None
 def test_evaluation_waits_for_nothing(
     tiny_splits: Splits, metric: str, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "VALIDATION_BATCH", 50)
+    monkeypatch.setattr(splits_module, "PASS_ROWS", 50)
     run = made_run(tiny_splits, metric=metric, eval_weights="ema")
     fake = FakeDevice()
     fake.move(run)

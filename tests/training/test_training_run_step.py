@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
-from impon_hpo.training import training_run as run_module
 from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.training_run import TrainingRun
@@ -205,7 +204,7 @@ def test_validation_in_parts_is_that_of_the_whole(
     run = TrainingRun(config(), tiny_splits)
     run.train_epoch()
     whole = run.evaluate(tiny_splits.validation)
-    monkeypatch.setattr(run_module, "VALIDATION_BATCH", 50)
+    monkeypatch.setattr(splits_module, "PASS_ROWS", 50)
     accuracy, loss = run.evaluate(tiny_splits.validation)
     assert accuracy == whole[0]
     assert loss == pytest.approx(whole[1], rel=1e-5)
@@ -260,7 +259,7 @@ def test_balanced_accuracy_of_the_averaged_weights_in_parts_is_that_of_the_whole
     run = balanced_run(tiny_splits, eval_weights="ema")
     whole = {weights: run.evaluate(tiny_splits.test, weights)[0] for weights in ("ema", "last")}
     assert whole["ema"] != whole["last"]
-    monkeypatch.setattr(run_module, "VALIDATION_BATCH", 50)
+    monkeypatch.setattr(splits_module, "PASS_ROWS", 50)
     for weights, accuracy in whole.items():
         assert run.evaluate(tiny_splits.test, weights)[0] == accuracy
 

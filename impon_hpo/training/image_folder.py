@@ -1,28 +1,27 @@
-"""A folder of images, one folder a class: decoded once into one cached uint8 array."""
+"""The pictures of a folder: decoded once into one cached uint8 array."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from impon_hpo.console import talk
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
-from impon_hpo.files import replacing
+from impon_hpo.files import readable_bytes, readable_name, replacing
+from impon_hpo.training.decoding import decode
+from impon_hpo.training.picture_files import PictureFiles
 
 log = logging.getLogger("impon_hpo")
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-"""Those of torchvision.datasets.ImageFolder."""
 
 AT_A_TIME = 16
 """Images that a thread decodes before it gets more: handing out each one costs time."""
@@ -32,105 +31,105 @@ SMALL = 100 * 100
 for Python's lock: one is faster."""
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
-    """Return the names of the folders in `root`, sorted: one for each class.
-
-    Raises:
-        DataError: There is none.
-    """
-    names = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
-    if not names:
-        raise DataError(
-            f"'{root}' must have one folder of images for each class, but it has no folder."
-        )
-    return names
+SHOWN = 20
+"""Broken pictures that a warning lists."""
 
 
-def read_classes(
-    root: Path, names: tuple[str, ...], image_size: int | None
+def read_pictures(
+    files: PictureFiles, image_size: int | None, *, skip_broken: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Return all images (n, H, W, 3) uint8 below `root`, their labels (n,), and their files' names
-    relative to `root`.
+    """Return the pictures (n, H, W, 3) uint8 of some files, their labels (n,) int64 and the names
+    (n,) of the files.
 
-    Images become RGB. They are decoded once, and then read from the user's cache folder.
+    They are decoded once, and then read from the user's cache folder. A file counts as changed if
+    its name, size, inode, time of change or time of its inode's change are others.
 
     Args:
-        root: Has a folder for each class; one that is missing is a class without images.
-        names: The classes, in the order of their labels.
+        files: The files.
         image_size: Side in pixels. The shorter side is resized to it, and the centre is kept.
-            None: as they are, and then all images must have the same size.
+            None: as they are, and then all must have the same size.
+        skip_broken: Whether files that cannot be read are left out, with a warning.
 
     Raises:
-        DataError: A folder has no image, an image cannot be read, or sizes differ.
+        DataError: A file cannot be read, sizes differ, or memory is too small.
     """
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        images = _images_below(root / name)
-        if not images and (root / name).is_dir():
-            raise DataError(
-                f"Class folder '{root / name}' has no image ({', '.join(sorted(EXTENSIONS))})."
-            )
-        files += images
-        labels += [label] * len(images)
-    before = len(str(root / "x")) - 1
-    relative = tuple(file[before:] for file in files)
-    cached = _cache_path(root, files, relative, image_size)
+    paths = [os.path.join(files.folder, name) for name in files.names]  # noqa: PTH118
+    cached = _cache_path(files, paths, image_size)
     if cached.is_file():
-        pixels = np.load(cached, mmap_mode="r")
-    else:
-        pixels = _decode(files, image_size)
+        return np.load(cached, mmap_mode="r"), files.labels, files.names
+    pixels, broken = _decode(paths, image_size, skip_broken)
+    if not broken:
         _write(cached, pixels)
-    return pixels, np.asarray(labels, dtype=np.int64), relative
+        return pixels, files.labels, files.names
+    listed = "\n  ".join(list(broken.values())[:SHOWN])
+    log.warning(
+        "%d of %d pictures cannot be read and are left out:\n  %s%s",
+        len(broken),
+        len(paths),
+        listed,
+        f"\n  and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "",
+    )
+    kept = np.setdiff1d(np.arange(len(paths)), list(broken))
+    return pixels[kept], files.labels[kept], tuple(files.names[row] for row in kept.tolist())
 
 
-def _images_below(folder: Path) -> list[str]:
-    """Return the paths of all images in a folder, in order; as text, which is fast for many."""
-    paths = [
-        os.path.join(inside, name)  # noqa: PTH118
-        for inside, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-    ]
-    return sorted(paths, key=lambda path: path.split(os.sep))  # noqa: PTH206
-
-
-def _cache_path(
-    root: Path, files: Iterable[str], relative: Iterable[str], image_size: int | None
-) -> Path:
+def _cache_path(files: PictureFiles, paths: Sequence[str], image_size: int | None) -> Path:
     """Return the cache of some files; its name is a hash of all that decides its content."""
-    digest = hashlib.sha256(f"v1 {root.resolve()} {image_size}".encode())
-    for file, name in zip(files, relative, strict=True):
-        stat = os.stat(file)  # noqa: PTH116
-        digest.update(f"\n{name} {stat.st_size} {stat.st_mtime_ns}".encode())
+    digest = hashlib.sha256(os.fsencode(f"v2 {Path(files.folder).resolve()} {image_size}"))
+    for path, name in zip(paths, files.names, strict=True):
+        try:
+            stat = os.stat(path)  # noqa: PTH116
+        except OSError:  # decoding says what is wrong with it
+            look = "unreadable"
+        else:
+            look = f"{stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        digest.update(os.fsencode(f"\0{name}\0{look}"))
     return cache_folder() / "folders" / f"{digest.hexdigest()[:32]}.npy"
 
 
-def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
-    first = _decode_one(files[0], image_size)
-    if isinstance(first, str):
-        raise DataError(f"1 image cannot be used:\n  {first}")
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-    problems: list[str] = []
+def _decode(
+    paths: Sequence[str], image_size: int | None, skip_broken: bool
+) -> tuple[NDArray[np.uint8], dict[int, str]]:
+    """Return the pixels (n, H, W, 3) of all files, and for each broken one its row and why; its
+    pixels mean nothing."""
+    broken: dict[int, str] = {}
+    misfits: dict[int, str] = {}
+
+    def decoded(at: int) -> NDArray[np.uint8] | None:
+        try:
+            return decode(paths[at], image_size)
+        except DataError as error:
+            broken[at] = str(error)
+            return None
+
+    first = None
+    for begin in range(len(paths)):
+        first = decoded(begin)
+        if first is not None or not skip_broken:
+            break
+    if first is None:
+        raise _unusable(broken, broken)
+    _check_memory(len(paths), first)
+    images = np.empty((len(paths), *first.shape), dtype=np.uint8)
 
     def place(at: int) -> None:
-        image = _decode_one(files[at], image_size)
-        if isinstance(image, str):
-            problems.append(image)
-        elif image.shape != first.shape:
-            problems.append(
-                f"{files[at]}: {image.shape[1]}x{image.shape[0]} pixels, but the first has "
-                f"{first.shape[1]}x{first.shape[0]}; set image_size"
+        image = decoded(at)
+        if image is None:
+            return
+        if image.shape != first.shape:
+            misfits[at] = (
+                f"{readable_name(paths[at])}: {image.shape[1]}x{image.shape[0]} pixels, but the "
+                f"first has {first.shape[1]}x{first.shape[0]}; set image_size"
             )
         else:
             images[at] = image
 
-    def place_some(begin: int) -> None:
-        for at in range(begin, min(begin + AT_A_TIME, len(files))):
+    def place_some(start: int) -> None:
+        for at in range(start, min(start + AT_A_TIME, len(paths))):
             place(at)
 
-    begins = range(0, len(files), AT_A_TIME)
-    n_threads = 1 if _n_pixels(files[0]) < SMALL else os.cpu_count()
+    begins = range(0, len(paths), AT_A_TIME)
+    n_threads = 1 if _n_pixels(paths[begin]) < SMALL else os.cpu_count()
     with ThreadPoolExecutor(n_threads) as pool:
         for _ in track(
             pool.map(place_some, begins),
@@ -138,36 +137,35 @@ def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
             description="decoding images once",
             console=talk,
         ):
-            if len(problems) > 4:
+            if len(misfits) + (0 if skip_broken else len(broken)) > 4:
                 pool.shutdown(cancel_futures=True)
                 break
+    problems = misfits if skip_broken else misfits | broken
     if problems:
-        listed = "\n  ".join(sorted(problems)[:5])
-        raise DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}")
-    return images
+        raise _unusable(problems, broken)
+    return images, dict(sorted(broken.items()))
+
+
+def _unusable(problems: dict[int, str], broken: dict[int, str]) -> DataError:
+    listed = "\n  ".join(problems[at] for at in sorted(problems)[:5])
+    what_to_do = "\nMend or remove what is broken, or set skip_broken = true." if broken else ""
+    return DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}{what_to_do}")
+
+
+def _check_memory(count: int, first: NDArray[np.uint8]) -> None:
+    needed = count * first.nbytes
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise DataError(
+            f"{count:,} images of {first.shape[1]}x{first.shape[0]} pixels, as the first has, take "
+            f"{readable_bytes(needed)}, but this machine has {readable_bytes(there)} of memory. "
+            "Set image_size to a smaller side."
+        )
 
 
 def _n_pixels(file: str) -> int:
     with Image.open(file) as image:  # reads only its header
         return image.width * image.height
-
-
-def _decode_one(file: str, image_size: int | None) -> NDArray[np.uint8] | str:
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{file}: {error}"
-    if image_size is not None and image.size != (image_size, image_size):
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        # BOX averages over areas when it shrinks. It would only repeat pixels when it enlarges.
-        method = Image.Resampling.BOX if side >= image_size else Image.Resampling.BICUBIC
-        image = image.resize(
-            (image_size, image_size), method, box=(left, top, left + side, top + side)
-        )
-    return np.asarray(image)
 
 
 def _write(path: Path, images: NDArray[np.uint8]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from impon_hpo.errors import DataError
-from impon_hpo.training.data import ImageData
+from impon_hpo.training.image_data import ImageData
 
 
 def images(count: int, channels: int = 3) -> NDArray[np.uint8]:
@@ -74,7 +74,7 @@ def test_negative_label_is_refused() -> None:
 
 
 def test_label_without_a_name_is_refused() -> None:
-    with pytest.raises(DataError, match="Labels go up to 2, but there are 2 names"):
+    with pytest.raises(DataError, match="Labels of training go up to 2, but there are 2 classes"):
         ImageData(images(6), labels(0, 0, 1, 1, 2, 2), class_names=("a", "b"))
 
 
@@ -116,7 +116,7 @@ def test_test_images_are_checked_too() -> None:
 
 
 def test_class_that_only_the_test_split_has_is_refused() -> None:
-    with pytest.raises(DataError, match="test split has a class"):
+    with pytest.raises(DataError, match="Labels of test go up to 2, but there are 2 classes"):
         ImageData(images(4), labels(0, 0, 1, 1), images(1), labels(2))
 
 

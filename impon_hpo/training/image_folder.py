@@ -108,7 +108,7 @@ def _decode(
         if first is not None or not skip_broken:
             break
     if first is None:
-        raise _unusable(broken, broken)
+        raise _unusable(broken, skip=not skip_broken)
     _check_memory(len(paths), first)
     images = np.empty((len(paths), *first.shape), dtype=np.uint8)
 
@@ -142,13 +142,13 @@ def _decode(
                 break
     problems = misfits if skip_broken else misfits | broken
     if problems:
-        raise _unusable(problems, broken)
+        raise _unusable(problems, skip=bool(broken) and not skip_broken)
     return images, dict(sorted(broken.items()))
 
 
-def _unusable(problems: dict[int, str], broken: dict[int, str]) -> DataError:
+def _unusable(problems: dict[int, str], *, skip: bool) -> DataError:
     listed = "\n  ".join(problems[at] for at in sorted(problems)[:5])
-    what_to_do = "\nMend or remove what is broken, or set skip_broken = true." if broken else ""
+    what_to_do = "\nMend or remove what is broken, or set skip_broken = true." if skip else ""
     return DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}{what_to_do}")
 
 

@@ -171,7 +171,8 @@ def _splits(walk: _Walk, top: str) -> dict[str, str]:
 
     def has_classes(name: str) -> bool:
         inside = walk.inside(os.path.join(top, name))
-        return bool(inside.folders) and not inside.pictures
+        # A class may have a folder beside its pictures; a split, a picture beside its classes.
+        return len(inside.folders) > bool(inside.pictures)
 
     def has_training(kinds: dict[str, list[str]]) -> bool:
         return any(map(has_classes, kinds.get("training", [])))

@@ -114,9 +114,20 @@ def test_empty_folder_of_a_split_is_refused(tmp_path: Path) -> None:
         find_pictures(root)
 
 
+def test_a_picture_beside_the_classes_of_a_split_does_not_matter(
+    tmp_path: Path, said: list[str]
+) -> None:
+    found = find_pictures(touch(tmp_path / "x", *pets("train", "val"), "train/a.png", "val/b.png"))
+    assert places(found) == ("val", None)
+    assert found.training.names == ("cat/1.jpg", "dog/1.jpg")
+    assert said[1] == "left out: 2 × outside the class folders"
+
+
 def test_classes_may_be_called_like_splits(tmp_path: Path) -> None:
     root = touch(tmp_path / "x", "train/1.jpg", "train_station/1.jpg", "car/1.jpg", "test/1.jpg")
     assert find_pictures(root).class_names == ("car", "test", "train", "train_station")
+    old = touch(tmp_path / "z", "train/1.jpg", "train/old/1.jpg", "car/1.jpg")
+    assert find_pictures(old).class_names == ("car", "train")
     stations = touch(tmp_path / "y", "train_station/a/1.jpg", "car/1.jpg")
     assert find_pictures(stations).class_names == ("car", "train_station")
 

@@ -19,8 +19,8 @@ from .storage.connect import ArtifactStore as ArtifactStore
 from .storage.connect import artifact_store as artifact_store
 from .training.checkpoint import Checkpoint as Checkpoint
 from .training.config import TrainingConfig as TrainingConfig
-from .training.data import ImageData as ImageData
 from .training.epoch_result import EpochResult as EpochResult
+from .training.image_data import ImageData as ImageData
 from .training.reference_folder import References as References
 from .training.splits import Splits as Splits
 from .training.splits import load_splits as load_splits

@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all; tables, as CSV; and sizes, for people."""
+"""Files that are written whole or not at all; tables, as CSV; sizes and names, for people."""
 
 from __future__ import annotations
 
 import csv
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -96,3 +97,18 @@ def free_disk(folder: Path) -> int:
     """Return the bytes that are free on the disk of a folder, which need not exist yet."""
     there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     return shutil.disk_usage(there).free
+
+
+_UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def readable_name(name: str) -> str:
+    r"""Return a name in which line breaks, control characters and bytes that are not UTF-8 are
+    written as Python writes them, so that it can be printed on one line and stored anywhere.
+
+    Example:
+        >>> from impon_hpo.files import readable_name
+        >>> readable_name("two\nlines"), readable_name("caf\udce9 crème")
+        ('two\\nlines', 'caf\\udce9 crème')
+    """
+    return _UNREADABLE.sub(lambda found: repr(found[0])[1:-1], name)

@@ -16,6 +16,7 @@ from impon_hpo.files import (
     csv_text,
     free_disk,
     readable_bytes,
+    readable_name,
     replacing,
     write_csv,
     write_file,
@@ -103,3 +104,13 @@ def test_bytes_are_written_as_people_write_them(n: int, text: str) -> None:
 def test_free_disk_is_that_of_the_nearest_folder_that_exists() -> None:
     assert free_disk(Path("not/yet/there")) == pytest.approx(free_disk(Path()), rel=0.1)
     assert free_disk(Path()) > 0
+
+
+@given(st.text(st.characters(codec=None)))
+def test_readable_names_are_one_line_of_utf_8_and_ordinary_ones_stay(name: str) -> None:
+    shown = readable_name(name)
+    assert shown.encode("utf-8").decode() == shown
+    assert shown.splitlines() in ([shown], [])
+    assert readable_name(shown) == shown
+    if name.isprintable():
+        assert shown == name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from impon_hpo.training.data import Augment
+from impon_hpo.training.image_data import Augment
 
 
 def crop_padding(side: int, augment: Augment) -> int:

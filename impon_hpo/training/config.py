@@ -21,7 +21,7 @@ from impon_hpo.settings import Settings
 
 Auto = Literal["auto"]
 
-ADDED = {"metric"}
+ADDED = {"metric", "skip_broken"}
 """Settings that came later: at their default, hashes and stored studies know nothing of them."""
 CORRECTIONS = ("relabel", "exclude")
 """Settings that name a CSV file of corrections of the data; its content decides the numbers."""
@@ -71,8 +71,14 @@ class TrainingConfig(Settings):
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         default=None, description="side in pixels to which images are resized; default as they are"
     )
+    skip_broken: bool = Field(
+        default=False,
+        description="folder: leave out pictures that cannot be read, with a warning",
+    )
     validation_size: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.1, description="rows (int) or share (float) of the training data set aside"
+        default=0.1,
+        description="rows (int) or share (float) of the training data set aside, unless the data "
+        "have validation images of their own",
     )
     augment: Literal["auto", "none", "crop", "flip", "crop+flip"] = Field(
         default="auto", description="random crop and flip per image; auto: what suits the data set"

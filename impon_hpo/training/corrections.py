@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.data import ImageData
+from impon_hpo.training.image_data import ImageData
 
 log = logging.getLogger("impon_hpo")
+
+IMAGES = "the images of training and validation"
 
 
 def corrected(
     data: ImageData, config: TrainingConfig
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the labels (n,) of the training images after `config.relabel`, and which of the images
-    (n,) are kept.
+    """Return the labels (n,) of the images after `config.relabel`, and which of them (n,) are kept:
+    first the training images, and behind them the validation images that the data set has.
 
     Left out are the images that `config.exclude` names, and those without a label in
     `config.relabel`.
@@ -31,16 +33,20 @@ def corrected(
         ConfigError: A file cannot be read, lacks a column, or has an image or a class that the data
             set does not have, or two labels for an image; or a class has no image left.
     """
-    labels, kept = data.labels, np.ones(len(data.labels), dtype=np.bool_)
+    labels = data.labels
+    if data.validation_labels is not None:
+        labels = np.concatenate([labels, data.validation_labels])
+    before, kept = labels, np.ones(len(labels), dtype=np.bool_)
     if config.relabel is None and config.exclude is None:
         return labels, kept
-    row_of = {name: row for row, name in enumerate(data.names)}
+    row_of = {name: row for row, name in enumerate(data.names + data.validation_names)}
     class_of = {name: label for label, name in enumerate(data.class_names)}
     if config.relabel is not None:
         labels = labels.copy()
         given: dict[str, str] = {}
-        for place, file, label in _read(config.relabel, "label"):
-            row = _find(row_of, file, f"{place} has the image", "the training images")
+        for place, file, written in _read(config.relabel, "label"):
+            label = written if written in class_of else written.strip()
+            row = _find(row_of, file, f"{place} has the image", IMAGES)
             if given.setdefault(file, label) != label:
                 raise ConfigError(
                     f"{place} gives '{file}' the label '{label}', but a line above gives it "
@@ -51,8 +57,9 @@ def corrected(
                 labels[row] = _find(class_of, label, f"{place} has the class", "the data set")
     if config.exclude is not None:
         for place, file, _ in _read(config.exclude):
-            kept[_find(row_of, file, f"{place} has the image", "the training images")] = False
-    sizes = np.bincount(labels[kept], minlength=data.n_classes)
+            kept[_find(row_of, file, f"{place} has the image", IMAGES)] = False
+    training = slice(len(data.labels))
+    sizes = np.bincount(labels[training][kept[training]], minlength=data.n_classes)
     if not sizes.all():
         empty = [name for name, size in zip(data.class_names, sizes, strict=True) if size == 0]
         raise ConfigError(
@@ -60,7 +67,7 @@ def corrected(
         )
     log.info(
         "corrections: %d labels changed, %d images left out",
-        int((labels != data.labels).sum()),
+        int((labels != before).sum()),
         int((~kept).sum()),
     )
     return labels, kept
@@ -81,8 +88,7 @@ def _read(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
                 )
             for row in rows:
                 place = f"'{path}', line {rows.line_num},"
-                label = (row[column] or "").strip() if column else ""
-                yield place, row["file"], label
+                yield place, row["file"], (row[column] or "") if column else ""
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"'{path}' must be encoded as UTF-8. In a spreadsheet, save it as CSV UTF-8."

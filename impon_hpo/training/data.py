@@ -1,13 +1,13 @@
-"""Data sets by name, and image data as it comes from disk, before any split."""
+"""Data sets by name."""
 
 from __future__ import annotations
 
 import gzip
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,113 +16,9 @@ from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError, ImponHpoError
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.image_folder import class_folders, read_classes
-
-Augment = Literal["none", "crop", "flip", "crop+flip"]
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """Images and labels of a data set, before any split.
-
-    To use your own data set, write a function `load(*, root, download, image_size) -> ImageData`
-    and name it: `dataset = "my_module:load"`. `root` is a `pathlib.Path`. Every data set is resized
-    to `image_size` later on, so most functions can ignore it.
-
-    Args:
-        images: (n, H, W, C) uint8 training images.
-        labels: (n,) integer class indices, 0 … number of classes - 1.
-        test_images: (m, H, W, C) uint8. None: a test split is taken from the training images.
-        test_labels: (m,) integers, or None.
-        class_names: Names of the classes, in the order of their indices; default "0", "1", …
-        augment: Which random changes keep the class of an image, for `augment = "auto"`.
-        names: (n,) what people call the training images, such as their files; each once; default
-            their row numbers "0", "1", …
-
-    Raises:
-        DataError: A shape, dtype, label or name does not fit, or a class has too few images.
-
-    Example:
-        >>> import numpy as np
-        >>> from impon_hpo import ImageData
-        >>> images = np.zeros((60, 8, 8, 3), dtype=np.uint8)
-        >>> ImageData(images, labels=np.arange(60) % 2, class_names=("cat", "dog"))
-        ImageData(images=uint8 (60, 8, 8, 3), classes=2, test_images=None, augment='none')
-    """
-
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    test_images: NDArray[np.uint8] | None = None
-    test_labels: NDArray[np.int64] | None = None
-    class_names: tuple[str, ...] = ()
-    augment: Augment = "none"
-    names: tuple[str, ...] = ()
-    n_classes: int = field(init=False)
-
-    def __repr__(self) -> str:
-        test = None if self.test_images is None else _describe(self.test_images)
-        return (
-            f"ImageData(images={_describe(self.images)}, classes={self.n_classes}, "
-            f"test_images={test}, augment={self.augment!r})"
-        )
-
-    def __post_init__(self) -> None:
-        _check(self.images, self.labels, "training")
-        if (self.test_images is None) != (self.test_labels is None):
-            raise DataError("Test images and test labels must be given together, or neither.")
-        names = self.class_names or tuple(str(i) for i in range(int(self.labels.max()) + 1))
-        counts = np.bincount(self.labels, minlength=len(names))
-        if len(counts) > len(names):
-            raise DataError(f"Labels go up to {len(counts) - 1}, but there are {len(names)} names.")
-        if len(names) < 2:
-            raise DataError(f"There must be at least 2 classes, but there is only {list(names)}.")
-        if self.test_images is not None and self.test_labels is not None:
-            _check(self.test_images, self.test_labels, "test")
-            if self.test_labels.max() >= len(names):
-                raise DataError("The test split has a class that the training data do not have.")
-            if self.test_images.shape[3] != self.images.shape[3]:
-                raise DataError(
-                    "Test images and training images must have the same number of channels."
-                )
-        # Training and validation need an image each, and so does a test split taken from them.
-        least = 2 if self.test_images is not None else 3
-        for name, count in zip(names, counts, strict=True):
-            if count < least:
-                parts = "training and validation" if least == 2 else "training, validation and test"
-                raise DataError(
-                    f"Each class needs at least {least} images for {parts}, but class '{name}' "
-                    f"has {count}. Add images or remove the class."
-                )
-        object.__setattr__(self, "class_names", names)
-        object.__setattr__(self, "n_classes", len(names))
-        images = self.names or tuple(map(str, range(len(self.labels))))
-        if not len(self.labels) == len(images) == len(set(images)):
-            raise DataError(
-                "Each training image must have a name of its own, or none any, but there are "
-                f"{len(set(images))} different names for {len(self.labels)} images."
-            )
-        object.__setattr__(self, "names", images)
-
-
-def _describe(array: NDArray[Any]) -> str:
-    return f"{array.dtype} {array.shape}"
-
-
-def _check(images: NDArray[np.uint8], labels: NDArray[np.int64], what: str) -> None:
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4:
-        kind = getattr(images, "dtype", type(images).__name__), getattr(images, "shape", "")
-        raise DataError(f"{what} images must be uint8 (n, H, W, C), but got {kind}.")
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.ndim != 1:
-        kind = getattr(labels, "dtype", type(labels).__name__), getattr(labels, "shape", "")
-        raise DataError(f"{what} labels must be integers (n,), but got {kind}.")
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(
-            f"There must be as many {what} images as labels, and at least one, but got "
-            f"{len(images)} and {len(labels)}."
-        )
-    if labels.min() < 0:
-        raise DataError(f"{what} labels must not be negative, but got {labels.min()}.")
-
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.image_folder import read_pictures
+from impon_hpo.training.picture_files import find_pictures
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -200,30 +96,41 @@ def load_fashion_mnist(*, root: Path, download: bool, image_size: int | None) ->
     return _train_and_test(FashionMNIST, root, download, "Fashion-MNIST", "crop+flip")
 
 
-def load_folder(*, root: Path, download: bool, image_size: int | None) -> ImageData:
+def load_folder(
+    *, root: Path, download: bool, image_size: int | None, skip_broken: bool = False
+) -> ImageData:
     """A folder of images in the layout of `torchvision.datasets.ImageFolder`.
 
-    Training images lie in `root/train/<class>/…`, test images, if there are any, in
-    `root/test/<class>/…`. Without `train/`, the class folders lie in `root` itself.
+    Training images lie in `root/train/<class>/…`, and, if there are any, those of validation in
+    `root/val/<class>/…` and of the test in `root/test/<class>/…`. Without `train/`, the class
+    folders lie in `root` itself. `find_pictures` says which other names will do. All that Pillow
+    can open is read, and `decode` says how it becomes RGB.
+
+    Args:
+        root: The folder.
+        download: Has no meaning here.
+        image_size: Side in pixels; None: as they are, all of the same size.
+        skip_broken: Whether pictures that cannot be read are left out, with a warning.
 
     Raises:
-        DataError: The folder is missing or empty, an image cannot be read, sizes differ, or `test/`
-            has a class that `train/` does not have.
+        DataError: The folder is missing or empty, an image cannot be read, sizes differ, or `val/`
+            or `test/` has a class that `train/` does not have.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112  # never raises
         raise DataError(f"There is no folder '{root}'. Give it with --set data_dir=…")
-    train_root = root / "train" if (root / "train").is_dir() else root
-    names = class_folders(train_root)
-    images, labels, files = read_classes(train_root, names, image_size)
-    if not (root / "test").is_dir() or train_root == root:
-        return ImageData(images, labels, class_names=names, augment="crop+flip", names=files)
-    unknown = set(class_folders(root / "test")) - set(names)
-    if unknown:
-        raise DataError(
-            f"'{root / 'test'}' has classes that '{train_root}' does not have: {sorted(unknown)}."
-        )
-    test_images, test_labels, _ = read_classes(root / "test", names, image_size)
-    return ImageData(images, labels, test_images, test_labels, names, "crop+flip", files)
+    found = find_pictures(root)
+    images, labels, names = read_pictures(found.training, image_size, skip_broken=skip_broken)
+    others: dict[str, Any] = {}
+    if found.validation is not None:
+        part = read_pictures(found.validation, image_size, skip_broken=skip_broken)
+        others["validation_images"], others["validation_labels"], files = part
+        others["validation_names"] = tuple(f"{found.validation.place}/{file}" for file in files)
+    if found.test is not None:
+        part = read_pictures(found.test, image_size, skip_broken=skip_broken)
+        others["test_images"], others["test_labels"], _ = part
+    return ImageData(
+        images, labels, class_names=found.class_names, augment="crop+flip", names=names, **others
+    )
 
 
 DATASETS: dict[str, Callable[..., ImageData]] = {
@@ -246,6 +153,8 @@ def load_dataset(config: TrainingConfig) -> ImageData:
             user's function does not return `ImageData`.
     """
     load = find(DATASETS, config.dataset, "data set")
+    if load is load_folder:
+        load = partial(load_folder, skip_broken=config.skip_broken)
     try:
         data = load(
             root=data_root(config.data_dir), download=config.download, image_size=config.image_size

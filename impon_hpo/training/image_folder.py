@@ -1,28 +1,27 @@
-"""A folder of images, one folder a class: decoded once into one cached uint8 array."""
+"""The pictures of a folder: decoded once into one uint8 array in a file."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.progress import track
 
 from impon_hpo.console import talk
-from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
-from impon_hpo.files import replacing
+from impon_hpo.files import readable_name
+from impon_hpo.training.decoding import decode
+from impon_hpo.training.picture_files import PictureFiles
+from impon_hpo.training.pixel_store import Filling, Notes, kept_array
 
 log = logging.getLogger("impon_hpo")
-
-EXTENSIONS = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"}
-"""Those of torchvision.datasets.ImageFolder."""
 
 AT_A_TIME = 16
 """Images that a thread decodes before it gets more: handing out each one costs time."""
@@ -32,148 +31,139 @@ SMALL = 100 * 100
 for Python's lock: one is faster."""
 
 
-def class_folders(root: Path) -> tuple[str, ...]:
-    """Return the names of the folders in `root`, sorted: one for each class.
-
-    Raises:
-        DataError: There is none.
-    """
-    names = tuple(sorted(entry.name for entry in root.iterdir() if entry.is_dir()))
-    if not names:
-        raise DataError(
-            f"'{root}' must have one folder of images for each class, but it has no folder."
-        )
-    return names
+SHOWN = 20
+"""Broken pictures that a warning lists."""
 
 
-def read_classes(
-    root: Path, names: tuple[str, ...], image_size: int | None
+def read_pictures(
+    files: PictureFiles, image_size: int | None, *, skip_broken: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64], tuple[str, ...]]:
-    """Return all images (n, H, W, 3) uint8 below `root`, their labels (n,), and their files' names
-    relative to `root`.
+    """Return the pictures (n, H, W, 3) uint8 of some files, their labels (n,) int64 and the names
+    (n,) of the files.
 
-    Images become RGB. They are decoded once, and then read from the user's cache folder.
+    They are decoded once, into a file in the user's cache folder that all processes map into
+    memory. A picture counts as changed if its name, size, inode, time of change or time of its
+    inode's change are others.
 
     Args:
-        root: Has a folder for each class; one that is missing is a class without images.
-        names: The classes, in the order of their labels.
+        files: The files.
         image_size: Side in pixels. The shorter side is resized to it, and the centre is kept.
-            None: as they are, and then all images must have the same size.
+            None: as they are, and then all must have the same size.
+        skip_broken: Whether files that cannot be read are left out, with a warning.
 
     Raises:
-        DataError: A folder has no image, an image cannot be read, or sizes differ.
+        DataError: A file cannot be read, sizes differ, or there is no room for the pixels.
     """
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(names):
-        images = _images_below(root / name)
-        if not images and (root / name).is_dir():
-            raise DataError(
-                f"Class folder '{root / name}' has no image ({', '.join(sorted(EXTENSIONS))})."
-            )
-        files += images
-        labels += [label] * len(images)
-    before = len(str(root / "x")) - 1
-    relative = tuple(file[before:] for file in files)
-    cached = _cache_path(root, files, relative, image_size)
-    if cached.is_file():
-        pixels = np.load(cached, mmap_mode="r")
-    else:
-        pixels = _decode(files, image_size)
-        _write(cached, pixels)
-    return pixels, np.asarray(labels, dtype=np.int64), relative
+    decoding = _Decoding(files, image_size, skip_broken)
+    pixels, notes = kept_array(
+        _key(files, image_size), decoding.shape, np.uint8, decoding.fill, "the pictures"
+    )
+    broken = {int(row): reason for row, reason in notes["broken"].items()}
+    if not broken:
+        return pixels, files.labels, files.names
+    if not skip_broken:
+        raise _unusable(broken, skip=True)
+    listed = "\n  ".join(list(broken.values())[:SHOWN])
+    log.warning(
+        "%d of %d pictures cannot be read and are left out:\n  %s%s",
+        len(broken),
+        len(files.names),
+        listed,
+        f"\n  and {len(broken) - SHOWN} more" if len(broken) > SHOWN else "",
+    )
+    kept = _without(broken, len(files.names))
+    return pixels, files.labels[kept], tuple(files.names[row] for row in kept.tolist())
 
 
-def _images_below(folder: Path) -> list[str]:
-    """Return the paths of all images in a folder, in order; as text, which is fast for many."""
-    paths = [
-        os.path.join(inside, name)  # noqa: PTH118
-        for inside, _, names in os.walk(folder)
-        for name in names
-        if os.path.splitext(name)[1].lower() in EXTENSIONS  # noqa: PTH122
-    ]
-    return sorted(paths, key=lambda path: path.split(os.sep))  # noqa: PTH206
-
-
-def _cache_path(
-    root: Path, files: Iterable[str], relative: Iterable[str], image_size: int | None
-) -> Path:
-    """Return the cache of some files; its name is a hash of all that decides its content."""
-    digest = hashlib.sha256(f"v1 {root.resolve()} {image_size}".encode())
-    for file, name in zip(files, relative, strict=True):
-        stat = os.stat(file)  # noqa: PTH116
-        digest.update(f"\n{name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return cache_folder() / "folders" / f"{digest.hexdigest()[:32]}.npy"
-
-
-def _decode(files: list[str], image_size: int | None) -> NDArray[np.uint8]:
-    first = _decode_one(files[0], image_size)
-    if isinstance(first, str):
-        raise DataError(f"1 image cannot be used:\n  {first}")
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-    problems: list[str] = []
-
-    def place(at: int) -> None:
-        image = _decode_one(files[at], image_size)
-        if isinstance(image, str):
-            problems.append(image)
-        elif image.shape != first.shape:
-            problems.append(
-                f"{files[at]}: {image.shape[1]}x{image.shape[0]} pixels, but the first has "
-                f"{first.shape[1]}x{first.shape[0]}; set image_size"
-            )
+def _key(files: PictureFiles, image_size: int | None) -> str:
+    """Return a hash of all that decides the pixels of some files."""
+    digest = hashlib.sha256(os.fsencode(f"v3 {Path(files.folder).resolve()} {image_size}"))
+    for name in files.names:
+        try:
+            stat = os.stat(os.path.join(files.folder, name))  # noqa: PTH116, PTH118
+        except OSError:  # decoding says what is wrong with it
+            look = "unreadable"
         else:
-            images[at] = image
+            look = f"{stat.st_size} {stat.st_ino} {stat.st_mtime_ns} {stat.st_ctime_ns}"
+        digest.update(os.fsencode(f"\0{name}\0{look}"))
+    return digest.hexdigest()[:32]
 
-    def place_some(begin: int) -> None:
-        for at in range(begin, min(begin + AT_A_TIME, len(files))):
-            place(at)
 
-    begins = range(0, len(files), AT_A_TIME)
-    n_threads = 1 if _n_pixels(files[0]) < SMALL else os.cpu_count()
-    with ThreadPoolExecutor(n_threads) as pool:
-        for _ in track(
-            pool.map(place_some, begins),
-            total=len(begins),
-            description="decoding images once",
-            console=talk,
-        ):
-            if len(problems) > 4:
-                pool.shutdown(cancel_futures=True)
+class _Decoding:
+    """Decodes files, several at a time."""
+
+    def __init__(self, files: PictureFiles, image_size: int | None, skip_broken: bool) -> None:
+        self._files, self._image_size, self._skip = files, image_size, skip_broken
+        self._broken: dict[int, str] = {}
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of all pictures if they are as the first that can be read."""
+        for row in range(len(self._files.names)):
+            first = self._decoded(row)
+            if first is not None:
+                return len(self._files.names), *first.shape
+            if not self._skip:
                 break
-    if problems:
-        listed = "\n  ".join(sorted(problems)[:5])
-        raise DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}")
-    return images
+        raise _unusable(self._broken, skip=not self._skip)
+
+    def fill(self, filling: Filling) -> Notes:
+        """Decode all files, and note those that are broken with the reason."""
+        misfits: dict[int, str] = {}
+        _, height, width, _ = filling.shape
+
+        def place(start: int) -> None:
+            for row in range(start, min(start + AT_A_TIME, filling.shape[0])):
+                image = self._decoded(row)
+                if image is None:
+                    continue
+                if image.shape[:2] == (height, width):
+                    filling.put(row, image[None])
+                else:
+                    misfits[row] = (
+                        f"{readable_name(self._path(row))}: {image.shape[1]}x{image.shape[0]} "
+                        f"pixels, but the first has {width}x{height}; set image_size"
+                    )
+
+        starts = range(0, filling.shape[0], AT_A_TIME)
+        good = next(row for row in range(filling.shape[0]) if row not in self._broken)
+        n_threads = 1 if _n_pixels(self._path(good)) < SMALL else os.cpu_count()
+        with ThreadPoolExecutor(n_threads) as pool:
+            for _ in track(
+                pool.map(place, starts),
+                total=len(starts),
+                description="decoding images once",
+                console=talk,
+            ):
+                if len(misfits) + (0 if self._skip else len(self._broken)) > 4:
+                    pool.shutdown(cancel_futures=True)
+                    break
+        problems = misfits if self._skip else misfits | self._broken
+        if problems:
+            raise _unusable(problems, skip=bool(self._broken) and not self._skip)
+        filling.keep(_without(self._broken, filling.shape[0]))
+        return {"broken": dict(sorted(self._broken.items()))}
+
+    def _path(self, row: int) -> str:
+        return os.path.join(self._files.folder, self._files.names[row])  # noqa: PTH118
+
+    def _decoded(self, row: int) -> NDArray[np.uint8] | None:
+        try:
+            return decode(self._path(row), self._image_size)
+        except DataError as error:
+            self._broken[row] = str(error)
+            return None
+
+
+def _without(broken: Collection[int], n: int) -> NDArray[np.int64]:
+    return np.setdiff1d(np.arange(n), list(broken))
+
+
+def _unusable(problems: dict[int, str], *, skip: bool) -> DataError:
+    listed = "\n  ".join(problems[at] for at in sorted(problems)[:5])
+    what_to_do = "\nMend or remove what is broken, or set skip_broken = true." if skip else ""
+    return DataError(f"At least {len(problems)} image(s) cannot be used:\n  {listed}{what_to_do}")
 
 
 def _n_pixels(file: str) -> int:
     with Image.open(file) as image:  # reads only its header
         return image.width * image.height
-
-
-def _decode_one(file: str, image_size: int | None) -> NDArray[np.uint8] | str:
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        return f"{file}: {error}"
-    if image_size is not None and image.size != (image_size, image_size):
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) // 2, (height - side) // 2
-        # BOX averages over areas when it shrinks. It would only repeat pixels when it enlarges.
-        method = Image.Resampling.BOX if side >= image_size else Image.Resampling.BICUBIC
-        image = image.resize(
-            (image_size, image_size), method, box=(left, top, left + side, top + side)
-        )
-    return np.asarray(image)
-
-
-def _write(path: Path, images: NDArray[np.uint8]) -> None:
-    """Write the cache. If that fails, the next run only takes longer."""
-    try:
-        with replacing(path) as file:
-            np.save(file, images)
-    except OSError as error:
-        log.warning("Decoded images are not cached: %s", error)

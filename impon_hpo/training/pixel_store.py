@@ -158,7 +158,7 @@ def _opened(path: Path, dtype: Any) -> tuple[NDArray[Any], Notes] | None:
         array = np.load(path, mmap_mode="r")
         whole = array.dtype == dtype and _sample(array) == about["sample"]
         notes: Notes = about["notes"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         whole = False

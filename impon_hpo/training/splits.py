@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,9 +19,13 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.corrections import corrected
-from impon_hpo.training.data import Augment, ImageData, load_dataset
+from impon_hpo.training.data import load_dataset
+from impon_hpo.training.drawn_rows import parted, stratified_order
+from impon_hpo.training.image_data import Augment, ImageData, warn_of_missing
 from impon_hpo.training.images import Images, placed
 from impon_hpo.training.pixel_store import stored
+
+log = logging.getLogger("impon_hpo")
 
 PASS_ROWS, PASS_PIXELS = 1000, 2**22
 """Rows that are judged at a time, and their pixels: images of 224 a side go by 83."""
@@ -70,7 +75,8 @@ class Splits:
 
     Args:
         train: The rows to train on.
-        validation: Rows set aside from the training data, by seed, classes in proportion.
+        validation: Rows that the data set has for it, or rows set aside from the training data, by
+            seed, classes in proportion.
         test: Rows that training, pruner and choice never see.
         class_names: Names of the classes.
         augment: Which random changes keep the class of an image.
@@ -191,50 +197,60 @@ reference=none)
 
 
 def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:
-    """Split `data` by `config.seed`: test (if it has none of its own), validation, training.
+    """Split `data` by `config.seed`: test and validation (if it has none of its own), training.
 
-    What is corrected by hand (`relabel`, `exclude`) is corrected afterwards, so that all other rows
-    stay where they are.
+    Each class is in every split that is drawn. What is corrected by hand (`relabel`, `exclude`) is
+    corrected afterwards, so that all other rows stay where they are.
+
+    Raises:
+        ConfigError: The corrections do not fit the data.
+        DataError: There are too few rows for these settings.
     """
-    order = _stratified_order(data.labels, config.seed)
+    order = stratified_order(data.labels, config.seed)
     labels, kept = corrected(data, config)
+    names = data.names + data.validation_names
     pixels = stored(data.images, config.image_size)
 
-    def part(rows: NDArray[np.int64]) -> Split:
+    def part(rows: NDArray[np.int64], images: NDArray[np.uint8] = pixels, before: int = 0) -> Split:
         # Sorted, the rows keep the data set's order, which reads faster and favours no class.
         rows = np.sort(rows[kept[rows]])
-        names = tuple(data.names[row] for row in rows.tolist())
-        return Split(Images(pixels, rows, device), _labels(labels[rows], device), names)
+        of_rows = tuple(names[row] for row in rows.tolist())
+        return Split(Images(images, rows - before, device), _labels(labels[rows], device), of_rows)
 
+    own = data.validation_images
     if data.test_images is None or data.test_labels is None:
-        n_test = _at_least_one_each(round(TEST_SHARE * len(order)), data.n_classes)
-        test, order = part(order[:n_test]), order[n_test:]
+        n_test = max(round(TEST_SHARE * len(order)), data.n_classes)
+        test_rows, order = parted(order, data.labels, n_test, left=2 if own is None else 1)
+        test = part(test_rows)
     else:
         test_pixels = stored(data.test_images, config.image_size)
         test = Split(Images(test_pixels, device=device), _labels(data.test_labels, device))
-    n_validation = (
-        config.validation_size
-        if isinstance(config.validation_size, int)
-        else _at_least_one_each(round(config.validation_size * len(order)), data.n_classes)
-    )
+    n_validation = _n_validation(len(order), data, config)
     n_left = len(order) - n_validation
     n_train = n_left if config.subset is None else config.subset
-    validation_rows, train_rows = np.split(order, [n_validation])
-    train_rows = train_rows[:n_train]
-    if not config.batch_size <= n_train <= n_left:
-        raise DataError(
-            f"Data set '{config.dataset}' has {len(order)} rows for training and validation. "
-            f"validation_size = {config.validation_size} leaves {max(0, n_left)} to train on. That "
-            f"must be at least subset ({config.subset}) and batch_size ({config.batch_size}), and "
-            "subset must be at least batch_size."
+    _check_sizes(len(order), n_validation, n_train, data, config)
+    if own is None:
+        validation_rows, train_rows = parted(order, data.labels, n_validation, left=1)
+        validation = part(validation_rows)
+    else:
+        validation_rows, train_rows = np.arange(len(data.labels), len(labels)), order
+        validation = part(validation_rows, stored(own, config.image_size), len(data.labels))
+        log.info(
+            "validation: %d images that the data set has for it; validation_size does not apply",
+            len(own),
         )
+    train_rows, _ = parted(train_rows, data.labels, n_train, left=0)
     if kept[train_rows].sum() < config.batch_size or not kept[validation_rows].any():
         raise DataError(
             f"relabel and exclude leave {kept[train_rows].sum()} rows to train on, which must be "
             f"at least batch_size ({config.batch_size}), and {kept[validation_rows].sum()} rows of "
             "validation, which must be at least 1. Leave out fewer."
         )
-    parts = [part(train_rows), part(validation_rows), test]
+    if config.relabel is not None or config.exclude is not None:
+        _check_corrected(labels[train_rows[kept[train_rows]]], data)
+        of_validation = labels[validation_rows[kept[validation_rows]]]
+        warn_of_missing("validation", of_validation, data.class_names)
+    parts = [part(train_rows), validation, test]
     images = placed([split.images for split in parts], device)
     train, validation, test = (
         replace(split, images=there) for split, there in zip(parts, images, strict=True)
@@ -248,19 +264,50 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     )
 
 
-def _stratified_order(labels: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """Return all rows in a random order in which every part has the classes in proportion."""
-    shuffled = np.random.default_rng([seed, 0]).permutation(len(labels))
-    position = np.empty(len(labels))
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels[shuffled] == label)
-        position[members] = (np.arange(len(members)) + 0.5) / len(members)
-    # Stable, so that classes with equal positions come in shuffled order.
-    return shuffled[np.argsort(position, kind="stable")]
+def _n_validation(n_rows: int, data: ImageData, config: TrainingConfig) -> int:
+    """Return how many of the rows that are left beside the test are set aside."""
+    if data.validation_images is not None:
+        return 0
+    if isinstance(config.validation_size, int):
+        return config.validation_size
+    return max(round(config.validation_size * n_rows), data.n_classes)
 
 
-def _at_least_one_each(n_rows: int, n_classes: int) -> int:
-    return max(n_rows, n_classes)
+def _check_sizes(
+    n_rows: int, n_validation: int, n_train: int, data: ImageData, config: TrainingConfig
+) -> None:
+    n_left = n_rows - n_validation
+    if not config.batch_size <= n_train <= n_left:
+        own = data.validation_images is not None
+        given = (
+            f"{n_rows} rows for training."
+            if own
+            else f"{n_rows} rows for training and validation. "
+            f"validation_size = {config.validation_size} leaves {max(0, n_left)} to train on."
+        )
+        raise DataError(
+            f"Data set '{config.dataset}' has {given} That must be at least subset "
+            f"({config.subset}) and batch_size ({config.batch_size}), and subset must be at least "
+            "batch_size."
+        )
+    least = data.n_classes
+    if n_train < least or (n_validation < least and data.validation_images is None):
+        raise DataError(
+            f"Each split needs a row of each of the {least} classes, but validation_size = "
+            f"{config.validation_size} and subset = {config.subset} give {n_validation} rows of "
+            f"validation and {n_train} to train on. Each must be at least {least}."
+        )
+
+
+def _check_corrected(labels: NDArray[np.int64], data: ImageData) -> None:
+    """Raise `DataError` where the corrections leave a class without training rows."""
+    n_rows = np.bincount(labels, minlength=data.n_classes)
+    if not n_rows.all():
+        name = data.class_names[int(n_rows.argmin())]
+        raise DataError(
+            f"relabel and exclude leave {len(labels)} rows to train on, but none of class "
+            f"'{name}'. Leave out fewer, or train on more."
+        )
 
 
 def _labels(labels: NDArray[np.int64], device: torch.device) -> Tensor:

@@ -15,9 +15,9 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import read_studies, space_words
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
-from impon_hpo.training.data import ImageData
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
+from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.reference_folder import check_reference
 from impon_hpo.training.splits import Splits, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun

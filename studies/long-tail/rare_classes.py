@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from impon_hpo.errors import DataError
-from impon_hpo.training.data import ImageData, load_folder
+from impon_hpo.training.data import load_folder
+from impon_hpo.training.image_data import ImageData
 
 SEED = 0
 HIDDEN = 0.2

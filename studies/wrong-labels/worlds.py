@@ -21,14 +21,9 @@ from torch import Tensor
 from impon_hpo.errors import DataError
 from impon_hpo.lookup import load_object
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.data import (
-    ImageData,
-    data_root,
-    load_digits,
-    load_fashion_mnist,
-    load_folder,
-)
-from impon_hpo.training.image_folder import EXTENSIONS
+from impon_hpo.training.data import data_root, load_digits, load_fashion_mnist, load_folder
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.picture_files import picture_extensions
 from impon_hpo.training.splits import split_data
 
 SEED = 0
@@ -172,7 +167,7 @@ def cifar10n(kind: str) -> Callable[[ImageData, Path], Labels]:
             (name, file)
             for name in clean.class_names
             for file in sorted(entry.name for entry in (_train_folder(root) / name).iterdir())
-            if Path(file).suffix.lower() in EXTENSIONS
+            if Path(file).suffix.lower() in picture_extensions()
         ]
         rows, _ = _visible_and_hidden(np.asarray([index[name] for name, _ in files]))
         keys = [f"train/{'/'.join(files[row])}" for row in rows]

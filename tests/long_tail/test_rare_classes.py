@@ -15,7 +15,7 @@ from PIL import Image
 
 import rare_classes
 from impon_hpo.errors import DataError
-from impon_hpo.training.data import ImageData
+from impon_hpo.training.image_data import ImageData
 from tests.conftest import STUDIES
 
 HOME = STUDIES / "long-tail"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from impon_hpo.training.augmentation import Augmentation
-from impon_hpo.training.data import Augment
+from impon_hpo.training.image_data import Augment
 
 SIZES = [(8, 8), (4, 4), (16, 12), (8, 24)]
 

@@ -25,6 +25,7 @@ NAMES = [
     "relabel",
     "exclude",
     "image_size",
+    "skip_broken",
     "validation_size",
     "augment",
     "model",
@@ -149,7 +150,7 @@ NUMBERS = (
     "label_smoothing",
     "validation_size",
 )
-SWITCHES = ("download", "nesterov", "autocast", "channels_last")
+SWITCHES = ("download", "skip_broken", "nesterov", "autocast", "channels_last")
 
 WRONG_TYPES: list[tuple[str, Any]] = [
     *((name, value) for name in STRINGS for value in (3, True, None)),

@@ -151,3 +151,54 @@ def test_file_in_another_encoding_says_how_to_save_it() -> None:
     Path("labels.csv").write_text("file,label\n1,2\n", encoding="utf-16")
     with pytest.raises(ConfigError, match=r"must be encoded as UTF-8\. In a spreadsheet, save it"):
         digits(relabel="labels.csv")
+
+
+def folder_with_validation(class_name: str = "cat") -> dict[str, Any]:
+    """Make a folder with `train/` (6 a class) and `val/` (2 a class), and return its settings."""
+    for number in range(16):
+        split = "train" if number < 12 else "val"
+        place = Path("pets", split, (class_name, "dog")[number % 2], f"{number}.png")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (15 * number, 0, 0)).save(place)
+    return {"dataset": "folder", "data_dir": "pets", "batch_size": 2}
+
+
+def test_validation_pictures_of_a_folder_are_corrected_by_their_place(said: list[str]) -> None:
+    settings = folder_with_validation()
+    before = rows_of(load_splits(training_config(settings), CPU))
+    relabel = write("labels.csv", "file,label\nval/cat/12.png,dog\nval/cat/14.png,cat\n")
+    exclude = write("bad.csv", "file\nval/dog/13.png\n")
+    splits = load_splits(training_config(settings | {"relabel": relabel, "exclude": exclude}), CPU)
+    after = rows_of(splits)
+    assert after == {name: row for name, row in before.items() if name != "val/dog/13.png"} | {
+        "val/cat/12.png": (1, "val")
+    }
+    for name, image in zip(splits.validation.names, splits.validation.images, strict=True):
+        assert int(image[0, 0, 0]) == 15 * int(Path(name).stem)
+    assert "corrections: 1 labels changed, 1 images left out" in said
+
+
+def test_class_that_validation_loses_is_told(said: list[str]) -> None:
+    settings = folder_with_validation()
+    exclude = write("bad.csv", "file\nval/dog/13.png\nval/dog/15.png\n")
+    load_splits(training_config(settings | {"exclude": exclude}), CPU)
+    assert any(
+        line.startswith("The 2 images of validation have none of 1 of 2 classes") for line in said
+    )
+
+
+def test_class_that_loses_its_training_rows_is_refused() -> None:
+    fours = [
+        name for name, (label, part) in rows_of(digits()).items() if (label, part) == (4, "train")
+    ]
+    exclude = write("fours.csv", "file\n" + "\n".join(fours) + "\n")
+    with pytest.raises(DataError, match=r"leave \d+ rows to train on, but none of class '4'"):
+        digits(exclude=exclude)
+
+
+def test_class_with_spaces_at_its_ends_can_be_given() -> None:
+    settings = folder_with_validation(" cat ")
+    relabel = write("labels.csv", "file,label\nval/dog/13.png, cat \ndog/1.png,  dog\n")
+    rows = rows_of(load_splits(training_config(settings | {"relabel": relabel}), CPU))
+    assert rows["val/dog/13.png"] == (0, "val")
+    assert rows.get("dog/1.png", (1, ""))[0] == 1

@@ -19,7 +19,8 @@ from torchvision.datasets import CIFAR10, CIFAR100, MNIST, SVHN
 
 from impon_hpo.errors import ConfigError, DataError
 from impon_hpo.training import data as data_module
-from impon_hpo.training.data import DATASETS, ImageData, data_root, load_dataset
+from impon_hpo.training.data import DATASETS, data_root, load_dataset
+from impon_hpo.training.image_data import ImageData
 from tests.settings import training_config
 
 TORCHVISION = ("cifar10", "cifar100", "svhn", "mnist", "fashion-mnist")

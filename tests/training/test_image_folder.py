@@ -15,8 +15,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from impon_hpo.errors import DataError
-from impon_hpo.training.data import ImageData, load_folder
-from impon_hpo.training.image_folder import AT_A_TIME, EXTENSIONS
+from impon_hpo.training import pixel_store
+from impon_hpo.training.data import load_dataset, load_folder
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.image_folder import AT_A_TIME
+from tests.settings import training_config
 
 
 def load(root: Path, image_size: int | None = None) -> ImageData:
@@ -108,38 +111,11 @@ def test_images_in_folders_below_a_class_count(tmp_path: Path) -> None:
     assert data.labels.tolist() == ImageFolder(str(tmp_path / "x")).targets == [0] * 5 + [1] * 5
 
 
-def test_all_extensions_of_torchvision_are_read(tmp_path: Path) -> None:
-    for at, name in enumerate(("a", "b")):
-        for extension in EXTENSIONS:
-            draw(tmp_path / "x" / name / f"1{extension}", seed=at)
-        draw(tmp_path / "x" / name / "2.PNG", seed=at)
-    assert load(tmp_path / "x").images.shape == (2 * (len(EXTENSIONS) + 1), 5, 6, 3)
-
-
 def test_files_that_are_no_images_are_ignored(root: Path) -> None:
     (root / "train" / "cat" / "notes.txt").write_text("three cats")
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"\x00")
     (root / "train" / "README.md").write_text("cats and dogs")
     assert load(root).labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
-
-
-def test_gray_transparent_and_palette_images_become_rgb(tmp_path: Path) -> None:
-    folder = tmp_path / "x" / "odd"
-    draw_class(tmp_path / "x" / "plain", 3)
-    folder.mkdir()
-    Image.new("L", (6, 5), 77).save(folder / "1.png")
-    Image.new("RGBA", (6, 5), (10, 20, 30, 40)).save(folder / "2.png")
-    palette = Image.new("P", (6, 5), 1)
-    palette.putpalette([0, 0, 0, 200, 100, 50])
-    palette.save(folder / "3.png")
-    Image.new("1", (6, 5), 1).save(folder / "4.png")
-    Image.new("LA", (6, 5), (9, 0)).save(folder / "5.png")
-    data = load(tmp_path / "x")
-    odd = data.images[data.labels == 0]
-    assert odd.shape == (5, 5, 6, 3)
-    colours = [(77, 77, 77), (10, 20, 30), (200, 100, 50), (255, 255, 255), (9, 9, 9)]
-    for image, colour in zip(odd, colours, strict=True):
-        assert (image == colour).all()
 
 
 def test_image_size_averages_the_centre_square(tmp_path: Path) -> None:
@@ -224,7 +200,7 @@ def test_cache_that_cannot_be_written_only_warns(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     data = load(root)
     assert_equals_torchvision(data.images, data.labels, root / "train")
-    assert any("Decoded images are not cached" in line for line in said)
+    assert any("There is no place for the pictures in" in line for line in said)
 
 
 def test_nothing_is_printed_to_standard_output(
@@ -262,7 +238,7 @@ def test_folder_without_class_folders_is_refused(tmp_path: Path) -> None:
 def test_empty_class_folder_is_named(root: Path) -> None:
     (root / "train" / "eel").mkdir()
     (root / "train" / "eel" / "notes.txt").write_text("no picture yet")
-    with pytest.raises(DataError, match=r"Class folder '.*eel' has no image .*\.png"):
+    with pytest.raises(DataError, match=r"Class folder '.*eel' has no image .*1 × \.txt"):
         load(root)
 
 
@@ -318,7 +294,7 @@ def test_several_broken_images_are_listed_together(root: Path) -> None:
         load(root)
     message = str(caught.value)
     assert message.startswith("At least 3 image(s) cannot be used:\n")
-    assert [line.split(":")[0].rsplit("train/")[1] for line in message.splitlines()[1:]] == [
+    assert [line.split(":")[0].rsplit("train/")[1] for line in message.splitlines()[1:-1]] == [
         "cat/1.png",
         "dog/0.png",
         "dog/2.png",
@@ -332,7 +308,8 @@ def test_no_more_than_five_broken_images_are_listed(tmp_path: Path) -> None:
         broken.write_text("broken")
     with pytest.raises(DataError) as caught:
         load(tmp_path / "x")
-    assert len(str(caught.value).splitlines()) == 6
+    assert len(str(caught.value).splitlines()) == 7
+    assert str(caught.value).endswith("or set skip_broken = true.")
 
 
 def test_broken_folder_leaves_no_cache_behind(root: Path, tmp_path: Path) -> None:
@@ -365,3 +342,148 @@ def test_the_cache_is_the_same_wherever_the_folder_is_named_from(
     monkeypatch.chdir(tmp_path / "images")
     load_folder(root=Path(), download=False, image_size=None)
     assert len(list((tmp_path / "cache").rglob("*.npy"))) == 1
+
+
+def test_other_pixels_of_the_same_size_and_time_are_decoded_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for at in range(3):
+            path = tmp_path / "x" / name / f"{at}.bmp"
+            draw(path, seed=at)
+    load(tmp_path / "x")
+    changed = tmp_path / "x" / "a" / "0.bmp"
+    before = changed.stat()
+    pixels = draw(changed, seed=999)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = changed.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert np.array_equal(load(tmp_path / "x").images[0], pixels)
+
+
+@pytest.fixture
+def with_validation(root: Path) -> Path:
+    draw_class(root / "val" / "cat", 2, seed=5)
+    draw_class(root / "val" / "dog", 1, seed=6)
+    return root
+
+
+def test_pictures_of_validation_are_read_and_named_by_their_place(with_validation: Path) -> None:
+    data = load(with_validation)
+    assert data.validation_images is not None
+    assert data.validation_labels is not None
+    assert_equals_torchvision(
+        data.validation_images, data.validation_labels, with_validation / "val"
+    )
+    assert data.validation_names == ("val/cat/0.png", "val/cat/1.png", "val/dog/0.png")
+    assert data.names[0] == "cat/0.png"
+    assert data.test_images is not None
+
+
+def test_class_that_validation_lacks_is_told(with_validation: Path, said: list[str]) -> None:
+    (with_validation / "val" / "dog" / "0.png").unlink()
+    data = load(with_validation)
+    assert data.validation_names == ("val/cat/0.png", "val/cat/1.png")
+    expected = "The 2 images of validation have none of 1 of 2 classes, which it does not judge: "
+    assert f"{expected}'dog'" in said
+
+
+def test_names_are_shown_on_one_line_of_utf_8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9\n ")
+    for folder in (name, "n" * 200):
+        draw_class(tmp_path / "x" / "train" / folder, 3)
+        draw_class(tmp_path / "x" / "val" / folder, 1)
+    draw(tmp_path / "x" / "train" / name / f"{name}.png")
+    data = load(tmp_path / "x")
+    shown = r"caf\udce9\n "
+    assert data.class_names == (shown, "n" * 200)
+    assert data.names[3] == f"{shown}/{shown}.png"
+    assert data.validation_names[0] == f"val/{shown}/0.png"
+    assert "".join(data.names).encode().decode() == "".join(data.names)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_broken_pictures_are_left_out_and_listed_when_asked_to(
+    first: bool, with_validation: Path, said: list[str]
+) -> None:
+    root = with_validation
+    broken = root / "train" / ("cat/0.png" if first else "dog/2.png")
+    broken.write_text("<html>")
+    (root / "val" / "cat" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(DataError, match=r"or set skip_broken = true"):
+        load(root)
+    whole = np.stack([np.asarray(image) for image, _ in readable_of(root / "train")])
+    for _ in range(2):
+        said.clear()
+        data = load_folder(root=root, download=False, image_size=None, skip_broken=True)
+        assert np.array_equal(data.images, whole)
+        assert data.labels.tolist() == ([0, 0, 1, 1, 1, 1] if first else [0, 0, 0, 1, 1, 1])
+        assert broken.relative_to(root / "train").as_posix() not in data.names
+        assert data.validation_names == ("val/cat/0.png", "val/cat/1.png", "val/dog/0.png")
+        warnings = [line for line in said if "cannot be read" in line]
+        assert warnings == [
+            f"1 of 7 pictures cannot be read and are left out:\n  {broken}: is no picture that can "
+            "be read: it begins with b'<html>'",
+            "1 of 4 pictures cannot be read and are left out:\n  "
+            f"{root / 'val' / 'cat' / 'gone.png'}: is a link to a file that does not exist",
+        ]
+
+
+def readable_of(folder: Path) -> ImageFolder:
+    return ImageFolder(
+        str(folder), is_valid_file=lambda path: Path(path).read_bytes()[:4] == b"\x89PNG"
+    )
+
+
+def test_class_that_has_no_readable_picture_is_refused_all_the_same(root: Path) -> None:
+    for file in (root / "train" / "cat").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="class 'cat' has 0"):
+        load_folder(root=root, download=False, image_size=None, skip_broken=True)
+    for file in (root / "train" / "dog").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"At least 7 image\(s\) cannot be used"):
+        load_folder(root=root, download=False, image_size=None, skip_broken=True)
+
+
+def test_sizes_that_differ_are_refused_with_skip_broken_too(root: Path) -> None:
+    draw(root / "train" / "dog" / "2.png", size=(9, 5))
+    (root / "train" / "dog" / "1.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"9x5 pixels, but the first has 6x5; set image_size$"):
+        load_folder(root=root, download=False, image_size=None, skip_broken=True)
+
+
+def test_more_than_the_disk_is_refused_before_anything_is_decoded(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_store, "free_disk", lambda folder: 10**6)
+    with pytest.raises(DataError) as caught:
+        load(root)
+    said = str(caught.value)
+    assert said.startswith("There is no place for the pictures, 7 × 5 × 6 × 3 values, neither in")
+    assert "630 B are needed and 1 MB are free" in said
+    assert said.endswith("or make images smaller: --set image_size=…")
+
+
+def test_pictures_left_out_are_kept_in_mind_and_asked_for_again(
+    root: Path, said: list[str]
+) -> None:
+    (root / "train" / "dog" / "1.png").write_bytes(b"")
+    for _ in range(2):
+        with opened() as names:
+            data = load_folder(root=root, download=False, image_size=None, skip_broken=True)
+        assert len(data.images) == len(data.labels) == len(data.names) == 6
+        assert "dog/1.png" not in data.names
+    assert names == []  # the second time nothing was decoded
+    assert sum("1 of 7 pictures cannot be read and are left out" in line for line in said) == 2
+    with pytest.raises(DataError, match=r"1\.png: is empty"):
+        load(root)
+    draw(root / "train" / "dog" / "1.png")
+    assert len(load(root).images) == 7
+
+
+def test_setting_skip_broken_reaches_the_folder(root: Path) -> None:
+    (root / "train" / "dog" / "1.png").write_bytes(b"")
+    given: dict[str, Any] = {"dataset": "folder", "data_dir": str(root)}
+    with pytest.raises(DataError, match=r"1\.png: is empty"):
+        load_dataset(training_config(given))
+    data = load_dataset(training_config(given | {"skip_broken": True}))
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]

@@ -13,7 +13,7 @@ from torchvision.models import resnet18
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find_modules_in
-from impon_hpo.training.data import Augment
+from impon_hpo.training.image_data import Augment
 from impon_hpo.training.images import Images
 from impon_hpo.training.models import SmallImageResNet18, build_model
 from impon_hpo.training.splits import Split, Splits

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from impon_hpo.errors import ConfigError, DataError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.data import ImageData
+from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split, Splits, load_splits, split_data
 from tests.settings import training_config
@@ -86,7 +86,7 @@ def test_shares_are_a_tenth_for_test_and_a_tenth_of_the_rest_for_validation() ->
     assert (len(splits.test), len(splits.validation), len(splits.train)) == (100, 90, 810)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(0.1, 90), (0.5, 450), (7, 7), (1, 1), (500, 500)])
+@pytest.mark.parametrize(("size", "expected"), [(0.1, 90), (0.5, 450), (7, 7), (5, 5), (500, 500)])
 def test_validation_size_is_rows_or_a_share(size: int | float, expected: int) -> None:
     splits = split(balanced(1000), validation_size=size)
     assert (len(splits.validation), len(splits.train)) == (expected, 900 - expected)
@@ -122,12 +122,14 @@ def test_every_split_of_unequal_classes_is_in_proportion(
     data = ImageData(numbered(labels), labels, numbered(labels[::10]), labels[::10])
     splits = split(data, seed=seed, validation_size=n_validation)
     # A prefix of the order holds of each class its proportion to half a row, and half a row for
-    # each class by which the prefix itself is longer or shorter.
+    # each class by which the prefix itself is longer or shorter; and a row for each class that
+    # would have none of validation.
+    n_rare = sum(size * n_validation < len(labels) for size in counts)
     for part in (splits.validation, splits.train):
         held = np.bincount(part.labels.numpy(), minlength=len(counts))
         for count, size in zip(held, counts, strict=True):
             share = size / len(labels)
-            assert abs(count - share * len(part)) <= 0.5 + share * len(counts) / 2 + 1e-9
+            assert abs(count - share * len(part)) <= 0.5 + share * len(counts) / 2 + n_rare + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -168,7 +170,7 @@ def test_global_random_state_is_neither_read_nor_changed() -> None:
 
 
 @property_settings
-@given(subset=st.integers(2, 400), seed=st.integers(0, 1000))
+@given(subset=st.integers(5, 400), seed=st.integers(0, 1000))
 def test_subset_is_exact_and_leaves_validation_and_test_as_they_are(subset: int, seed: int) -> None:
     data = balanced(600)
     whole, part = split(data, seed=seed), split(data, seed=seed, subset=subset)
@@ -355,3 +357,93 @@ def test_images_of_another_size_are_normalised_alike(tiny_splits: Splits) -> Non
     images = tiny_splits.test.images[:3][:, :5, :6]
     expected = ((images.float() - tiny_splits.mean) / tiny_splits.std).permute(0, 3, 1, 2)
     assert torch.equal(tiny_splits.normalise(images), expected)
+
+
+def unequal(*counts: int) -> ImageData:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    return ImageData(numbered(labels), labels)
+
+
+@property_settings
+@given(
+    rare=st.lists(st.integers(3, 6), min_size=1, max_size=5),
+    seed=st.integers(0, 1000),
+    validation_size=st.one_of(st.integers(6, 60), st.floats(0.02, 0.5)),
+    subset=st.one_of(st.none(), st.integers(6, 100)),
+)
+def test_each_class_is_in_every_split(
+    rare: list[int], seed: int, validation_size: int | float, subset: int | None
+) -> None:
+    data = unequal(300, *rare)
+    splits = split(data, seed=seed, validation_size=validation_size, subset=subset)
+    for part in (splits.train, splits.validation, splits.test):
+        assert (torch.bincount(part.labels, minlength=data.n_classes) >= 1).all()
+    assert subset is None or len(splits.train) == subset
+    rows = [row for numbers in all_three(splits) for row in numbers]
+    assert len(rows) == len(set(rows))
+
+
+def test_ten_rows_of_a_class_are_in_every_split() -> None:
+    for seed in range(20):
+        splits = split(unequal(1000, 10), seed=seed, subset=50)
+        assert len(splits.train) == 50
+        assert all(1 in part.labels for part in (splits.train, splits.validation, splits.test))
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "numbers"),
+    [
+        ({"validation_size": 4}, "validation_size = 4 and subset = None give 4 rows of validation"),
+        ({"subset": 4}, "subset = 4 give 9 rows of validation and 4 to train on"),
+    ],
+)
+def test_fewer_rows_than_classes_are_refused_with_the_numbers(
+    given_settings: dict[str, Any], numbers: str
+) -> None:
+    with pytest.raises(DataError, match="a row of each of the 5 classes") as caught:
+        split(balanced(100), **given_settings)
+    assert numbers in str(caught.value)
+    assert str(caught.value).endswith("Each must be at least 5.")
+
+
+def with_validation(count: int, n_validation: int, *, test: bool = False) -> ImageData:
+    labels = np.arange(count, dtype=np.int64) % 5
+    own = np.arange(n_validation, dtype=np.int64) % 5
+    return ImageData(
+        numbered(labels),
+        labels,
+        test_images=numbered(own, 20_000) if test else None,
+        test_labels=own if test else None,
+        validation_images=numbered(own, 10_000),
+        validation_labels=own,
+    )
+
+
+def test_validation_images_of_the_data_set_are_validation_and_no_row_is_set_aside(
+    said: list[str],
+) -> None:
+    for seed in (0, 1):
+        splits = split(with_validation(100, 17), seed=seed, validation_size=50)
+        assert numbers_of(splits.validation) == list(range(10_000, 10_017))
+        assert splits.validation.labels.tolist() == [at % 5 for at in range(17)]
+        assert splits.validation.names == tuple(f"validation/{at}" for at in range(17))
+        assert (len(splits.train), len(splits.test)) == (90, 10)
+        assert sorted(numbers_of(splits.train) + numbers_of(splits.test)) == list(range(100))
+    told = "validation: 17 images that the data set has for it; validation_size does not apply"
+    assert said == [told, told]
+
+
+def test_a_data_set_may_have_all_splits_of_its_own() -> None:
+    splits = split(with_validation(100, 7, test=True))
+    assert numbers_of(splits.train) == list(range(100))
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [100, 7, 7]
+    assert len(split(with_validation(100, 7, test=True), subset=20).train) == 20
+
+
+def test_validation_images_are_resized_too() -> None:
+    assert split(with_validation(100, 17), image_size=6).validation.images.shape == (17, 6, 6, 1)
+
+
+def test_too_few_rows_beside_validation_images_are_refused_with_the_numbers() -> None:
+    with pytest.raises(DataError, match=r"has 90 rows for training\. .*batch_size \(91\)"):
+        split(with_validation(100, 17), batch_size=91)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
+from impon_hpo.training import splits as splits_module
 from impon_hpo.training.images import Images
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.training_run import TrainingRun

@@ -17,7 +17,8 @@ import impon_hpo.training.data as data_module
 import worlds
 from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.data import ImageData, load_digits
+from impon_hpo.training.data import load_digits
+from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.splits import load_splits
 from impon_hpo.tuning.study_file import read_study_file
 from tests.command import run

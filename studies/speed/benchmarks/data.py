@@ -19,7 +19,7 @@ from benchmarks.measure import (
     surroundings,
 )
 from impon_hpo.training.data import load_folder
-from impon_hpo.training.image_folder import EXTENSIONS
+from impon_hpo.training.picture_files import picture_extensions
 
 
 def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurement:
@@ -39,7 +39,8 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
     """
     check_rounds(rounds)
     around = surroundings("cpu")
-    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+    extensions = picture_extensions()
+    files = [path for path in sorted(root.rglob("*")) if path.suffix.lower() in extensions]
     for file in files:
         file.read_bytes()
 

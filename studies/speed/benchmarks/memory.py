@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.measure import Measurement, surroundings
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.data import ImageData
+from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.splits import load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 

@@ -25,6 +25,14 @@ class _Talk(Console):
         # Or else what is left in the buffer fails once more when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless where it goes to, such as a log on a full disk, takes nothing now."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            self.begin_capture()
+            self.end_capture()  # what could not be printed is not tried again
+
 
 data = Console()
 talk = _Talk(stderr=True)

@@ -18,6 +18,7 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import loading, print_json, print_line, print_table
+from impon_hpo.describing import describing
 from impon_hpo.environment import keep_freed_memory
 from impon_hpo.errors import NothingYetError
 
@@ -75,5 +76,8 @@ def _attach(study: str, address: str, artifacts: str, facts: dict[str, Any]) -> 
 
     with suppress(NothingYetError):
         records = read_studies(open_storage(address, create=False), study)
+        store = artifact_store(artifacts)
         for record in records:
-            attach(record.optuna_study, facts, artifact_store(artifacts))
+            what = f"The finding could not be left with arm '{record.identity['arm']}'"
+            with describing(what, "What is printed here stands."):
+                attach(record.optuna_study, facts, store)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from impon_hpo.describing import describing
 from impon_hpo.environment import environment
 from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
@@ -73,7 +74,8 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
     if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
-        references.learn(requested, splits, memory)
+        with describing("What this run has learnt could not be kept", "Its result stands."):
+            references.learn(requested, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,

@@ -7,6 +7,7 @@ trial takes to train.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -93,10 +94,10 @@ def sheet(title: str, groups: Sequence[Group]) -> Image.Image:
     heights = [20 + LINE * -(-len(images) // COLUMNS) + 8 for _, images, _ in groups]
     drawn = Image.new("RGB", (WIDTH, HEAD + sum(heights)), "white")
     draw = ImageDraw.Draw(drawn)
-    draw.text((MARGIN, 10), title, fill=INK, font=_font(14))
+    draw.text((MARGIN, 10), _drawable(title), fill=INK, font=_font(14))
     top = HEAD
     for (heading, images, captions), height in zip(groups, heights, strict=True):
-        draw.text((MARGIN, top), heading, fill=FAINT, font=_font(12))
+        draw.text((MARGIN, top), _drawable(heading), fill=FAINT, font=_font(12))
         for at, (pixels, (first, second)) in enumerate(zip(images, captions, strict=True)):
             x, y = MARGIN + STEP * (at % COLUMNS), top + 20 + LINE * (at // COLUMNS)
             drawn.paste(_tile(pixels), (x, y))
@@ -104,6 +105,13 @@ def sheet(title: str, groups: Sequence[Group]) -> Image.Image:
             draw.text((x, y + TILE + 17), _shortened(draw, second), fill=FAINT, font=_font(10))
         top += height
     return drawn.quantize(256, dither=Image.Dither.NONE)  # a third of the size on the disk
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def class_rows(picks: Picks) -> list[dict[str, str | int]]:
@@ -132,10 +140,17 @@ def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
 
 def _shortened(draw: ImageDraw.ImageDraw, name: str) -> str:
     """Return a name that fits below a tile."""
-    short = name
+    short = _drawable(name)
     while len(short) > 1 and draw.textlength(short, font=_font(10)) > TILE + 6:
         short = short.rstrip("…")[:-1] + "…"
     return short
+
+
+def _drawable(text: str) -> str:
+    """Return a text on one line; a letter that nothing can draw, as file names can have, is �."""
+    return "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in text
+    )
 
 
 @cache

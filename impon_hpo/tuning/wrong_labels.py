@@ -34,7 +34,7 @@ from impon_hpo.training.reference_folder import KeptReference, References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import VALIDATION_BATCH, TrainingRun, epochs_left
-from impon_hpo.tuning.contact_sheet import sheet
+from impon_hpo.tuning.contact_sheet import png, sheet
 from impon_hpo.tuning.study_file import StudyFile
 
 log = logging.getLogger("impon_hpo")
@@ -347,9 +347,7 @@ def _draw(
     places = [(part, row) for part in parts for row in range(len(part))]
     images = torch.stack([places[row][0].images[places[row][1]].cpu() for row in shown]).numpy()
     captions = [(given[row], f"→ {likely[row]}") for row in shown]
-    picture = io.BytesIO()
     title = f"{study_file.name}: labels that look wrong"
-    sheet(title, [("given label, → likely label", images, captions)]).save(picture, "PNG")
     path = study_file.runs / LABELS_PICTURE
-    write_file(path, picture.getvalue())
+    write_file(path, png(sheet(title, [("given label, → likely label", images, captions)])))
     return path

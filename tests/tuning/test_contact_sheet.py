@@ -53,7 +53,7 @@ def test_those_never_picked_come_from_all_over_the_data() -> None:
     assert picked_least(np.array([2, 1, 3], dtype=np.int32)).tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
 @pytest.mark.parametrize("size", [1, 8, 300])
 def test_images_of_any_shape_are_drawn(channels: int, size: int) -> None:
     visits = np.array([5, 0, 2], dtype=np.int32)
@@ -82,6 +82,13 @@ def test_a_long_name_ends_before_the_next_image() -> None:
     assert not gaps & set(columns.tolist())
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "caf\udce9", "$x_{", "\U0001f600", "a\0b", ""])
+def test_any_name_is_drawn(name: str) -> None:
+    picks = picks_of(np.ones(3, dtype=np.int32))
+    drawn = Picks(picks.visits, picks.labels, [name] * 4, picks.class_picks, picks.read)
+    assert contact_sheet(f"a title with {name}", drawn).height > TILE
+
+
 def test_run_that_has_picked_everything_or_nothing_is_drawn() -> None:
     for visits in (np.ones(3, dtype=np.int32), np.zeros(3, dtype=np.int32)):
         assert contact_sheet("some", picks_of(visits)).height > TILE
@@ -94,6 +101,11 @@ def test_classes_are_a_table_with_a_column_for_each_epoch() -> None:
         {"class": "class 0", "rows": 3, "epoch_1": 8, "epoch_2": 4},
         {"class": "class 1", "rows": 2, "epoch_1": 1, "epoch_2": 5},
     ]
+
+
+def test_a_class_without_a_row_is_in_the_table() -> None:
+    picks = picks_of(np.array([5, 0], dtype=np.int32), n_classes=3)
+    assert class_rows(picks)[2] == {"class": "class 2", "rows": 0, "epoch_1": 0}
 
 
 def test_sheet_is_drawn_without_loading_matplotlib() -> None:

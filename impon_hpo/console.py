@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -30,8 +31,9 @@ class _Talk(Console):
         try:
             super().print(*objects, **options)
         except OSError:
-            self.begin_capture()
-            self.end_capture()  # what could not be printed is not tried again
+            with suppress(OSError):
+                self.begin_capture()
+                self.end_capture()  # what could not be printed is not tried again
 
 
 data = Console()

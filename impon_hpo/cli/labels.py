@@ -53,12 +53,16 @@ def labels(
         facts = find_wrong_labels(study_file, config, every=every, n_shown=rows)
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
-    _attach(study_file.name, storage or study_file.storage, study_file.artifacts, facts)
     if format is Format.json:
         print_json(facts)
-        return
+    else:
+        _print(study_file.name, facts)
+    _attach(study_file.name, storage or study_file.storage, study_file.artifacts, facts)
+
+
+def _print(study: str, facts: dict[str, Any]) -> None:
     shown = [{key: row[key] for key in row if key != "label"} for row in facts["worst"]]
-    print_table(f"{study_file.name}: labels that look wrong", shown)
+    print_table(f"{study}: labels that look wrong", shown)
     print_line(facts["sentence"])
     if facts["listed"]:
         print_line(f"table: {facts['csv']}, picture: {facts['picture']}")
@@ -76,8 +80,7 @@ def _attach(study: str, address: str, artifacts: str, facts: dict[str, Any]) -> 
 
     with suppress(NothingYetError):
         records = read_studies(open_storage(address, create=False), study)
-        store = artifact_store(artifacts)
         for record in records:
             what = f"The finding could not be left with arm '{record.identity['arm']}'"
             with describing(what, "What is printed here stands."):
-                attach(record.optuna_study, facts, store)
+                attach(record.optuna_study, facts, artifact_store(artifacts))

@@ -17,7 +17,7 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
 from impon_hpo.tuning.study_file import read_study_file
 from tests.command import run
-from tests.studies import SMALL, write_study
+from tests.studies import SMALL, storage_with_one_trial, write_study
 
 FLIPPED = '''
 """Digits of which every fifth has a wrong label."""
@@ -154,6 +154,18 @@ def test_what_the_first_trial_saw_is_used_and_the_dashboard_tells_what_was_found
     assert facts["sentence"] in text
     assert f"(/artifacts/{record.optuna_study._study_id}/{record.labels['artifact']})" in text
     assert Path("runs/small/artifacts", record.labels["artifact"]).is_file()
+
+
+def test_a_store_that_is_gone_does_not_cost_what_was_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_study()
+    storage_with_one_trial()
+    Path("runs/small/artifacts").write_text("a file where the folder was")
+    assert run("labels", "small", "--all", "--set", "epochs=1") == 0
+    out, err = capsys.readouterr()
+    assert "table: runs/small/labels.csv, picture: runs/small/labels.png" in out
+    assert "The finding could not be left with arm 'impon': The folder for artifacts" in err
 
 
 @pytest.mark.parametrize(

@@ -229,6 +229,20 @@ def test_folder_that_cannot_be_made_is_told(summary: dict[str, Any]) -> None:
         write_report(Path("report"), summary)
 
 
+def test_a_picture_that_cannot_be_written_costs_no_other_file(
+    summary: dict[str, Any], said: list[str]
+) -> None:
+    write_report(Path("whole"), summary)
+    names = {path.name for path in Path("whole").iterdir()}
+    Path("report/pareto.png").mkdir(parents=True)
+    write_report(Path("report"), summary)
+    assert {path.name for path in Path("report").iterdir() if path.is_file()} == (
+        names - {"pareto.png"}
+    )
+    (line,) = said
+    assert line.startswith("Picture 'report/pareto.png' could not be drawn: 'report/pareto.png'")
+
+
 def test_page_of_compare_samplers_has_its_table_and_its_chart(tmp_path: Path) -> None:
     curves = curves_of([UNIFORM, run("<new>", [0.1, 0.2, 0.3, 0.4])], chance=0.0)
     rows = [{"arm": "uniform", "cost_of_step": 1.0}]

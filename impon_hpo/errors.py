@@ -59,9 +59,9 @@ def as_typed(command: str) -> str:
     Of what `uv run` tells the processes that it starts, `UV_RUN_RECURSION_DEPTH` is the variable
     that nothing else sets: `uvx` sets `UV`, too, and an activated environment sets `VIRTUAL_ENV`.
 
-    Only for what is printed or raised. What is stored, given as JSON, or written on a page or a
-    note of the dashboard is read by others, too, who may have started their own process in another
-    way: it stays plain.
+    Only for what is printed or raised, and for the report of a comparison, which who reads it makes
+    again with a command. What is stored, given as JSON, or written on a note of the dashboard is
+    read by others, too, who may have started their own process in another way: it stays plain.
 
     Args:
         command: The command as it is in an activated environment.

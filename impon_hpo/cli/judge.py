@@ -44,7 +44,7 @@ def plan(
 ) -> None:
     """What `compare` would record: runs, epochs, cost, time, and what cannot come out of it."""
     with loading():
-        from impon_hpo.comparing.plan import plan_comparison
+        from impon_hpo.comparing.plan import plan_comparison, plan_notes
         from impon_hpo.tuning.dry_run import plan_rows
 
         quiet_optuna()
@@ -54,6 +54,8 @@ def plan(
         print_json(facts)
     else:
         print_rows(f"{study_file.name}: nothing is run", plan_rows(facts))
+        for line in plan_notes(facts):
+            print_line(line)
 
 
 def report(

@@ -61,7 +61,10 @@ def labels(
 
 
 def _print(study: str, facts: dict[str, Any]) -> None:
-    shown = [{key: row[key] for key in row if key != "label"} for row in facts["worst"]]
+    shown = [
+        {key: "cannot be told" if row[key] is None else row[key] for key in row if key != "label"}
+        for row in facts["worst"]
+    ]
     print_table(f"{study}: labels that look wrong", shown)
     print_line(facts["sentence"])
     if facts["listed"]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from impon_hpo.console import finite
 from impon_hpo.describing import describing
+from impon_hpo.errors import as_typed
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, page, versions_of
@@ -145,7 +146,7 @@ def html(summary: Mapping[str, Any], pictures: Sequence[tuple[str, bytes]] = ())
     credit = [verdict["credit_sentence"]] if "credit_sentence" in verdict else []
     return page(
         title=f"{summary['study']}: does importance sampling pay?",
-        card=summary["card"],
+        card=_card(summary),
         paragraphs=[summary["question"], " ".join([verdict["sentence"], *credit])],
         warnings=warnings(summary),
         tables=[
@@ -167,7 +168,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         f"# {summary['study']}",
         "",
-        *card_lines(summary["card"]),
+        *card_lines(_card(summary)),
         str(summary["question"]),
         "",
         f"**{verdict['sentence']}** {verdict.get('credit_sentence', '')}".rstrip(),
@@ -192,6 +193,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines += ["## Data and settings", ""]
     lines += [f"- {name}: `{value}`" for name, value in facts(summary)]
     return "\n".join(lines) + "\n"
+
+
+def _card(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card with its command as whoever makes the report types it."""
+    card = summary["card"]
+    return {**card, "command": as_typed(card["command"])}
 
 
 def with_headings(

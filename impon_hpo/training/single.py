@@ -34,8 +34,9 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         name: A name for this run.
 
     Returns:
-        Validation and test accuracy, which are what `metric` says, cost, every epoch, settings,
-        environment and the path of the checkpoint, as plain JSON values.
+        The batch sampler that the run was trained with, which without a reference may be another
+        than the arm's; validation and test accuracy, which are what `metric` says, cost, every
+        epoch, settings, environment and the path of the checkpoint, as plain JSON values.
 
     Raises:
         ConfigError: Device, model or batch sampler do not fit.
@@ -79,6 +80,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,
+        "sampler": config.sampler,
         "val_accuracy": run.results[-1].val_accuracy,
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,

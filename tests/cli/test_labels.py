@@ -105,8 +105,12 @@ def test_where_nothing_can_be_told_nothing_is_called_wrong(
         "file,given,likely,wrong_probability,label\n"
     )
     assert not Path("runs/small/labels.png").exists()
-    assert facts_of(capsys, "--all", "--rows", "3")["listed"] == 340
-    assert len(table()) == 340
+    listed = facts_of(capsys, "--all", "--rows", "3")
+    assert listed["listed"] == 340
+    assert [row["wrong_probability"] for row in listed["worst"]] == [None] * 3
+    assert [row["wrong_probability"] for row in table()] == [""] * 340
+    assert run("labels", "small", "--all", "--rows", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("\tcannot be told")
     assert Path("runs/small/labels.png").exists()
     facts_of(capsys)
     assert not Path("runs/small/labels.png").exists(), "it would show what is not listed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) 
     first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
     write_report(Path("report"), summary)
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first
+
+
+def test_commands_begin_as_the_reader_began(
+    summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = summary["card"]["command"]
+    assert f"`{command}`" in markdown(summary)
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    write_report(Path("report"), summary)
+    assert f"`uv run {command}`" in Path("report/report.md").read_text()
+    assert f"uv run {command}" in unescape(Path("report/index.html").read_text())
+    assert json.loads(Path("report/summary.json").read_text())["card"]["command"] == command
 
 
 def test_report_says_which_accuracy_it_is(summary: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from impon_hpo.tuning.contact_sheet import (
     HEAD,
@@ -15,10 +16,12 @@ from impon_hpo.tuning.contact_sheet import (
     SHOWN,
     TILE,
     Picks,
+    _shortened,
     class_rows,
     contact_sheet,
     picked_least,
     picked_most,
+    sheet,
 )
 
 
@@ -87,6 +90,22 @@ def test_any_name_is_drawn(name: str) -> None:
     picks = picks_of(np.ones(3, dtype=np.int32))
     drawn = Picks(picks.visits, picks.labels, [name] * 4, picks.class_picks, picks.read)
     assert contact_sheet(f"a title with {name}", drawn).height > TILE
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    draw = ImageDraw.Draw(Image.new("RGB", (9, 9)))
+    short = _shortened(draw, "IMG_20260101_000123.png")
+    assert short.startswith("IMG")
+    assert short.endswith(".png")
+    assert "…" in short
+    assert _shortened(draw, "7.png") == "7.png"
+
+
+def test_a_third_line_of_captions_has_its_room() -> None:
+    images = np.full((11, 8, 8, 3), 200, dtype=np.uint8)
+    two = sheet("", [("", images, [("given", "likely")] * 11)])
+    three = sheet("", [("", images, [("given", "likely", "file")] * 11)])
+    assert three.height == two.height + 2 * 14
 
 
 def test_run_that_has_picked_everything_or_nothing_is_drawn() -> None:

@@ -18,9 +18,8 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import loading, print_json, print_line, print_table
-from impon_hpo.describing import describing
 from impon_hpo.environment import keep_freed_memory
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, describing
 
 
 def labels(

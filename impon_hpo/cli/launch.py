@@ -36,9 +36,8 @@ from impon_hpo.cli.options import (
     read_study,
 )
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say, talk
-from impon_hpo.describing import describing
 from impon_hpo.environment import keep_freed_memory
-from impon_hpo.errors import NothingYetError, as_typed
+from impon_hpo.errors import NothingYetError, as_typed, describing
 
 if TYPE_CHECKING:
     from impon_hpo.tuning.processes import Orders

@@ -17,8 +17,7 @@ from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
 
 from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
-from impon_hpo.describing import describing
-from impon_hpo.errors import CheckpointError
+from impon_hpo.errors import CheckpointError, describing
 from impon_hpo.storage.connect import ArtifactStore, no_experimental_warnings
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from impon_hpo.console import finite
-from impon_hpo.describing import describing
-from impon_hpo.errors import as_typed
+from impon_hpo.errors import as_typed, describing
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, page, versions_of

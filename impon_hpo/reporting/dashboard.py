@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
-from impon_hpo.describing import describing
+from impon_hpo.errors import describing
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.note import note, read_card
 from impon_hpo.reporting.render import figure

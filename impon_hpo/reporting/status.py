@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.describing import describing
-from impon_hpo.errors import as_typed
+from impon_hpo.errors import as_typed, describing
 from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 from impon_hpo.tuning.promotion import waiting_trials

@@ -9,8 +9,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.describing import describing
 from impon_hpo.environment import environment
+from impon_hpo.errors import describing
 from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference

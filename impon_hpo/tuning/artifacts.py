@@ -18,7 +18,7 @@ from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from impon_hpo.describing import describing
+from impon_hpo.errors import describing
 from impon_hpo.files import csv_text, replacing, write_file
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch

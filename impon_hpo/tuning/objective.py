@@ -13,9 +13,8 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 
-from impon_hpo.describing import describing
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError
+from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError, describing
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import (
     COST,

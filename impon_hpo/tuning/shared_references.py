@@ -9,8 +9,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import download_artifact, upload_artifact
 
-from impon_hpo.describing import describing
-from impon_hpo.errors import CheckpointError
+from impon_hpo.errors import CheckpointError, describing
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import REFERENCE
 from impon_hpo.training.config import TrainingConfig

@@ -13,8 +13,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.describing import describing
-from impon_hpo.errors import ImponHpoError
+from impon_hpo.errors import ImponHpoError, describing
 from impon_hpo.storage.trials import is_finished, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.artifacts import Checkpoints

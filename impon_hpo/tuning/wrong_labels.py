@@ -20,8 +20,7 @@ import torch
 from optuna.artifacts import upload_artifact
 from torch import Tensor
 
-from impon_hpo.describing import describing
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, describing
 from impon_hpo.files import csv_text, write_file
 from impon_hpo.sampling.doubts import SEPARATION, doubts_of
 from impon_hpo.sampling.reference import Reference

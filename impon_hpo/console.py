@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -24,6 +25,15 @@ class _Talk(Console):
         self.quiet = True
         # Or else what is left in the buffer fails once more when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, unless where it goes to, such as a log on a full disk, takes nothing now."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            with suppress(OSError):
+                self.begin_capture()
+                self.end_capture()  # what could not be printed is not tried again
 
 
 data = Console()

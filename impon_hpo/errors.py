@@ -1,5 +1,5 @@
-"""The errors that a user of the library or of the command line can meet, and how a message names
-the command to type next.
+"""The errors that a user of the library or of the command line can meet, how a message names the
+command to type next, and the rule for what only describes a result: `describing`.
 
 ImponHpoError
 ├── ConfigError          a study file, an option or an argument is wrong (also a ValueError)
@@ -12,7 +12,14 @@ ImponHpoError
 The command line prints the message of any of them without a traceback and exits with 2.
 """
 
+from __future__ import annotations
+
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+log = logging.getLogger("impon_hpo")
 
 
 class ImponHpoError(Exception):
@@ -59,9 +66,9 @@ def as_typed(command: str) -> str:
     Of what `uv run` tells the processes that it starts, `UV_RUN_RECURSION_DEPTH` is the variable
     that nothing else sets: `uvx` sets `UV`, too, and an activated environment sets `VIRTUAL_ENV`.
 
-    Only for what is printed or raised. What is stored, given as JSON, or written on a page or a
-    note of the dashboard is read by others, too, who may have started their own process in another
-    way: it stays plain.
+    Only for what is printed or raised, and for the report of a comparison, which who reads it makes
+    again with a command. What is stored, given as JSON, or written on a note of the dashboard is
+    read by others, too, who may have started their own process in another way: it stays plain.
 
     Args:
         command: The command as it is in an activated environment.
@@ -69,3 +76,29 @@ def as_typed(command: str) -> str:
     if "UV_RUN_RECURSION_DEPTH" not in os.environ:
         return command
     return f"uv {command}" if command.startswith("pip ") else f"uv run {command}"
+
+
+@contextmanager
+def describing(what: str, stands: str = "The trial's value stands.") -> Iterator[None]:
+    """Log an error of a block that only describes a result, such as a picture of it, and go on.
+
+    What decides the result stands outside of such a block. Ctrl-C and SIGTERM pass through it. Each
+    file has a block of its own, so that one that fails does not cost the next.
+
+    Args:
+        what: What an error means, such as "picture.png of trial 3 could not be drawn".
+        stands: A sentence on what is there all the same, or what to do.
+
+    Example:
+        >>> from impon_hpo.errors import describing
+        >>> with describing("picture.png of trial 3 could not be drawn"):
+        ...     _ = 1 / 0
+        >>> "goes on"
+        'goes on'
+    """
+    try:
+        yield
+    except Exception as error:  # pictures, disks and buckets fail in many ways
+        kind = "" if isinstance(error, ImponHpoError) else f"{type(error).__name__}: "
+        reason = " ".join(f"{kind}{error}".split())
+        log.warning("%s: %s. %s", what, reason.rstrip(".: "), stands)

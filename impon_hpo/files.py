@@ -50,14 +50,17 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all; text is written as UTF-8.
+    """Write a file whole or not at all; text is written as UTF-8, with an escape for what UTF-8
+    does not have, as a file name may contain it.
 
     Raises:
         StorageError: The file cannot be written.
     """
     try:
         with replacing(path) as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(
+                content.encode(errors="backslashreplace") if isinstance(content, str) else content
+            )
     except OSError as error:
         raise StorageError(f"'{path}' cannot be written: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Self, get_args
 
@@ -59,10 +60,14 @@ def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = 
         prefix: Put before each key.
     """
     lines: dict[str, str] = {}
+    meant: dict[str, str] = {}
     for mistake in mistakes:
         path = [str(part) for part in mistake["loc"] if not _is_branch(str(part))]
         key = prefix + ".".join(path)
         message = WORDS.get(mistake["type"], mistake["msg"])
+        meant[key] = meant.get(key, "") or choice_meant(mistake)
+        if any(known.startswith(f"{key}.") for known in lines):
+            continue  # of a list, pydantic finds the rest too short where an entry is wrong
         if mistake["type"] == "extra_forbidden":
             lines[key] = f"Unknown key '{key}'.{suggestion(path[-1], _keys_beside(path, model))}"
         elif mistake["type"] == "missing":
@@ -73,7 +78,14 @@ def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = 
             lines[key] = f"{lines[key].removesuffix('.')}, or: {message}."
         else:
             lines[key] = f"{key} = {mistake['input']!r}: {message}."
-    return list(lines.values())
+    return [line + meant[key] for key, line in lines.items()]
+
+
+def choice_meant(mistake: ErrorDetails) -> str:
+    """Return " Did you mean 'cosine'?" where what was given is close to a choice of a `Literal`."""
+    if mistake["type"] != "literal_error" or not isinstance(mistake["input"], str):
+        return ""
+    return suggestion(mistake["input"], re.findall(r"'([^']*)'", mistake["ctx"]["expected"]))
 
 
 WORDS = {

@@ -132,10 +132,16 @@ def samplers(format: Formatted = Format.table) -> None:
 
     from impon_hpo.sampling.table import SAMPLERS
 
-    cards = [
+    cards: list[dict[str, Any]] = [
         {"name": name} | dataclasses.asdict(sampler.card) for name, sampler in SAMPLERS.items()
     ]
     if format is Format.json:
         print_json(cards)
     else:
-        print_table("batch samplers", cards)
+        headings = {
+            "forward": "extra forward passes (rows a step; B: a batch)",
+            "state": "state (a row)",
+            "weights": "weights (of losses)",
+        }
+        shown = [{headings.get(key, key): card[key] for key in card} for card in cards]
+        print_table("batch samplers", shown)

@@ -44,7 +44,7 @@ def plan(
 ) -> None:
     """What `compare` would record: runs, epochs, cost, time, and what cannot come out of it."""
     with loading():
-        from impon_hpo.comparing.plan import plan_comparison
+        from impon_hpo.comparing.plan import plan_comparison, plan_notes
         from impon_hpo.tuning.dry_run import plan_rows
 
         quiet_optuna()
@@ -54,6 +54,8 @@ def plan(
         print_json(facts)
     else:
         print_rows(f"{study_file.name}: nothing is run", plan_rows(facts))
+        for line in plan_notes(facts):
+            print_line(line)
 
 
 def report(
@@ -83,7 +85,7 @@ def _opened(study_file: StudyFile, storage: str | None) -> BaseStorage | None:
 
 
 def print_comparison(study_file: StudyFile, recordings: Recordings, format: Format) -> None:
-    """Judge what is recorded, write the report and print what it says."""
+    """Judge what is recorded, print what came out, and write the report."""
     from impon_hpo.comparing.summary import summarise_comparison
     from impon_hpo.reporting.comparison_page import (
         IN_HAND,
@@ -97,9 +99,9 @@ def print_comparison(study_file: StudyFile, recordings: Recordings, format: Form
     from impon_hpo.reporting.html import card_rows
 
     summary = summarise_comparison(study_file, recordings)
-    page = write_report(study_file.runs / "report", summary)
     if format is Format.json:
         print_json(summary)
+        write_report(study_file.runs / "report", summary)
         return
     card = summary["card"]
     print_card(card_rows(card), as_typed(card["command"]), good=card["earned"])
@@ -110,7 +112,7 @@ def print_comparison(study_file: StudyFile, recordings: Recordings, format: Form
     print_line(summary["verdict"]["sentence"])
     if "credit_sentence" in summary["verdict"]:
         print_line(summary["verdict"]["credit_sentence"])
-    print_line(f"report: {page}")
+    print_line(f"report: {write_report(study_file.runs / 'report', summary)}")
 
 
 def pictures(

@@ -19,7 +19,7 @@ from impon_hpo.cli.options import (
 )
 from impon_hpo.console import loading, print_json, print_line, print_table
 from impon_hpo.environment import keep_freed_memory
-from impon_hpo.errors import NothingYetError
+from impon_hpo.errors import NothingYetError, describing
 
 
 def labels(
@@ -52,12 +52,19 @@ def labels(
         facts = find_wrong_labels(study_file, config, every=every, n_shown=rows)
     except KeyboardInterrupt as error:
         raise interrupted(error) from None
-    _attach(study_file.name, storage or study_file.storage, study_file.artifacts, facts)
     if format is Format.json:
         print_json(facts)
-        return
-    shown = [{key: row[key] for key in row if key != "label"} for row in facts["worst"]]
-    print_table(f"{study_file.name}: labels that look wrong", shown)
+    else:
+        _print(study_file.name, facts)
+    _attach(study_file.name, storage or study_file.storage, study_file.artifacts, facts)
+
+
+def _print(study: str, facts: dict[str, Any]) -> None:
+    shown = [
+        {key: "cannot be told" if row[key] is None else row[key] for key in row if key != "label"}
+        for row in facts["worst"]
+    ]
+    print_table(f"{study}: labels that look wrong", shown)
     print_line(facts["sentence"])
     if facts["listed"]:
         print_line(f"table: {facts['csv']}, picture: {facts['picture']}")
@@ -76,4 +83,6 @@ def _attach(study: str, address: str, artifacts: str, facts: dict[str, Any]) -> 
     with suppress(NothingYetError):
         records = read_studies(open_storage(address, create=False), study)
         for record in records:
-            attach(record.optuna_study, facts, artifact_store(artifacts))
+            what = f"The finding could not be left with arm '{record.identity['arm']}'"
+            with describing(what, "What is printed here stands."):
+                attach(record.optuna_study, facts, artifact_store(artifacts))

@@ -37,7 +37,7 @@ from impon_hpo.cli.options import (
 )
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say, talk
 from impon_hpo.environment import keep_freed_memory
-from impon_hpo.errors import NothingYetError, as_typed
+from impon_hpo.errors import NothingYetError, as_typed, describing
 
 if TYPE_CHECKING:
     from impon_hpo.tuning.processes import Orders
@@ -273,15 +273,17 @@ def _print_curves(
         targets=[epoch for epoch in (2, 4, 6) if epoch <= horizon],
     )
     folder = study_file.runs / "samplers"
+    if format is Format.json:
+        print_json(rows)
+    else:
+        print_table(f"{study_file.name}: {len(runs)} runs", with_headings(rows))
     write_csv(folder / "epochs.csv", epoch_rows(runs))
     write_csv(folder / "table.csv", rows)
     page = folder / "accuracy-against-cost.html"
     metric = study_file.run.metric.replace("-", " ")
     write_curves(page, curves, rows, control=control, title=study_file.name, metric=metric)
     if format is Format.json:
-        print_json(rows)
         return
-    print_table(f"{study_file.name}: {len(runs)} runs", with_headings(rows))
     print_line(f"this table: {folder / 'table.csv'}")
     print_line(f"every epoch: {folder / 'epochs.csv'}")
     print_line(f"picture: {page}")
@@ -333,11 +335,14 @@ def _write_tables(study_file: StudyFile, orders: Orders) -> None:
     """Write down what an arm's trials have recorded, as tables."""
     if orders.task != "tune":
         return
-    from impon_hpo.reporting.status import write_csv_files
+    from impon_hpo.reporting.status import IN_STORAGE, write_csv_files
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_studies
 
-    with suppress(NothingYetError):  # it may have failed before anything was begun
+    with (
+        describing("The tables of trials and epochs could not be made", IN_STORAGE),
+        suppress(NothingYetError),  # it may have failed before anything was begun
+    ):
         storage = open_storage(orders.storage or study_file.storage, create=False)
         write_csv_files(study_file.runs, read_studies(storage, study_file.name))
 

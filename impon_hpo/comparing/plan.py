@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -82,6 +83,7 @@ def plan_comparison(
         "epochs": sum(run.training.config.epochs for run in runs),
         "cost": sum(costs.values()),
         "cost_left": cost_left,
+        "cost_of_a_uniform_run": _cost(uniformly(study_file.run), splits, 0.0),
         "device": str(device),
     }
     if calibrate:
@@ -92,6 +94,17 @@ def plan_comparison(
     facts["cost_ratio_of_an_epoch"] = round(ratio, 4)
     facts["warnings"] = _warnings(study_file, ratio)
     return facts
+
+
+def plan_notes(facts: Mapping[str, Any]) -> list[str]:
+    """Return how the numbers of a plan are to be read, a line each."""
+    uniform = facts["cost_of_a_uniform_run"]
+    return [
+        "a run: one configuration, trained to its last epoch in one arm or control and one block",
+        f"a cost: forward-equivalents, of which a row has 1 for its forward and 2 for its backward "
+        f"pass; with {uniform:,} for a full uniform run, all of it is as much as "
+        f"{facts['cost'] / uniform:.1f} of them",
+    ]
 
 
 def _cost(config: TrainingConfig, splits: Splits, scored_share: float) -> int:

@@ -6,21 +6,18 @@ import dataclasses
 import functools
 import itertools
 import json
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import torch
-from optuna.artifacts import upload_artifact
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
 
 from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
-from impon_hpo.errors import CheckpointError
+from impon_hpo.errors import CheckpointError, describing
 from impon_hpo.storage.connect import ArtifactStore, no_experimental_warnings
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
@@ -28,7 +25,7 @@ from impon_hpo.training.reference_folder import References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
-from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.artifacts import Checkpoints, upload
 from impon_hpo.tuning.objective import (
     COMPLETE,
     DIVERGED,
@@ -108,10 +105,15 @@ class Recorder:
             return made
 
         def ended(made: TrainingRun, how: str) -> None:
-            if memory is not None and how in (COMPLETE, DIVERGED):  # it is heard in any case
+            # It is heard in any case. Later runs are trained with it: no mere description.
+            if memory is not None and how in (COMPLETE, DIVERGED):
                 taught = config.model_copy(update={"reference": "prequential"})
                 self.references.learn(trial.study, taught, splits, memory, teacher=config)
-            self._upload_losses(trial, made)
+            what = f"{STEP_LOSSES} of run {trial.number} of {training.name}"
+            with describing(f"{what} could not be attached", "The run is recorded."):
+                losses = [_thinned(epoch.tolist()) for epoch in made.step_losses]
+                text = json.dumps(losses)
+                upload(trial, self.artifact_store, STEP_LOSSES, "application/json", text)
 
         return train_trial(
             trial,
@@ -177,18 +179,6 @@ class Recorder:
             if hidden is not None and not (last_only and run.epoch < run.config.epochs):
                 accuracies[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
         return accuracies
-
-    def _upload_losses(self, trial: optuna.Trial, run: TrainingRun) -> None:
-        losses = [_thinned(epoch.tolist()) for epoch in run.step_losses]
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / STEP_LOSSES
-            path.write_text(json.dumps(losses))
-            upload_artifact(
-                artifact_store=self.artifact_store,
-                file_path=str(path),
-                study_or_trial=trial,
-                mimetype="application/json",
-            )
 
 
 def _thinned(losses: list[float]) -> list[float]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from impon_hpo.console import finite
+from impon_hpo.errors import as_typed, describing
 from impon_hpo.files import write_csv, write_file
 from impon_hpo.reporting.comparison_charts import comparison_charts, curves_chart, views
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, page, versions_of
@@ -80,13 +81,16 @@ PRUNERS = "Under other pruners"
 
 def write_report(folder: Path, summary: Mapping[str, Any]) -> Path:
     """Write `index.html` (one file that works without network), `report.md`, a PNG file for each
-    chart, `summary.json`, `arms.csv` and `pruners.csv`, and return the path of the page.
+    chart, `summary.json`, `arms.csv` and `pruners.csv`, and return the path of the page. A chart
+    that cannot be drawn is logged.
 
     Raises:
-        StorageError: A file cannot be written.
+        StorageError: Another file cannot be written.
     """
     for chart in comparison_charts(summary):
-        write_file(folder / f"{chart.key}.png", png(chart))
+        path = folder / f"{chart.key}.png"
+        with describing(f"Picture '{path}' could not be drawn", "The rest of the report stands."):
+            write_file(path, png(chart))
     write_csv(folder / "arms.csv", arms_table(summary))
     write_csv(folder / "pruners.csv", pruners_table(summary))
     write_file(folder / "summary.json", json.dumps(finite(summary), indent=1) + "\n")
@@ -141,7 +145,7 @@ def html(summary: Mapping[str, Any], pictures: Sequence[tuple[str, bytes]] = ())
     credit = [verdict["credit_sentence"]] if "credit_sentence" in verdict else []
     return page(
         title=f"{summary['study']}: does importance sampling pay?",
-        card=summary["card"],
+        card=_card(summary),
         paragraphs=[summary["question"], " ".join([verdict["sentence"], *credit])],
         warnings=warnings(summary),
         tables=[
@@ -163,7 +167,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines = [
         f"# {summary['study']}",
         "",
-        *card_lines(summary["card"]),
+        *card_lines(_card(summary)),
         str(summary["question"]),
         "",
         f"**{verdict['sentence']}** {verdict.get('credit_sentence', '')}".rstrip(),
@@ -188,6 +192,12 @@ def markdown(summary: Mapping[str, Any]) -> str:
     lines += ["## Data and settings", ""]
     lines += [f"- {name}: `{value}`" for name, value in facts(summary)]
     return "\n".join(lines) + "\n"
+
+
+def _card(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card with its command as whoever makes the report types it."""
+    card = summary["card"]
+    return {**card, "command": as_typed(card["command"])}
 
 
 def with_headings(

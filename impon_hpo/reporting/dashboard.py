@@ -11,6 +11,7 @@ from pathlib import Path
 from optuna.storages import BaseStorage
 from optuna_dashboard import get_note, run_server, save_note, save_plotly_graph_object
 
+from impon_hpo.errors import describing
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.note import note, read_card
 from impon_hpo.reporting.render import figure
@@ -19,6 +20,7 @@ from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import read_arms_and_comparison
 
 REFRESH_SECONDS = 20.0
+UNHARMED = "The dashboard shows the trials all the same."
 
 
 def serve(storage: BaseStorage, artifacts: str, host: str, port: int) -> None:
@@ -62,6 +64,9 @@ class Pages:
     def write(self) -> None:
         """Write the pages of those arms that have changed; a note that a person has edited stays.
 
+        What cannot be drawn or saved is logged, and costs neither the other graphs nor the other
+        arms; an arm without its note is written again the next time.
+
         Raises:
             NothingYetError: The storage holds nothing of the study.
         """
@@ -73,11 +78,14 @@ class Pages:
             before = self._written.get(study.study_name)
             if text == before:
                 continue
-            if before is None or get_note(study) == before:
-                save_note(study, text)
+            arm = f"of arm '{record.identity['arm']}'"
             for chart in study_charts(record, records, self._palette):
-                save_plotly_graph_object(study, figure(chart), graph_object_id=chart.key)
-            self._written[study.study_name] = text
+                with describing(f"Graph '{chart.key}' {arm} could not be saved", UNHARMED):
+                    save_plotly_graph_object(study, figure(chart), graph_object_id=chart.key)
+            with describing(f"The note {arm} could not be saved", UNHARMED):
+                if before is None or get_note(study) == before:
+                    save_note(study, text)
+                self._written[study.study_name] = text
 
     def keep_up(self) -> None:
         """Write the pages again every few seconds, forever, while other processes run trials."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +63,18 @@ def fragments(charts: Sequence[Chart]) -> list[str]:
 
 def png(chart: Chart) -> bytes:
     """Return the main series of a chart as a PNG file with 256 colours, which is a third of the
-    size."""
+    size. Texts are drawn as they stand, dollars too; a letter that the font lacks is a box."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
     from PIL import Image
 
-    drawing = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = drawing.subplots()
-    _draw(axes, chart)
     buffer = io.BytesIO()
-    drawing.savefig(buffer, format="png", dpi=110)
+    with mpl.rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        drawing = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = drawing.subplots()
+        _draw(axes, chart)
+        drawing.savefig(buffer, format="png", dpi=110)
     small = io.BytesIO()
     with Image.open(buffer) as image:
         # Median cut, the default, gives two arms one colour where one of them has a short line.

@@ -8,10 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from impon_hpo.errors import as_typed
+from impon_hpo.errors import as_typed, describing
 from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 from impon_hpo.tuning.promotion import waiting_trials
+
+IN_STORAGE = "All that was run is in the storage."
 
 
 def summarise(record: StudyRecord) -> dict[str, Any]:
@@ -160,10 +162,7 @@ def summary_commands(facts: dict[str, Any]) -> list[str]:
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
     """Write `epochs.csv` (a row for each epoch) and `trials.csv` (a row for each trial) of all
-    arms.
-
-    Raises:
-        StorageError: A file cannot be written.
+    arms; one that cannot be written is logged, since the storage has it all.
     """
     arms = [(record.identity["arm"], trial) for record in records for trial in record.trials]
     epochs = [
@@ -171,8 +170,10 @@ def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
         for arm, trial in arms
         for epoch in trial.epochs
     ]
-    write_csv(folder / "epochs.csv", epochs)
-    write_csv(folder / "trials.csv", [_trial_row(arm, trial) for arm, trial in arms])
+    with describing("The table of epochs could not be made", IN_STORAGE):
+        write_csv(folder / "epochs.csv", epochs)
+    with describing("The table of trials could not be made", IN_STORAGE):
+        write_csv(folder / "trials.csv", [_trial_row(arm, trial) for arm, trial in arms])
 
 
 def _trial_row(arm: str, trial: TrialRecord) -> dict[str, Any]:

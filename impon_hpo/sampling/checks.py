@@ -57,7 +57,10 @@ def check_literals(sampler: type, options: Mapping[str, Any]) -> None:
         kind = types.get(name)
         if get_origin(kind) is Literal and value not in get_args(kind):
             listed = ", ".join(repr(choice) for choice in get_args(kind))
-            raise ConfigError(f"{name} must be one of {listed}, but got {name}={value!r}.")
+            raise ConfigError(
+                f"{name} must be one of {listed}, but got {name}={value!r}."
+                f"{suggestion(str(value), map(str, get_args(kind)))}"
+            )
 
 
 def check_positive(name: str, value: float) -> None:

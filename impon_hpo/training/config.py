@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from impon_hpo.errors import ConfigError
-from impon_hpo.settings import Settings
+from impon_hpo.settings import Settings, choice_meant
 
 Auto = Literal["auto"]
 
@@ -212,7 +212,9 @@ def _check_options(sampler: str, options: dict[str, Any]) -> None:
         try:
             TypeAdapter(types[name], config=ConfigDict(strict=True)).validate_python(value)
         except ValidationError as error:
-            reasons = " ".join(f"{mistake['msg']}." for mistake in error.errors())
+            reasons = " ".join(
+                f"{mistake['msg']}.{choice_meant(mistake)}" for mistake in error.errors()
+            )
             raise ConfigError(
                 f"Option '{name}' of batch sampler '{sampler}' = {value!r}: {reasons}"
             ) from None

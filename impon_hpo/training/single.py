@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from impon_hpo.environment import environment
+from impon_hpo.errors import describing
 from impon_hpo.files import write_file
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference
@@ -33,8 +34,9 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         name: A name for this run.
 
     Returns:
-        Validation and test accuracy, which are what `metric` says, cost, every epoch, settings,
-        environment and the path of the checkpoint, as plain JSON values.
+        The batch sampler that the run was trained with, which without a reference may be another
+        than the arm's; validation and test accuracy, which are what `metric` says, cost, every
+        epoch, settings, environment and the path of the checkpoint, as plain JSON values.
 
     Raises:
         ConfigError: Device, model or batch sampler do not fit.
@@ -73,10 +75,12 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
     if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
-        references.learn(requested, splits, memory)
+        with describing("What this run has learnt could not be kept", "Its result stands."):
+            references.learn(requested, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,
+        "sampler": config.sampler,
         "val_accuracy": run.results[-1].val_accuracy,
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,

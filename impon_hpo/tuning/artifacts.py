@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from impon_hpo.files import csv_text, replacing
+from impon_hpo.errors import describing
+from impon_hpo.files import csv_text, replacing, write_file
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.training_run import TrainingRun
-from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet
+from impon_hpo.tuning.contact_sheet import Picks, class_rows, contact_sheet, png
 
 log = logging.getLogger("impon_hpo")
 
@@ -139,7 +141,8 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
     """Attach what the trial has not attached already, while it is not finished yet.
 
     The learning curve with the batch sampler's diagnostics as a table, the resolved settings, the
-    images picked most and never, and how often each class was picked; some 100 kB in all.
+    images picked most and never, and how often each class was picked; some 100 kB in all. A file
+    that cannot be made or stored is missing, which is logged.
 
     Args:
         trial: The trial.
@@ -147,26 +150,45 @@ def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) ->
         run: Its training run, of at least one epoch.
     """
     attached = {meta.filename for meta in get_all_artifact_meta(trial)}
-    rows = [flat_epoch(dataclasses.asdict(result)) for result in run.results]
-    picks = picks_of(run)
+    picks = cache(lambda: picks_of(run))
     title = f"trial {trial.number}: what {run.config.sampler} has picked"
-    files: dict[str, tuple[str, Callable[[Path], object]]] = {
-        CURVE: ("text/csv", lambda path: path.write_text(csv_text(rows))),
-        SETTINGS: ("text/plain", lambda path: path.write_text(settings_text(run.config))),
-        IMAGES: ("image/png", contact_sheet(title, picks).save),
-        CLASS_PICKS: (
+    files: dict[str, tuple[str, Callable[[], str | bytes]]] = {
+        CURVE: (
             "text/csv",
-            lambda path: path.write_text(csv_text(class_rows(picks)), encoding="utf-8"),
+            lambda: csv_text([flat_epoch(dataclasses.asdict(result)) for result in run.results]),
         ),
+        SETTINGS: ("text/plain", lambda: settings_text(run.config)),
+        IMAGES: ("image/png", lambda: png(contact_sheet(title, picks()))),
+        CLASS_PICKS: ("text/csv", lambda: csv_text(class_rows(picks()))),
     }
+    for name, (kind, content) in files.items():
+        if name not in attached:
+            with describing(f"{name} of trial {trial.number} could not be attached"):
+                upload(trial, store, name, kind, content())
+
+
+def upload(
+    described: optuna.Trial | optuna.Study,
+    store: ArtifactStore,
+    name: str,
+    kind: str,
+    content: str | bytes,
+) -> str:
+    """Store a file with a trial or a study, and return the id of the artifact.
+
+    Args:
+        described: The trial, which is not finished yet, or the study.
+        store: Where the file goes.
+        name: Its name.
+        kind: Its MIME type.
+        content: What is in it.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        for name, (kind, write) in files.items():
-            if name not in attached:
-                path = Path(folder) / name
-                write(path)
-                upload_artifact(
-                    artifact_store=store, file_path=str(path), study_or_trial=trial, mimetype=kind
-                )
+        path = Path(folder) / name
+        write_file(path, content)
+        return upload_artifact(
+            artifact_store=store, file_path=str(path), study_or_trial=described, mimetype=kind
+        )
 
 
 def picks_of(run: TrainingRun) -> Picks:

@@ -7,6 +7,7 @@ trial takes to train.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,8 @@ STEP = TILE + 10  # from tile to tile
 MARGIN = 14
 WIDTH = 2 * MARGIN + COLUMNS * STEP
 HEAD = 38  # of the title
-LINE = TILE + 38  # of images with their captions
+CAPTION = 14  # of a line of a caption
+LINE = TILE + 10 + 2 * CAPTION  # of images with two lines of caption
 INK = "#202020"
 FAINT = "#6b6b6b"
 
@@ -84,26 +86,39 @@ def contact_sheet(title: str, picks: Picks) -> Image.Image:
     return sheet(f"{title} in {n_epochs} epoch{ending}", groups)
 
 
-Group = tuple[str, NDArray[np.uint8], Sequence[tuple[str, str]]]
-"""Heading, images (k, H, W, C) uint8, and two lines of caption for each."""
+Group = tuple[str, NDArray[np.uint8], Sequence[tuple[str, ...]]]
+"""Heading, images (k, H, W, C) uint8, and the lines of caption of each, equally many for all."""
 
 
 def sheet(title: str, groups: Sequence[Group]) -> Image.Image:
     """Return the images of some groups, each with its captions, as one picture."""
-    heights = [20 + LINE * -(-len(images) // COLUMNS) + 8 for _, images, _ in groups]
+    lines = [TILE + 10 + CAPTION * len(captions[0]) if captions else 0 for *_, captions in groups]
+    heights = [
+        20 + line * -(-len(images) // COLUMNS) + 8
+        for line, (_, images, _) in zip(lines, groups, strict=True)
+    ]
     drawn = Image.new("RGB", (WIDTH, HEAD + sum(heights)), "white")
     draw = ImageDraw.Draw(drawn)
-    draw.text((MARGIN, 10), title, fill=INK, font=_font(14))
+    draw.text((MARGIN, 10), _drawable(title), fill=INK, font=_font(14))
     top = HEAD
-    for (heading, images, captions), height in zip(groups, heights, strict=True):
-        draw.text((MARGIN, top), heading, fill=FAINT, font=_font(12))
-        for at, (pixels, (first, second)) in enumerate(zip(images, captions, strict=True)):
-            x, y = MARGIN + STEP * (at % COLUMNS), top + 20 + LINE * (at // COLUMNS)
+    for (heading, images, captions), line, height in zip(groups, lines, heights, strict=True):
+        draw.text((MARGIN, top), _drawable(heading), fill=FAINT, font=_font(12))
+        for at, (pixels, caption) in enumerate(zip(images, captions, strict=True)):
+            x, y = MARGIN + STEP * (at % COLUMNS), top + 20 + line * (at // COLUMNS)
             drawn.paste(_tile(pixels), (x, y))
-            draw.text((x, y + TILE + 3), _shortened(draw, first), fill=INK, font=_font(10))
-            draw.text((x, y + TILE + 17), _shortened(draw, second), fill=FAINT, font=_font(10))
+            for below, text in enumerate(caption):
+                place = (x, y + TILE + 3 + CAPTION * below)
+                ink = FAINT if below else INK
+                draw.text(place, _shortened(draw, text), fill=ink, font=_font(10))
         top += height
     return drawn.quantize(256, dither=Image.Dither.NONE)  # a third of the size on the disk
+
+
+def png(picture: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return file.getvalue()
 
 
 def class_rows(picks: Picks) -> list[dict[str, str | int]]:
@@ -131,11 +146,20 @@ def _tile(pixels: NDArray[np.uint8]) -> Image.Image:
 
 
 def _shortened(draw: ImageDraw.ImageDraw, name: str) -> str:
-    """Return a name that fits below a tile."""
-    short = name
-    while len(short) > 1 and draw.textlength(short, font=_font(10)) > TILE + 6:
-        short = short.rstrip("…")[:-1] + "…"
+    """Return a name that fits below a tile; of a long one, its beginning and its end."""
+    whole = short = _drawable(name)
+    n_kept = len(whole)
+    while n_kept > 1 and draw.textlength(short, font=_font(10)) > TILE + 6:
+        n_kept -= 1
+        short = f"{whole[: (n_kept + 1) // 2]}…{whole[len(whole) - n_kept // 2 :]}"
     return short
+
+
+def _drawable(text: str) -> str:
+    """Return a text on one line; a letter that nothing can draw, as file names can have, is �."""
+    return "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else "�" for letter in text
+    )
 
 
 @cache

@@ -14,7 +14,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError
+from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError, describing
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import (
     COST,
@@ -150,7 +150,11 @@ class Objective:
             if memory is not None and how == COMPLETE:
                 reached = run.results[-1].val_accuracy
                 if learnt_enough(reached, splits.n_classes):
-                    self._references.learn(trial.study, self.config, splits, memory)
+                    with describing(
+                        f"The reference that trial {trial.number} has learnt could not be kept",
+                        "The trial's value stands; the next trial learns one.",
+                    ):
+                        self._references.learn(trial.study, self.config, splits, memory)
             self._describe(trial, run)
 
         return train_trial(
@@ -206,9 +210,11 @@ class Objective:
         last = run.results[-1]
         # As numbers of their own, the dashboard can sort and plot by them.
         for name, number in ({"share_seen": last.share_seen} | last.diagnostics).items():
-            trial.set_user_attr(f"impon:{name}", number)
+            with describing(f"impon:{name} of trial {trial.number} could not be recorded"):
+                trial.set_user_attr(f"impon:{name}", number)
         if self._artifact_store is not None:
-            upload_files(trial, self._artifact_store, run)
+            with describing(f"The files of trial {trial.number} could not be attached"):
+                upload_files(trial, self._artifact_store, run)
 
 
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
@@ -293,6 +299,7 @@ def train_trial(
         past: What the storage holds of it.
         checkpoint: Where the run is saved, if anywhere.
         ended: Called with the run and how it ended: "complete", "pruned", "diverged" or "failed".
+            What it raises costs the trial, so what only describes it stands in `describing`.
         on_epoch: Called after every new epoch is recorded, before it is reported.
         measure: Returns what is to be recorded of an epoch beside its result.
         save_seconds: At least so many seconds lie between two checkpoints, but for one when it is

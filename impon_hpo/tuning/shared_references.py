@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.artifacts import download_artifact, upload_artifact
 
-from impon_hpo.errors import CheckpointError
+from impon_hpo.errors import CheckpointError, describing
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import REFERENCE
 from impon_hpo.training.config import TrainingConfig
@@ -120,9 +120,13 @@ class SharedReferences:
         artifact = None
         path = self.references.path(key)
         if self._artifact_store is not None and path.exists():
-            artifact = upload_artifact(
-                artifact_store=self._artifact_store, file_path=str(path), study_or_trial=study
-            )
+            with describing(
+                f"Reference {key} could not be put into the artifact store",
+                "It is on this machine; another one makes or learns its own.",
+            ):
+                artifact = upload_artifact(
+                    artifact_store=self._artifact_store, file_path=str(path), study_or_trial=study
+                )
         entry: dict[str, Any] = {
             "maker": kept.maker,
             "cost": kept.cost,

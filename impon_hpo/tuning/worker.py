@@ -13,7 +13,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.errors import ImponHpoError
+from impon_hpo.errors import ImponHpoError, describing
 from impon_hpo.storage.trials import is_finished, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.artifacts import Checkpoints
@@ -327,7 +327,9 @@ class _Worker:
             raise
         lease.check()
         study.tell(trial, value, state, skip_if_finished=True)
-        self.progress.end(job, self._ended(job, trial))
+        ended = self._ended(job, trial)
+        with describing(f"The end of trial {trial.number} could not be shown"):
+            self.progress.end(job, ended)
         return None
 
     def _ended(self, job: Job, trial: optuna.Trial) -> FrozenTrial:
@@ -351,7 +353,8 @@ class _Worker:
     def _epoch(self, lease: Lease, trial: optuna.Trial, result: EpochResult) -> None:
         """Look, after an epoch that is recorded, whether the trial may go on."""
         lease.check()
-        self.progress.epoch(trial, result)
+        with describing(f"Epoch {result.epoch} of trial {trial.number} could not be shown"):
+            self.progress.epoch(trial, result)
         self._check_budget()
 
     def _check_budget(self) -> None:

@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import optuna
@@ -20,7 +20,7 @@ import torch
 from optuna.artifacts import upload_artifact
 from torch import Tensor
 
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, describing
 from impon_hpo.files import csv_text, write_file
 from impon_hpo.sampling.doubts import SEPARATION, doubts_of
 from impon_hpo.sampling.reference import Reference
@@ -34,7 +34,7 @@ from impon_hpo.training.reference_folder import KeptReference, References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
-from impon_hpo.tuning.contact_sheet import sheet
+from impon_hpo.tuning.contact_sheet import png, sheet
 from impon_hpo.tuning.study_file import StudyFile
 
 log = logging.getLogger("impon_hpo")
@@ -170,12 +170,14 @@ def find_wrong_labels(
         worst = [row for row in worst if judgement.tells and probability[row] > 0.5]
     given = [splits.class_names[label] for label in labels.tolist()]
     likely = [splits.class_names[label] for label in judgement.likely.tolist()]
+    looks_wrong = [given[row] for row in worst if probability[row] > 0.5]
+    unlearnt = _unlearnt(looks_wrong, given) if judgement.tells else set(given)
     lines = [
         {
             "file": names[row],
             "given": given[row],
             "likely": likely[row],
-            "wrong_probability": round(probability[row], 4),
+            "wrong_probability": None if given[row] in unlearnt else round(probability[row], 4),
             "label": given[row],
         }
         for row in worst
@@ -192,16 +194,22 @@ def find_wrong_labels(
         "share_error": judgement.error if judgement.tells else None,
         "listed": len(worst),
         "csv": str(table),
-        "picture": str(_draw(study_file, parts, worst, given, likely)) if worst else None,
+        "picture": None,
         "worst": lines[:n_shown],
     }
     facts["sentence"] = _sentence(facts, judgement)
-    if judgement.tells:
-        facts["sentence"] += _unlearnt(
-            [given[row] for row in worst if probability[row] > 0.5], given
+    if judgement.tells and unlearnt:
+        listed = ", ".join(f"'{name}'" for name in sorted(unlearnt))
+        facts["sentence"] += (
+            f" Of class {listed} more than half look wrong: perhaps the net has not learnt it."
         )
-    if not worst:
-        (study_file.runs / LABELS_PICTURE).unlink(missing_ok=True)
+    picture = study_file.runs / LABELS_PICTURE
+    picture.unlink(missing_ok=True)  # an old one would show what is not listed
+    if worst:
+        with describing(f"Picture '{picture}' could not be drawn", "The table stands."):
+            captions = list(zip(given, likely, names, strict=True))
+            _draw(study_file.name, picture, parts, worst, captions)
+            facts["picture"] = str(picture)
     return facts
 
 
@@ -241,14 +249,10 @@ def _sentence(facts: dict[str, Any], judgement: Judgement) -> str:
     )
 
 
-def _unlearnt(wrong: Sequence[str], given: Sequence[str]) -> str:
-    """Return a sentence on the classes of which most rows look wrong; "" where there is none."""
+def _unlearnt(wrong: Sequence[str], given: Sequence[str]) -> set[str]:
+    """Return the classes of which most rows look wrong."""
     sizes = Counter(given)
-    classes = [name for name, count in Counter(wrong).items() if count > sizes[name] / 2]
-    if not classes:
-        return ""
-    listed = ", ".join(f"'{name}'" for name in sorted(classes))
-    return f" Of class {listed} more than half look wrong: perhaps the net has not learnt it."
+    return {name for name, count in Counter(wrong).items() if count > sizes[name] / 2}
 
 
 def _check_not_edited(table: Path) -> None:
@@ -336,20 +340,21 @@ def watch(config: TrainingConfig, splits: Splits, folder: Path) -> Reference:
 
 
 def _draw(
-    study_file: StudyFile,
+    study: str,
+    path: Path,
     parts: Sequence[Split],
     worst: Sequence[int],
-    given: Sequence[str],
-    likely: Sequence[str],
-) -> Path:
-    """Draw the worst rows, each with its given and its likely label."""
+    captions: Sequence[tuple[str, str, str]],
+) -> None:
+    """Draw the worst rows, each with its given and its likely label, and its file."""
     shown = list(worst[:PICTURED])
     places = [(part, row) for part in parts for row in range(len(part))]
     images = torch.stack([places[row][0].images[places[row][1]].cpu() for row in shown]).numpy()
-    captions = [(given[row], f"→ {likely[row]}") for row in shown]
-    picture = io.BytesIO()
-    title = f"{study_file.name}: labels that look wrong"
-    sheet(title, [("given label, → likely label", images, captions)]).save(picture, "PNG")
-    path = study_file.runs / LABELS_PICTURE
-    write_file(path, picture.getvalue())
-    return path
+    below = [
+        (given, f"→ {likely}", PurePath(name).name)
+        for given, likely, name in (captions[row] for row in shown)
+    ]
+    picture = sheet(
+        f"{study}: labels that look wrong", [("given label, → likely label, file", images, below)]
+    )
+    write_file(path, png(picture))

@@ -29,7 +29,14 @@ from tests.tuning.forks import start
 def test_every_batch_sampler_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     samplers()
     head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split("\t") == ["name", "source", "forward", "state", "weights", "use"]
+    assert head.split("\t") == [
+        "name",
+        "source",
+        "extra forward passes (rows a step; B: a batch)",
+        "state (a row)",
+        "weights (of losses)",
+        "use",
+    ]
     assert [line.split("\t")[0] for line in lines] == list(SAMPLERS)
     assert all(all(cell for cell in line.split("\t")) for line in lines)
 

@@ -17,7 +17,7 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
 from impon_hpo.tuning.study_file import read_study_file
 from tests.command import run
-from tests.studies import SMALL, write_study
+from tests.studies import SMALL, storage_with_one_trial, write_study
 
 FLIPPED = '''
 """Digits of which every fifth has a wrong label."""
@@ -105,8 +105,12 @@ def test_where_nothing_can_be_told_nothing_is_called_wrong(
         "file,given,likely,wrong_probability,label\n"
     )
     assert not Path("runs/small/labels.png").exists()
-    assert facts_of(capsys, "--all", "--rows", "3")["listed"] == 340
-    assert len(table()) == 340
+    listed = facts_of(capsys, "--all", "--rows", "3")
+    assert listed["listed"] == 340
+    assert [row["wrong_probability"] for row in listed["worst"]] == [None] * 3
+    assert [row["wrong_probability"] for row in table()] == [""] * 340
+    assert run("labels", "small", "--all", "--rows", "1") == 0
+    assert capsys.readouterr().out.splitlines()[1].endswith("\tcannot be told")
     assert Path("runs/small/labels.png").exists()
     facts_of(capsys)
     assert not Path("runs/small/labels.png").exists(), "it would show what is not listed"
@@ -154,6 +158,18 @@ def test_what_the_first_trial_saw_is_used_and_the_dashboard_tells_what_was_found
     assert facts["sentence"] in text
     assert f"(/artifacts/{record.optuna_study._study_id}/{record.labels['artifact']})" in text
     assert Path("runs/small/artifacts", record.labels["artifact"]).is_file()
+
+
+def test_a_store_that_is_gone_does_not_cost_what_was_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_study()
+    storage_with_one_trial()
+    Path("runs/small/artifacts").write_text("a file where the folder was")
+    assert run("labels", "small", "--all", "--set", "epochs=1") == 0
+    out, err = capsys.readouterr()
+    assert "table: runs/small/labels.csv, picture: runs/small/labels.png" in out
+    assert "The finding could not be left with arm 'impon': The folder for artifacts" in err
 
 
 @pytest.mark.parametrize(

@@ -343,3 +343,24 @@ def test_data_that_nobody_reads_ends_a_command_without_a_traceback() -> None:
         assert done.stderr == b""
         assert done.returncode == 1
     os.close(writer)
+
+
+def test_a_log_on_a_full_disk_costs_no_trial() -> None:
+    write_study()
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = start("tune", "small", "--arm", "uniform", "--trials", "2", stderr=full)
+    os.close(full)
+    assert process.wait() == 0
+    assert re.search(r"trials: \d complete, \d pruned, 0 failed", process.out)
+
+
+def test_a_table_that_cannot_be_written_costs_no_summary(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_study()
+    Path("runs/small/epochs.csv").mkdir(parents=True)
+    assert run("tune", "small", "--arm", "uniform", "--trials", "1", "--set", "epochs=1") == 0
+    out, err = said(capsys)
+    assert "1 complete" in out
+    assert "The table of epochs could not be made: 'runs/small/epochs.csv' cannot be" in err
+    assert Path("runs/small/trials.csv").is_file()

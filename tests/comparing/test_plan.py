@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from impon_hpo.comparing.plan import cost_ratio_of_an_epoch, plan_comparison
+from impon_hpo.comparing.plan import cost_ratio_of_an_epoch, plan_comparison, plan_notes
 from impon_hpo.errors import DataError
 from tests.comparing.comparisons import COMPARED, compared_study
 
@@ -72,3 +72,14 @@ def test_ratio_that_cannot_be_met_is_told_before_anything_is_spent() -> None:
 def test_plan_without_data_says_what_it_needs_them_for() -> None:
     with pytest.raises(DataError, match="A plan counts the rows, so it needs the data"):
         plan_comparison(compared_study("dataset=folder", "data_dir=nowhere"), None)
+
+
+def test_runs_and_costs_are_explained() -> None:
+    facts = planned("compare.arms=['impon']", "compare.epoch_fractions=[1]")
+    run, cost = plan_notes(facts)
+    assert run.startswith("a run: one configuration, trained to its last epoch")
+    uniform = facts["cost_of_a_uniform_run"]
+    assert f"with {uniform:,} for a full uniform run" in cost
+    assert f"as much as {facts['cost'] / uniform:.1f} of them" in cost
+    # Whole epochs, and nothing is scored: no run costs more than a uniform one.
+    assert facts["cost"] <= facts["runs"] * uniform

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
+from optuna.artifacts import FileSystemArtifactStore
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.comparing.evidence import recorded_rows
@@ -212,3 +213,22 @@ def test_reference_that_is_lost_is_a_clear_error() -> None:
             path.unlink()
     with pytest.raises(CheckpointError, match="cannot be fetched from the artifact store"):
         record(study_file)
+
+
+def test_step_losses_that_cannot_be_stored_cost_no_run(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    def full(store: FileSystemArtifactStore, name: str, file: BinaryIO) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileSystemArtifactStore, "write", full)
+    study_file = tiny_study(*ONLY_IMPON)
+    record(study_file, "uniform")
+    trials = trials_of(study_file).values()
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
+    told = [line for line in said if "could not be attached" in line]
+    assert len(told) == len(trials)
+    assert told[0] == (
+        "step_losses.json of run 0 of uniform cosine could not be attached: OSError: [Errno 28] "
+        "No space left on device. The run is recorded."
+    )

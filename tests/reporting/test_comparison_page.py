@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,18 @@ def test_everything_is_written_and_opens_with_the_card(summary: dict[str, Any]) 
     first = {path.name: path.read_bytes() for path in Path("report").iterdir()}
     write_report(Path("report"), summary)
     assert {path.name: path.read_bytes() for path in Path("report").iterdir()} == first
+
+
+def test_commands_begin_as_the_reader_began(
+    summary: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = summary["card"]["command"]
+    assert f"`{command}`" in markdown(summary)
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    write_report(Path("report"), summary)
+    assert f"`uv run {command}`" in Path("report/report.md").read_text()
+    assert f"uv run {command}" in unescape(Path("report/index.html").read_text())
+    assert json.loads(Path("report/summary.json").read_text())["card"]["command"] == command
 
 
 def test_report_says_which_accuracy_it_is(summary: dict[str, Any]) -> None:
@@ -227,6 +240,20 @@ def test_folder_that_cannot_be_made_is_told(summary: dict[str, Any]) -> None:
     Path("report").write_text("in the way")
     with pytest.raises(StorageError, match="'report"):
         write_report(Path("report"), summary)
+
+
+def test_a_picture_that_cannot_be_written_costs_no_other_file(
+    summary: dict[str, Any], said: list[str]
+) -> None:
+    write_report(Path("whole"), summary)
+    names = {path.name for path in Path("whole").iterdir()}
+    Path("report/pareto.png").mkdir(parents=True)
+    write_report(Path("report"), summary)
+    assert {path.name for path in Path("report").iterdir() if path.is_file()} == (
+        names - {"pareto.png"}
+    )
+    (line,) = said
+    assert line.startswith("Picture 'report/pareto.png' could not be drawn: 'report/pareto.png'")
 
 
 def test_page_of_compare_samplers_has_its_table_and_its_chart(tmp_path: Path) -> None:

@@ -44,6 +44,14 @@ def test_every_line_keeps_its_colour_in_a_small_file() -> None:
     }
 
 
+@pytest.mark.parametrize("text", ["Is $x_{ worth $100?", "$\\nonsense$", "猫", "two\nlines"])
+def test_any_text_is_drawn_without_a_warning(text: str) -> None:
+    bars = Series(text, [text, "b"], [1.0, 2.0], kind="bars")
+    chart = Chart("bars", text, text, text, [bars], limits=[("y", 1.0, text)])
+    with Image.open(io.BytesIO(png(chart))) as image:
+        assert image.width > 500
+
+
 def test_what_is_not_main_is_not_drawn() -> None:
     assert distance(png(short_lines(main=False)), OTHERS[0]) > 40
 

@@ -41,9 +41,21 @@ def test_value_of_a_literal_is_fine(value: str) -> None:
     check_literals(Picking, {"pick": value, "size": 7, "batch_size": 2})
 
 
-@pytest.mark.parametrize("value", ["Top", "", "to", "top ", None, ["top"]])
-def test_other_value_of_a_literal_is_refused(value: Any) -> None:
-    message = f"pick must be one of 'top', 'bottom', but got pick={value!r}."
+@pytest.mark.parametrize(
+    ("value", "meant"),
+    [
+        ("Top", "top"),
+        ("", None),
+        ("to", "top"),
+        ("top ", "top"),
+        ("botom", "bottom"),
+        ("random", None),
+        (None, None),
+    ],
+)
+def test_other_value_of_a_literal_is_refused(value: Any, meant: str | None) -> None:
+    hint = f" Did you mean '{meant}'?" if meant else ""
+    message = f"pick must be one of 'top', 'bottom', but got pick={value!r}.{hint}"
     with pytest.raises(ConfigError, match=exactly(message)):
         check_literals(Picking, {"size": 1, "pick": value})
 

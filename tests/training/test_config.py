@@ -219,7 +219,8 @@ def test_message_says_which_bound_was_passed() -> None:
 
 
 def test_message_lists_the_choices() -> None:
-    with pytest.raises(ConfigError, match=r"^optimizer = 'sdg': .*'sgd', 'adam' or 'adamw'\.$"):
+    choices = r"^optimizer = 'sdg': .*'sgd', 'adam' or 'adamw'\. Did you mean 'sgd'\?$"
+    with pytest.raises(ConfigError, match=choices):
         training_config({"optimizer": "sdg"})
 
 
@@ -435,3 +436,18 @@ def test_identity_names_a_function_among_the_options() -> None:
     config = training_config({"sampler": "impon", "sampler_options": {"features": double_features}})
     assert config.sampler_options["features"] is double_features
     assert config.identity()["sampler_options"] == {"features": f"{__name__}:double_features"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "meant"),
+    [
+        ({"schedule": "cosin"}, "cosine"),
+        ({"compile": "inducter"}, "inductor"),
+        ({"channels_last": "aut"}, "auto"),
+        ({"metric": "balanced_accuracy"}, "balanced-accuracy"),
+        ({"sampler": "impon", "sampler_options": {"pick": "tpo"}}, "top"),
+    ],
+)
+def test_a_slip_in_a_choice_is_told_what_was_meant(settings: dict[str, Any], meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"Did you mean '{meant}'\?"):
+        TrainingConfig(**settings)

@@ -71,6 +71,7 @@ def test_result_holds_all_that_came_of_the_run(folder: Path) -> None:
     epochs = outcome["epochs"]
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     assert outcome["arm"] == "my arm"
+    assert outcome["sampler"] == outcome["settings"]["sampler"]
     assert outcome["val_accuracy"] == epochs[-1]["val_accuracy"]  # the last, not the best
     assert outcome["cost"] == sum(epoch["cost"] for epoch in epochs) == 3 * (3 * 96 + 162)
     assert outcome["settings"] == config().identity()
@@ -221,3 +222,8 @@ def test_device_that_is_not_there_is_refused_before_anything_is_written(folder: 
     with pytest.raises(ConfigError, match="cuda:64"):
         train(config(device="cuda:64"), folder, name="uniform")
     assert not folder.exists()
+
+
+def test_result_names_the_sampler_that_ran_where_there_was_no_reference(folder: Path) -> None:
+    outcome = train(config(epochs=1, sampler="impon-trusted"), folder, name="trusted")
+    assert (outcome["arm"], outcome["sampler"]) == ("trusted", "uniform")

@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -29,7 +30,8 @@ def fork(run: Callable[[], None]) -> int:
             code = int(ended.code or 0)
         finally:
             sys.stdout.flush()
-            sys.stderr.flush()
+            with suppress(OSError):  # as Python does at the end
+                sys.stderr.flush()
             os._exit(code)
     return child
 

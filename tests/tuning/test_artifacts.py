@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import resource
+import shutil
+import signal
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
+import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.artifacts import get_all_artifact_meta
 from optuna.distributions import FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from PIL import Image
 
 from impon_hpo.storage.connect import artifact_store
-from impon_hpo.storage.trials import CLASS_PICKS, IMAGES
+from impon_hpo.storage.trials import CLASS_PICKS, COST, IMAGES, USED
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.splits import Splits
+from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.splits import Splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import (
     CURVE,
@@ -28,6 +37,7 @@ from impon_hpo.tuning.artifacts import (
 )
 from impon_hpo.tuning.objective import Objective
 from tests.settings import training_config
+from tests.tuning.forks import Forked
 
 SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
 KINDS = {
@@ -102,3 +112,108 @@ def test_settings_can_be_pasted_into_a_study_file() -> None:
     assert training_config(read | {"sampler_options": {}}) == training_config(given)
     assert read["sampler_options"] == options
     assert "# subset: not given" in settings_text(config)
+
+
+ODD = ("two\nlines", "caf\udce9", "$x_{", "\U0001f600")
+"""Names of folders that a disk can have."""
+
+
+@pytest.mark.parametrize("channels", [1, 2, 13])
+def test_images_and_names_of_any_kind_leave_all_files(
+    tiny_config: TrainingConfig, channels: int, said: list[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 8, 8, channels), dtype=np.uint8)
+    data = ImageData(pixels, np.arange(200) % len(ODD), class_names=ODD)
+    config = tiny_config.model_copy(update={"subset": None, "epochs": 1, "data_dir": "caf\udce9"})
+    splits = split_data(data, config, torch.device("cpu"))
+    study = optuna.create_study(direction="maximize")
+    store = artifact_store("artifacts")
+    study.optimize(Objective(config, SPACE, splits=splits, artifact_store=store), n_trials=1)
+    assert study.best_value == study.trials[0].intermediate_values[1]
+    assert said == []
+    metas = get_all_artifact_meta(study.trials[0], storage=study._storage)
+    assert {meta.filename for meta in metas} == set(KINDS)
+    (table,) = (meta for meta in metas if meta.filename == CLASS_PICKS)
+    text = Path("artifacts", table.artifact_id).read_text()
+    names = [row["class"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert names == ["two\nlines", "caf\\udce9", "$x_{", "\U0001f600"]
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a bucket, and no pause before a store is asked again."""
+    from moto import mock_aws
+
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setattr("optuna.artifacts._backoff.time.sleep", lambda seconds: None)
+    with mock_aws():
+        boto3.client("s3").create_bucket(Bucket="ours")
+        yield "s3://ours"
+
+
+def no_bucket() -> None:
+    boto3.client("s3").delete_bucket(Bucket="ours")
+
+
+def no_folder() -> None:
+    shutil.rmtree("artifacts")
+    Path("artifacts").write_text("a file where the folder was")
+
+
+@pytest.mark.parametrize(
+    ("place", "lose", "reason"),
+    [
+        ("artifacts", no_folder, "NotADirectoryError: [Errno 20]"),
+        ("s3://ours", no_bucket, "NoSuchBucket: An error occurred (NoSuchBucket)"),
+    ],
+)
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.usefixtures("bucket")
+def test_a_store_that_is_gone_costs_no_trial(
+    tiny_config: TrainingConfig,
+    tiny_splits: Splits,
+    place: str,
+    lose: Callable[[], None],
+    reason: str,
+    reads: bool,
+    said: list[str],
+) -> None:
+    store = artifact_store(place)
+    lose()
+    study = optuna.create_study(direction="maximize")
+    sampler = "impon-memory" if reads else "uniform"
+    config = tiny_config.model_copy(update={"sampler": sampler, "lr": 0.05})
+    objective = Objective(config, {}, splits=tiny_splits, artifact_store=store)
+    study.optimize(objective, n_trials=2)
+    for trial in study.trials:
+        assert trial.value == trial.intermediate_values[config.epochs]
+        assert trial.user_attrs[COST] > 0
+        for name in KINDS:
+            told = f"{name} of trial {trial.number} could not be attached: {reason}"
+            assert any(line.startswith(told) for line in said), said
+    assert all(line.endswith("The trial's value stands.") for line in said if "attached" in line)
+    kept = [line for line in said if "could not be put into the artifact store" in line]
+    assert len(kept) == reads
+    assert (USED in study.trials[1].user_attrs) == reads
+
+
+def test_a_disk_with_room_for_little_gets_the_small_files(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    def with_little_room() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, 3_000))
+        study = optuna.create_study(direction="maximize")
+        store = artifact_store("artifacts")
+        study.optimize(Objective(tiny_config, SPACE, splits=tiny_splits, artifact_store=store), 1)
+        (trial,) = study.trials
+        metas = get_all_artifact_meta(trial, storage=study._storage)
+        os.write(2, f"{trial.state.name} {sorted(meta.filename for meta in metas)}".encode())
+
+    child = Forked(with_little_room)
+    assert child.wait() == 0, child.said
+    assert f"{IMAGES} of trial 0 could not be attached" in child.said
+    assert "File too large" in child.said
+    assert f"COMPLETE {sorted(KINDS.keys() - {IMAGES})}" in child.said

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from impon_hpo.tuning.contact_sheet import (
     HEAD,
@@ -15,10 +16,12 @@ from impon_hpo.tuning.contact_sheet import (
     SHOWN,
     TILE,
     Picks,
+    _shortened,
     class_rows,
     contact_sheet,
     picked_least,
     picked_most,
+    sheet,
 )
 
 
@@ -53,7 +56,7 @@ def test_those_never_picked_come_from_all_over_the_data() -> None:
     assert picked_least(np.array([2, 1, 3], dtype=np.int32)).tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 13])
 @pytest.mark.parametrize("size", [1, 8, 300])
 def test_images_of_any_shape_are_drawn(channels: int, size: int) -> None:
     visits = np.array([5, 0, 2], dtype=np.int32)
@@ -82,6 +85,29 @@ def test_a_long_name_ends_before_the_next_image() -> None:
     assert not gaps & set(columns.tolist())
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "caf\udce9", "$x_{", "\U0001f600", "a\0b", ""])
+def test_any_name_is_drawn(name: str) -> None:
+    picks = picks_of(np.ones(3, dtype=np.int32))
+    drawn = Picks(picks.visits, picks.labels, [name] * 4, picks.class_picks, picks.read)
+    assert contact_sheet(f"a title with {name}", drawn).height > TILE
+
+
+def test_a_long_name_keeps_its_beginning_and_its_end() -> None:
+    draw = ImageDraw.Draw(Image.new("RGB", (9, 9)))
+    short = _shortened(draw, "IMG_20260101_000123.png")
+    assert short.startswith("IMG")
+    assert short.endswith(".png")
+    assert "…" in short
+    assert _shortened(draw, "7.png") == "7.png"
+
+
+def test_a_third_line_of_captions_has_its_room() -> None:
+    images = np.full((11, 8, 8, 3), 200, dtype=np.uint8)
+    two = sheet("", [("", images, [("given", "likely")] * 11)])
+    three = sheet("", [("", images, [("given", "likely", "file")] * 11)])
+    assert three.height == two.height + 2 * 14
+
+
 def test_run_that_has_picked_everything_or_nothing_is_drawn() -> None:
     for visits in (np.ones(3, dtype=np.int32), np.zeros(3, dtype=np.int32)):
         assert contact_sheet("some", picks_of(visits)).height > TILE
@@ -94,6 +120,11 @@ def test_classes_are_a_table_with_a_column_for_each_epoch() -> None:
         {"class": "class 0", "rows": 3, "epoch_1": 8, "epoch_2": 4},
         {"class": "class 1", "rows": 2, "epoch_1": 1, "epoch_2": 5},
     ]
+
+
+def test_a_class_without_a_row_is_in_the_table() -> None:
+    picks = picks_of(np.array([5, 0], dtype=np.int32), n_classes=3)
+    assert class_rows(picks)[2] == {"class": "class 2", "rows": 0, "epoch_1": 0}
 
 
 def test_sheet_is_drawn_without_loading_matplotlib() -> None:

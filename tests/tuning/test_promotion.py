@@ -229,6 +229,7 @@ def test_synchronous_halving_does_not_depend_on_who_comes_first(
         ({"reduction_factor": 1}, r"pruner\.reduction_factor = 1: .* greater than or equal to 2"),
         ({"min_resource": 0}, r"pruner\.min_resource = 0"),
         ({"mode": "later"}, r"pruner\.mode = 'later'"),
+        ({"mode": "snyc"}, r"Input should be 'async' or 'sync'\. Did you mean 'sync'\?"),
         ({"reduction": 3}, r"Unknown key 'pruner\.reduction'"),
         ({"epochs": 9}, r"Unknown key 'pruner\.epochs'"),
     ],

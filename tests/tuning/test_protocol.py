@@ -181,10 +181,12 @@ def test_wrong_value_is_named(setting: str, complaint: str) -> None:
     [
         (
             "[{schedule='cosin'}]",
-            "policies.0.schedule = 'cosin': Input should be 'constant', ",
+            "policies.0.schedule = 'cosin': Input should be 'constant', 'cosine', 'one-cycle' or "
+            "'rungs'. Did you mean 'cosine'?",
         ),
         ("[{}, {schedule=3}]", "compare.policies.1.schedule = 3: Input should be 'constant', "),
         ("[{weights='mean'}]", "compare.policies.0.weights = 'mean': Input should be 'last' or "),
+        ("[{placebo='impon'}]", "Unknown key 'compare.policies.0.placebo'."),
         ("[{weight='ema'}]", "Unknown key 'compare.policies.0.weight'. Did you mean 'weights'?"),
         ("[{arms=[]}]", "compare.policies.0.arms = []: Tuple should have at least 1 item"),
         ("[{arms='memory'}]", "compare.policies.0.arms = 'memory': Input should be a list."),
@@ -198,6 +200,7 @@ def test_wrong_policy_is_named(policies: str, complaint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compared_study(f"compare.policies={policies}")
     assert complaint in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -368,3 +368,28 @@ def test_a_worker_with_nothing_left_asks_ever_more_seldom() -> None:
     assert 0.5 * 10 <= pause_seconds(reading=0.01, waited=100.0) <= 1.5 * 10
     assert 0.5 * 20 <= pause_seconds(reading=1.0, waited=0.0) <= 30  # a slow storage
     assert pause_seconds(reading=100.0, waited=1e6) == 30
+
+
+class Broken(TuningProgress):
+    """A display that fails whenever an epoch or an end is to be shown."""
+
+    def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
+        raise optuna.exceptions.StorageInternalError("database is locked")
+
+    def end(self, job: Job, trial: optuna.trial.FrozenTrial) -> None:
+        raise OSError("Input/output error")
+
+
+def test_what_cannot_be_shown_costs_no_trial(said: list[str], tiny_splits: Splits) -> None:
+    study_file = small_study("epochs=1")
+    study = _open(study_file)
+    objective = Objective(study_file.arms["impon"], study_file.space, splits=tiny_splits)
+    with Broken(Console(file=io.StringIO())) as progress:
+        work([Job("impon", study, objective, 2)], progress=progress)
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 2
+    assert said[:2] == [
+        "Epoch 1 of trial 0 could not be shown: StorageInternalError: database is locked. "
+        "The trial's value stands.",
+        "The end of trial 0 could not be shown: OSError: Input/output error. "
+        "The trial's value stands.",
+    ]

@@ -136,7 +136,7 @@ def test_images_and_names_of_any_kind_leave_all_files(
     (table,) = (meta for meta in metas if meta.filename == CLASS_PICKS)
     text = Path("artifacts", table.artifact_id).read_text()
     names = [row["class"] for row in csv.DictReader(io.StringIO(text, newline=""))]
-    assert names == ["two\nlines", "caf\\udce9", "$x_{", "\U0001f600"]
+    assert names == ["two\\nlines", "caf\\udce9", "$x_{", "\U0001f600"]
 
 
 @pytest.fixture

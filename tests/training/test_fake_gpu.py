@@ -44,7 +44,7 @@ def rows_on(fake: FakeDevice, n: int = BATCH) -> Tensor:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_forward_scoring_and_losses(tiny_splits: Splits, augment: str, smoothing: float) -> None:
     step = made_run(tiny_splits, label_smoothing=smoothing).training_step
-    step.augmentation = Augmentation(8, 8, augment, 0, CPU)  # type: ignore[arg-type]
+    step.augmentation = Augmentation(8, 8, augment.split("+"), 0, CPU)
     fake = FakeDevice()
     fake.move(step)
     batch, bank = batch_on(fake, tiny_splits), batch_on(fake, tiny_splits, 7)

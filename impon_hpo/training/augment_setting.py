@@ -61,7 +61,7 @@ class Erase(Settings):
 class Mix(Settings):
     """Options of "mixup" and of "cutmix": the share of the first image is Beta(alpha, alpha)."""
 
-    alpha: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    alpha: float = Field(default=1.0, ge=0.01, allow_inf_nan=False)
 
 
 IN_STEP = ("crop", "flip")

@@ -80,10 +80,12 @@ class ImageTransforms:
                     _check_crop(given, height, width)
                     given["size"] = (height, width)
                 self._transforms[name] = TORCHVISION[name](**given)
+        self.randomness: OwnRandomness | None = None
         if self._transforms:
-            with OwnRandomness(seed, image.device):
+            users = any(":" in name for name in self._transforms)
+            with OwnRandomness(seed, image.device, python=users):
                 self._called(image.clone())
-        self.randomness = OwnRandomness(seed, image.device) if self._transforms else None
+            self.randomness = OwnRandomness(seed, image.device, python=users)
 
     def __repr__(self) -> str:
         return f"ImageTransforms({list(self._transforms)})"

@@ -32,8 +32,8 @@ class Mixing:
         >>> mixing = Mixing(["cutmix"], {}, torch.Generator().manual_seed(3))
         >>> images = torch.arange(4.0)[:, None, None, None].expand(4, 1, 8, 8)
         >>> mixed, others, share = mixing(images)
-        >>> bool((mixed[0] == 0).float().mean() >= share), others.tolist()
-        (True, [0, 2, 3, 1])
+        >>> others.tolist(), bool((mixed[1] == 1).float().mean() == share)
+        ([0, 3, 1, 2], True)
     """
 
     def __init__(

@@ -1,4 +1,5 @@
-"""Random numbers of one's own, for code that draws from the global generators."""
+"""A run's own state of the global generators, for code that takes no generator: dropout, transforms
+of torchvision's, and functions of the user's."""
 
 from __future__ import annotations
 
@@ -10,92 +11,102 @@ from typing import Any
 import numpy as np
 import torch
 
-_alone = threading.RLock()
-"""Held while global generators are lent: they belong to all threads of a process."""
+_one_at_a_time = threading.RLock()
+"""The global generators are those of the process, so one thread at a time may have its own."""
 
 
 class OwnRandomness:
-    """Lends the global generators of torch, numpy and `random` to what runs in its block.
+    """Inside `with`, the global generators are this run's, and outside as they were.
 
-    Inside, they go on from where this object's block before left them; afterwards they are as they
-    were. So what a block draws depends on the seed alone, and the caller's random numbers do not
-    depend on the block. One block at a time runs in a process.
+    They are torch's of the CPU and, for a run on a GPU, of the GPU. Nested in itself, it changes
+    nothing more. Another thread that wants its own waits meanwhile.
+
+    A captured CUDA graph reads seed and offset from the GPU's generator at every replay, and the
+    state is written into that generator, so it may be exchanged between replays; not during a
+    capture.
 
     Args:
-        seed: Where they begin, 0 … 2³² - 1.
-        device: Its generator is lent, too, if it is a GPU.
+        seed: Seed of what is drawn inside, 0 … 2³² - 1.
+        device: The device of the run.
+        python: Whether numpy's and `random`'s are among them.
 
     Example:
         >>> import torch
         >>> from impon_hpo.training.own_randomness import OwnRandomness
-        >>> own, before = OwnRandomness(3, torch.device("cpu")), torch.get_rng_state()
-        >>> with own:
+        >>> first, second = (OwnRandomness(7, torch.device("cpu")) for _ in range(2))
+        >>> with first:
         ...     drawn = torch.rand(2)
-        >>> torch.equal(torch.get_rng_state(), before)
-        True
-        >>> with OwnRandomness(3, torch.device("cpu")):
-        ...     torch.equal(torch.rand(2), drawn)
+        >>> with second:
+        ...     again = torch.rand(2)
+        >>> bool((drawn == again).all())
         True
     """
 
-    def __init__(self, seed: int, device: torch.device) -> None:
-        self._gpu = device if device.type == "cuda" else None
-        self._state: dict[str, Any] = {
-            "torch": torch.Generator().manual_seed(seed).get_state(),
-            "numpy": _kept(np.random.RandomState(seed).get_state(legacy=False)),
-            "random": random.Random(seed).getstate(),
-        }
-        if self._gpu is not None:
-            self._state["gpu"] = torch.Generator(device).manual_seed(seed).get_state()
-        self._others: dict[str, Any] = {}
+    def __init__(self, seed: int, device: torch.device, *, python: bool = False) -> None:
+        self._seed, self._device, self._python = seed, device, python
+        self._own: dict[str, Any] | None = None  # none before it is first used
+        self._outside: dict[str, Any] = {}
+        self._depth = 0
 
     def __enter__(self) -> None:
-        _alone.acquire()
-        self._others = self._global_state()
-        self._lend(self._state)
+        _one_at_a_time.acquire()
+        self._depth += 1
+        if self._depth == 1:
+            self._outside = self._states()
+            self._begin()
+            self._go_on_from(self._own or {})
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: TracebackType | None,
+        trace: TracebackType | None,
     ) -> None:
-        self._state = self._global_state()
-        self._lend(self._others)
-        _alone.release()
+        self._depth -= 1
+        if self._depth == 0:
+            self._own = self._states()
+            self._go_on_from(self._outside)
+        _one_at_a_time.release()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return where the generators are, for a checkpoint."""
-        return dict(self._state)
+    def state_dict(self) -> dict[str, Any] | None:
+        """Return what a checkpoint keeps; None before the first use."""
+        return self._own
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` returned."""
-        self._state = dict(state)
-        for name in state.keys() & {"torch", "gpu"}:
-            self._state[name] = state[name].cpu()
+    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+        """Go on from `state_dict()`."""
+        self._own = state
 
-    def _global_state(self) -> dict[str, Any]:
-        state = {
-            "torch": torch.get_rng_state(),
-            "numpy": _kept(np.random.get_state(legacy=False)),
-            "random": random.getstate(),
-        }
-        if self._gpu is not None:
-            state["gpu"] = torch.cuda.get_rng_state(self._gpu)
-        return state
+    def _generators(self) -> dict[str, torch.Generator]:
+        generators = {"cpu": torch.default_generator}
+        if self._device.type == "cuda":
+            torch.cuda.init()  # before that there are none
+            index = self._device.index
+            here = torch.cuda.current_device() if index is None else index
+            generators["cuda"] = torch.cuda.default_generators[here]
+        return generators
 
-    def _lend(self, state: dict[str, Any]) -> None:
-        torch.set_rng_state(state["torch"])
-        numpy, key = state["numpy"], state["numpy"]["state"]["key"]
-        words = key.cpu().numpy().astype(np.uint32)
-        np.random.set_state(numpy | {"state": numpy["state"] | {"key": words}})
-        random.setstate(state["random"])
-        if self._gpu is not None:
-            torch.cuda.set_rng_state(state["gpu"], self._gpu)
+    def _states(self) -> dict[str, Any]:
+        states: dict[str, Any] = {n: one.get_state() for n, one in self._generators().items()}
+        if self._python:
+            numpy = np.random.get_state(legacy=False)
+            key = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+            states["numpy"] = numpy | {"state": {"key": key, "pos": int(numpy["state"]["pos"])}}
+            states["random"] = random.getstate()
+        return states
 
+    def _begin(self) -> None:
+        for generator in self._generators().values():
+            generator.manual_seed(self._seed)
+        if self._python and self._own is None:
+            np.random.seed(self._seed)
+            random.seed(self._seed)
 
-def _kept(numpy: dict[str, Any]) -> dict[str, Any]:
-    """Return a state of numpy's with a tensor for an array, as a checkpoint can hold it."""
-    inner = numpy["state"]
-    key = torch.from_numpy(inner["key"].astype(np.int64))
-    return numpy | {"state": {"key": key, "pos": int(inner["pos"])}}
+    def _go_on_from(self, states: dict[str, Any]) -> None:
+        for name, generator in self._generators().items():
+            if name in states:  # unknown to a run that began on another device
+                generator.set_state(states[name].cpu())
+        if self._python and states:
+            numpy = states["numpy"]
+            key = numpy["state"]["key"].cpu().numpy().astype(np.uint32)
+            np.random.set_state(numpy | {"state": numpy["state"] | {"key": key}})
+            random.setstate(states["random"])

@@ -31,7 +31,7 @@ def drawn() -> list[Any]:
 
 
 def test_draws_depend_on_the_seed_alone() -> None:
-    first, second, other = (OwnRandomness(seed, CPU) for seed in (3, 3, 4))
+    first, second, other = (OwnRandomness(seed, CPU, python=True) for seed in (3, 3, 4))
     with first:
         expected = drawn()
     torch.manual_seed(99)
@@ -44,7 +44,7 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
 
 def test_blocks_go_on_where_the_last_one_ended() -> None:
-    whole, parts = OwnRandomness(3, CPU), OwnRandomness(3, CPU)
+    whole, parts = OwnRandomness(3, CPU, python=True), OwnRandomness(3, CPU, python=True)
     with whole:
         expected = [drawn(), drawn()]
     found = []
@@ -69,11 +69,11 @@ def test_the_callers_numbers_do_not_depend_on_a_block() -> None:
                 raise ZeroDivisionError
         return [before, drawn()]
 
-    assert three(OwnRandomness(3, CPU)) == three(None)
+    assert three(OwnRandomness(3, CPU, python=True)) == three(None)
 
 
 def test_goes_on_from_a_checkpoint_to_the_bit() -> None:
-    own, loaded = OwnRandomness(3, CPU), OwnRandomness(4, CPU)
+    own, loaded = OwnRandomness(3, CPU, python=True), OwnRandomness(4, CPU, python=True)
     with own:
         drawn()
     file = io.BytesIO()
@@ -89,7 +89,7 @@ def test_goes_on_from_a_checkpoint_to_the_bit() -> None:
 
 def test_threads_wait_for_each_other() -> None:
     def blocks(seed: int, into: list[Any]) -> None:
-        own = OwnRandomness(seed, CPU)
+        own = OwnRandomness(seed, CPU, python=True)
         for _ in range(5):
             with own:
                 into.append(drawn())
@@ -106,3 +106,27 @@ def test_threads_wait_for_each_other() -> None:
     for thread in threads:
         thread.join()
     assert beside == alone
+
+
+def test_nested_in_itself_it_changes_nothing_more() -> None:
+    whole, nested = OwnRandomness(3, CPU, python=True), OwnRandomness(3, CPU, python=True)
+    with whole:
+        expected = [drawn(), drawn()]
+    with nested:
+        found = [drawn()]
+        with nested:
+            found.append(drawn())
+    assert found == expected
+
+
+def test_python_numbers_are_left_alone_unless_asked_for() -> None:
+    np.random.seed(1)
+    random.seed(1)
+    expected = [np.random.rand(), random.random()]
+    np.random.seed(1)
+    random.seed(1)
+    own = OwnRandomness(3, CPU)
+    assert own.state_dict() is None
+    with own:
+        assert [np.random.rand(), random.random()] == expected
+    assert list(own.state_dict() or {}) == ["cpu"]

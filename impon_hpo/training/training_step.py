@@ -36,7 +36,7 @@ class TrainingStep:
         crop_seed: Seed of all that `augment` asks for.
 
     Raises:
-        ConfigError: The model does not fit the data.
+        ConfigError: The model or `augment` does not fit the data.
     """
 
     def __init__(
@@ -52,8 +52,7 @@ class TrainingStep:
         self.optimizer = make_optimizer(config, self.model)
         height, width = splits.train.images.shape[1:3]
         names, options = augment_names(config.augment, splits.augment), config.augment_options
-        # The losses of a batch are needed by a sampler before the next one, so that no image can be
-        # changed ahead; what is called image by image runs before the step that a GPU replays.
+        # A GPU replays the step, so what the host draws image by image must come before it.
         other_seed = int(np.random.SeedSequence([crop_seed, 1]).generate_state(1)[0])
         self.transforms = ImageTransforms(names, options, splits.train.images[0], other_seed)
         self.augmentation = Augmentation(height, width, names, crop_seed, device)

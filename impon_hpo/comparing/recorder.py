@@ -148,7 +148,7 @@ class Recorder:
 
     def splits(self, config: TrainingConfig) -> Splits:
         """Load the data of a seed, or return what was loaded last."""
-        names = ["dataset", "data_dir", "subset", "image_size", "validation_size", "augment"]
+        names = ["dataset", "data_dir", "subset", "image_size", "validation_size"]
         key = [getattr(config, name) for name in [*names, "seed"]]
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # both at once may be more than there is room for

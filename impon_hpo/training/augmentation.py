@@ -1,21 +1,21 @@
-"""Augmentation: a random crop and flip per image, a whole batch at once, on the device."""
+"""Random crops and flips per image, a whole batch at once, on the device."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
 
-from impon_hpo.training.image_data import Augment
 
-
-def crop_padding(side: int, augment: Augment) -> int:
+def crop_padding(side: int, names: Collection[str]) -> int:
     """Return how many pixels are added to each side of an image before it is cropped.
 
     Args:
         side: Height of the images in pixels.
-        augment: What is done to them; without a crop there is no padding.
+        names: What is done to them; without "crop" there is no padding.
     """
-    return max(1, side // 8) if "crop" in augment else 0
+    return max(1, side // 8) if "crop" in names else 0
 
 
 class Augmentation:
@@ -28,17 +28,17 @@ class Augmentation:
     Args:
         height: Height of the images in pixels.
         width: Their width.
-        augment: "none", "crop", "flip" or "crop+flip".
+        names: "crop", "flip" or both; other names are passed over.
         seed: Seed of the crops and flips.
         device: Where the images are.
     """
 
     def __init__(
-        self, height: int, width: int, augment: Augment, seed: int, device: torch.device
+        self, height: int, width: int, names: Collection[str], seed: int, device: torch.device
     ) -> None:
         self.height, self.width = height, width
-        self.padding = crop_padding(self.height, augment)
-        self.flips = "flip" in augment
+        self.padding = crop_padding(self.height, names)
+        self.flips = "flip" in names
         self.generator = torch.Generator(device=device).manual_seed(seed)
         self._down = torch.arange(self.height, device=device)
         self._across = torch.arange(self.width, device=device)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -18,10 +19,11 @@ from pydantic import (
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.settings import Settings, choice_meant
+from impon_hpo.training.augment_setting import check_augment, check_options, mixing_names
 
 Auto = Literal["auto"]
 
-ADDED = {"metric", "skip_broken"}
+ADDED = {"augment_options", "metric", "skip_broken"}
 """Settings that came later: at their default, hashes and stored studies know nothing of them."""
 CORRECTIONS = ("relabel", "exclude")
 """Settings that name a CSV file of corrections of the data; its content decides the numbers."""
@@ -80,8 +82,14 @@ class TrainingConfig(Settings):
         description="rows (int) or share (float) of the training data set aside, unless the data "
         "have validation images of their own",
     )
-    augment: Literal["auto", "none", "crop", "flip", "crop+flip"] = Field(
-        default="auto", description="random crop and flip per image; auto: what suits the data set"
+    augment: Annotated[str, AfterValidator(check_augment)] = Field(
+        default="auto",
+        description="random changes of images, joined with '+': crop, flip, resized-crop, trivial, "
+        "rand, erase, mixup, cutmix, 'module:function', auto (the crop and flip that suit the data "
+        "set); or none",
+    )
+    augment_options: dict[str, Any] = Field(
+        default={}, description="their options, a table each: rand = { magnitude = 5 }"
     )
     model: str = Field(
         default="resnet18", description="resnet18, resnet18-imagenet or 'module:function'"
@@ -183,8 +191,12 @@ class TrainingConfig(Settings):
         for name in CORRECTIONS:
             if getattr(self, name) is not None:
                 _content(self, name)
-        if (info.context or {}).get("check_samplers", True):
-            _check_options(self.sampler, self.sampler_options)
+        check_options(self.augment_options)
+        check_samplers = (info.context or {}).get("check_samplers", True)
+        if check_samplers:
+            _check_sampler_options(self.sampler, self.sampler_options)
+        if check_samplers or ":" not in self.sampler:
+            _check_rows_are_seen(self)
         return self
 
 
@@ -203,7 +215,7 @@ def _name_of(function: Any) -> str:
     return f"{function.__module__}:{function.__qualname__}"
 
 
-def _check_options(sampler: str, options: dict[str, Any]) -> None:
+def _check_sampler_options(sampler: str, options: dict[str, Any]) -> None:
     from impon_hpo.sampling.table import check_options, option_types  # imports torch
 
     check_options(sampler, options)
@@ -218,6 +230,17 @@ def _check_options(sampler: str, options: dict[str, Any]) -> None:
             raise ConfigError(
                 f"Option '{name}' of batch sampler '{sampler}' = {value!r}: {reasons}"
             ) from None
+
+
+def _check_rows_are_seen(config: TrainingConfig) -> None:
+    """Refuse a reference that would be learnt from mixed images."""
+    mixed = mixing_names(config.augment.split("+"))
+    if mixed and config.reference == "prequential" and wants_reference(config):
+        raise ConfigError(
+            f"augment = '{config.augment}': batch sampler '{config.sampler}' reads a reference, "
+            "and reference = 'prequential' is what training sees of each row, which would be "
+            f"mixed images. Use reference = 'crossfit', or leave out {' and '.join(mixed)}."
+        )
 
 
 def uniformly(config: TrainingConfig) -> TrainingConfig:

@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.own_randomness import OwnRandomness
 from impon_hpo.training.splits import Splits
 
 
@@ -91,8 +92,7 @@ def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
             `nn.Module`, or returns one that does not turn two images into logits (2, n_classes).
     """
     in_channels = splits.train.images.shape[3]
-    with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
-        torch.manual_seed(seed)
+    with OwnRandomness(seed, torch.device("cpu")):  # layers draw from the global generator
         if config.model in MODELS:
             model = MODELS[config.model](splits.n_classes, config.width, in_channels)
         else:

@@ -17,6 +17,7 @@ from impon_hpo.errors import CheckpointError, ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.table import sampler_class
+from impon_hpo.training.augment_setting import augment_names
 from impon_hpo.training.checkpoint import read_state, write_state
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
@@ -141,7 +142,10 @@ class References:
             settings = crossfit_settings(config).model_dump()
         elif config.reference == "prequential" and teacher is not None:
             settings = {"teacher": teacher.identity()}
-        settings["augment"] = splits.augment
+        names = augment_names(config.augment, splits.augment)
+        settings["augment"] = "+".join(names) or "none"
+        if config.augment_options:
+            settings["augment_options"] = config.augment_options
         text = json.dumps([FORMAT, splits.fingerprint, config.reference, settings], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

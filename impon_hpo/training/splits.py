@@ -79,7 +79,7 @@ class Splits:
             seed, classes in proportion.
         test: Rows that training, pruner and choice never see.
         class_names: Names of the classes.
-        augment: Which random changes keep the class of an image.
+        augment: Which random changes keep the class of an image, for `augment = "auto"`.
         reference: What earlier training learnt about the rows of `train`, or None.
 
     Example:
@@ -260,7 +260,7 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
         validation=validation,
         test=test,
         class_names=data.class_names,
-        augment=data.augment if config.augment == "auto" else config.augment,
+        augment=data.augment,
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from impon_hpo.errors import NonFiniteLossError
+from impon_hpo.errors import ConfigError, NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
 from impon_hpo.signals import HeldSignals
 from impon_hpo.training.checkpoint import Checkpoint
@@ -76,7 +76,8 @@ class TrainingRun:
             for `compile = "auto"`.
 
     Raises:
-        ConfigError: Model or batch sampler do not fit the data, or `compile` not the device.
+        ConfigError: Model, batch sampler or `augment` do not fit the data, or `compile` not the
+            device; or there is a memory, and images are mixed.
     """
 
     def __init__(
@@ -98,6 +99,11 @@ class TrainingRun:
         self.training_step = TrainingStep(
             config, splits, weights_seed=weights_seed, crop_seed=crop_seed
         )
+        if memory is not None and self.training_step.mixing is not None:
+            raise ConfigError(
+                f"augment = '{config.augment}': what a run remembers of its rows would be of mixed "
+                "images. Leave out mixup and cutmix, or use reference = 'crossfit'."
+            )
         self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
         self.steps_per_epoch = max(
             1, round(config.epoch_fraction * (len(splits.train) // config.batch_size))
@@ -249,6 +255,7 @@ class TrainingRun:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Train on images (B, H, W, C) and labels (B,), their losses weighted by `weights` (B,) or
         by 1; return losses (B,), logits (B, n_classes) and mean loss () as they were before."""
+        images = self.training_step.transforms(images)
         losses, logits, mean = self.compiled.train(images, labels, weights)
         self.schedule.step()
         if self.averaged is not None:
@@ -257,6 +264,7 @@ class TrainingRun:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, for a checkpoint."""
+        outside = self.training_step.transforms.randomness
         return {
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
@@ -269,6 +277,7 @@ class TrainingRun:
             "sampler": self.sampler.state_dict(),
             "begun": None if self._begun is None else self._begun.state_dict(),
             "augmentation": self.training_step.augmentation.generator.get_state(),
+            "transforms": None if outside is None else outside.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
         }
 
@@ -293,6 +302,8 @@ class TrainingRun:
         if state["begun"] is not None:
             self._begun = BegunEpoch.from_state(state["begun"], self.device)
         self.training_step.augmentation.generator.set_state(state["augmentation"].cpu())
+        if self.training_step.transforms.randomness is not None:
+            self.training_step.transforms.randomness.load_state_dict(state["transforms"])
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from impon_hpo.training.augment_setting import augment_names, mixing_names
 from impon_hpo.training.augmentation import Augmentation
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.device import autocast_pays, memory_format
+from impon_hpo.training.image_transforms import ImageTransforms
+from impon_hpo.training.mixing import Mixing
 from impon_hpo.training.models import build_model
 from impon_hpo.training.optimization import make_optimizer
 from impon_hpo.training.splits import Splits
@@ -29,10 +33,10 @@ class TrainingStep:
         config: The settings.
         splits: The data. Everything runs on their device.
         weights_seed: Seed of the initial weights.
-        crop_seed: Seed of crops and flips.
+        crop_seed: Seed of all that `augment` asks for.
 
     Raises:
-        ConfigError: The model does not fit the data.
+        ConfigError: The model or `augment` does not fit the data.
     """
 
     def __init__(
@@ -47,7 +51,14 @@ class TrainingStep:
         self.autocast = autocast_pays(config, device)
         self.optimizer = make_optimizer(config, self.model)
         height, width = splits.train.images.shape[1:3]
-        self.augmentation = Augmentation(height, width, splits.augment, crop_seed, device)
+        names, options = augment_names(config.augment, splits.augment), config.augment_options
+        # A GPU replays the step, so what the host draws image by image must come before it.
+        other_seed = int(np.random.SeedSequence([crop_seed, 1]).generate_state(1)[0])
+        self.transforms = ImageTransforms(names, options, splits.train.images[0], other_seed)
+        self.augmentation = Augmentation(height, width, names, crop_seed, device)
+        self.mixing = (
+            Mixing(names, options, self.augmentation.generator) if mixing_names(names) else None
+        )
         self._forward: Callable[[Tensor], Tensor] = self.model
 
     def compile(self) -> None:
@@ -69,12 +80,22 @@ class TrainingStep:
     ) -> Iterator[tuple[Tensor, ...]]:
         """Train on images (B, H, W, C) uint8, labels (B,); losses count `weights` (B,) or 1.
 
+        Images come from `transforms`. Where `mixing` mixes them, a row's logits and loss are those
+        of its image with another in it; the loss counts both labels, by their shares.
+
         Yields:
             Once: the losses (B,) float32 and logits (B, n_classes) float32 of the rows, and the
             mean of the losses, () float64. The weights change when the iteration goes on.
         """
-        logits = self._logits(self.augmentation(images), self._forward)
-        losses = self.row_losses(logits, labels)
+        inputs = self.splits.normalise(self.augmentation(images))
+        if self.mixing is None:
+            logits = self._logits(inputs, self._forward)
+            losses = self.row_losses(logits, labels)
+        else:
+            inputs, others, share = self.mixing(inputs)
+            logits = self._logits(inputs, self._forward)
+            of_others = self.row_losses(logits, labels[others])
+            losses = torch.lerp(of_others, self.row_losses(logits, labels), share)
         yield losses.detach(), logits.detach(), losses.detach().double().mean()
         (losses if weights is None else weights * losses).mean().backward()
         self.optimizer.step()
@@ -86,7 +107,7 @@ class TrainingStep:
         model = model or self.model
         was_training = model.training
         model.eval()
-        logits = self._logits(images, model)
+        logits = self._logits(self.splits.normalise(images), model)
         model.train(was_training)
         return logits
 
@@ -99,8 +120,8 @@ class TrainingStep:
         """Return the training losses (k,) of logits (k, n_classes)."""
         return cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
 
-    def _logits(self, images: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
-        inputs = self.splits.normalise(images).contiguous(memory_format=self.memory_format)
+    def _logits(self, inputs: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
+        inputs = inputs.contiguous(memory_format=self.memory_format)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             logits = model(inputs)
         return logits.float()

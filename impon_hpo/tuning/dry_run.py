@@ -14,6 +14,7 @@ from impon_hpo.errors import ConfigError, DataError, NothingYetError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import read_studies, space_words
+from impon_hpo.training.augment_setting import augment_names
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
@@ -33,7 +34,7 @@ MADE_UP = {"subset": None, "validation_size": 0.1, "relabel": None, "exclude": N
 def check_fit(
     config: TrainingConfig, space: Mapping[str, BaseDistribution], splits: Splits
 ) -> None:
-    """Build model and batch sampler at every bound of the space once.
+    """Build model, batch sampler and augmentation at every bound of the space once.
 
     A sampler that wants a reference is built on a made-up one, since none may be there yet.
 
@@ -45,7 +46,8 @@ def check_fit(
         splits = dataclasses.replace(splits, reference=made_up_reference(splits))
     shapes: list[dict[str, Any]] = [{}]
     for corner in corners(space):
-        shape = {key: value for key, value in corner.items() if key in SHAPING}
+        fitting = (*SHAPING, "augment", "augment_options")
+        shape = {key: value for key, value in corner.items() if key.split(".")[0] in fitting}
         if shape not in shapes:
             shapes.append(shape)
     for shape in shapes:
@@ -80,7 +82,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
             "test": len(splits.test),
             "image": list(splits.train.images.shape[1:]),
             "classes": splits.n_classes,
-            "augmentation": splits.augment,
+            "augmentation": "+".join(augment_names(config.augment, splits.augment)) or "none",
         }
     except DataError as error:
         missing.append(str(error))

@@ -48,10 +48,22 @@ _MAKERS: dict[str, tuple[type[BaseDistribution], set[str]]] = {
 def parse_space(table: Mapping[str, Any]) -> dict[str, BaseDistribution]:
     """Turn `[space]` of a study file into Optuna distributions.
 
+    A setting inside of a table, such as `space.augment_options.mixup.alpha`, has the key
+    "augment_options.mixup.alpha".
+
     Raises:
         ConfigError: A key, a type or a bound is wrong.
     """
-    return {key: _parse_one(key, entry) for key, entry in table.items()}
+    return {key: _parse_one(key, entry) for key, entry in _flat(table)}
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, entry in table.items():
+        holds_tables = isinstance(entry, dict) and all(isinstance(x, dict) for x in entry.values())
+        if holds_tables and entry:
+            yield from _flat(entry, f"{prefix}{key}.")
+        else:
+            yield prefix + key, entry
 
 
 def _parse_one(key: str, entry: Any) -> BaseDistribution:
@@ -100,9 +112,10 @@ def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -
     """
     searchable = [name for name in TrainingConfig.model_fields if name not in FIXED]
     for key in space:
-        if key in FIXED:
-            raise ConfigError(f"space.{key} cannot be searched over: {FIXED[key]}.")
-        if key not in searchable:
+        name, *inside = key.split(".")
+        if name in FIXED:
+            raise ConfigError(f"space.{key} cannot be searched over: {FIXED[name]}.")
+        if name not in searchable or (inside and not isinstance(getattr(config, name), dict)):
             raise ConfigError(
                 f"Unknown key 'space.{key}'.{suggestion(key, searchable)} "
                 f"Searchable: {', '.join(searchable)}."
@@ -133,7 +146,7 @@ def corners(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
 
 
 def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> TrainingConfig:
-    """Return `config` with some settings changed.
+    """Return `config` with some settings changed, by keys as `parse_space` has them.
 
     The batch sampler and its options are checked only where they change.
 
@@ -141,7 +154,14 @@ def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> Trainin
         ConfigError: The changed settings do not fit.
     """
     context = {"check_samplers": bool(changed.keys() & {"sampler", "sampler_options"})}
-    return TrainingConfig.checked(config.model_dump() | dict(changed), context=context)
+    settings = config.model_dump()
+    for key, value in changed.items():
+        *path, name = key.split(".")
+        table = settings
+        for part in path:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return TrainingConfig.checked(settings, context=context)
 
 
 def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:

@@ -233,11 +233,10 @@ def parse_setting(setting: str, option: str) -> tuple[str, Any]:
 def _apply(document: dict[str, Any], setting: str) -> None:
     """Change one key of the document in place."""
     key, value = parse_setting(setting, "--set")
-    if "." in key:
-        path = key.split(".")
-    else:
-        top_level = key in StudyFile.model_fields and key not in TrainingConfig.model_fields
-        path = [key] if top_level else ["run", key]
+    path = key.split(".")
+    of_run = path[0] in TrainingConfig.model_fields
+    if of_run or (len(path) == 1 and key not in StudyFile.model_fields):
+        path = ["run", *path]
     table = document
     for at, part in enumerate(path[:-1]):
         table = table.setdefault(part, {})

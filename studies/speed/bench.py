@@ -1,7 +1,7 @@
 """Times this package beside what one would use instead.
 
-uv run python studies/speed/bench.py step | sampling | study | scale | halving | claims | data
-    | memory
+uv run python studies/speed/bench.py step | sampling | augment | study | scale | halving | claims |
+ data | memory
 """
 
 from __future__ import annotations
@@ -135,6 +135,36 @@ def sampling(
             device=device,
             compile=compile,
         )
+    _print(measured, format)
+
+
+@app.command()
+def augment(
+    names: Annotated[
+        list[str] | None,
+        typer.Option("--augment", help="As in a study file; may be repeated; default: each name."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="resnet18 or resnet18-imagenet.")] = "resnet18",
+    width: Width = 64,
+    side: Side = 32,
+    batch_size: Annotated[int, typer.Option(min=2)] = 128,
+    rounds: Rounds = 5,
+    device: Device = "auto",
+    format: Formatted = Format.table,
+) -> None:
+    """Changing the images of a batch, as a share of the training step that follows."""
+    with loading():
+        from benchmarks.augment import measure_augment
+
+    measured = measure_augment(
+        names=names or [],
+        model=model,
+        width=width,
+        side=side,
+        batch_size=batch_size,
+        rounds=rounds,
+        device=device,
+    )
     _print(measured, format)
 
 

@@ -32,7 +32,8 @@ class FakeGenerator:
 
 
 DRAWING: list[tuple[Any, str]] = [
-    (torch, name) for name in ("rand", "randn", "randint", "randperm", "multinomial")
+    (torch, name)
+    for name in ("rand", "randn", "randint", "randperm", "multinomial", "_standard_gamma")
 ]
 DRAWING += [(Tensor, name) for name in ("exponential_", "uniform_", "normal_", "random_")]
 

@@ -51,6 +51,7 @@ def test_json_has_settings_environment_and_rows(tmp_path: Path) -> None:
     [
         ("step", "--recipe"),
         ("sampling", "--sampler"),
+        ("augment", "--augment"),
         ("study", "--trials-there"),
         ("scale", "--simulate"),
         ("halving", "--configurations"),

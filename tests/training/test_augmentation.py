@@ -19,7 +19,7 @@ SIZES = [(8, 8), (4, 4), (16, 12), (8, 24)]
 
 def augmentation(images: Tensor, augment: Augment, seed: int) -> Augmentation:
     _, height, width, _ = images.shape
-    return Augmentation(height, width, augment, seed, images.device)
+    return Augmentation(height, width, augment.split("+"), seed, images.device)
 
 
 def distinct(count: int, height: int, width: int, channels: int = 3) -> Tensor:

@@ -43,6 +43,8 @@ ARMS: list[dict[str, Any]] = [
     {"sampler": "selective-backprop"},
     {"sampler": "grad-norm", "label_smoothing": 0.1},
     {"sampler": "infobatch"},
+    {"augment": "auto+flip+mixup+cutmix", "label_smoothing": 0.1},
+    {"augment": "auto+trivial+erase+tests.training.augmenting:shifted", "sampler": "impon"},
     {"sampler": "placebo", "sampler_options": {"of": "impon"}},
 ]
 

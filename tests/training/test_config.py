@@ -28,6 +28,7 @@ NAMES = [
     "skip_broken",
     "validation_size",
     "augment",
+    "augment_options",
     "model",
     "width",
     "optimizer",
@@ -70,7 +71,20 @@ ACCEPTED: list[tuple[str, Any]] = [
     ("validation_size", 5000),
     ("validation_size", 0.001),
     ("validation_size", 0.999),
-    *(("augment", value) for value in ("auto", "none", "crop", "flip", "crop+flip")),
+    *(
+        ("augment", value)
+        for value in (
+            "auto",
+            "none",
+            "crop",
+            "flip",
+            "crop+flip",
+            "auto+trivial",
+            "flip+resized-crop+rand+erase+mixup+cutmix",
+            "crop+my_aug:transform",
+        )
+    ),
+    ("augment_options", {"rand": {"num_ops": 1, "magnitude": 0}, "erase": {"p": 1}}),
     ("model", "my_nets:wide"),
     ("width", 1),
     ("width", 1024),
@@ -109,7 +123,20 @@ REFUSED: list[tuple[str, Any]] = [
     ("validation_size", -1),
     ("validation_size", 0.0),
     ("validation_size", 1.0),
-    ("augment", "rotate"),
+    *(
+        ("augment", value)
+        for value in (
+            "",
+            "rotate",
+            "crop+",
+            "crop+none",
+            "crop+crop",
+            "crop+resized-crop",
+            "auto+resized-crop",
+            "my_aug:",
+            ":transform",
+        )
+    ),
     ("width", 0),
     ("width", 1025),
     ("optimizer", "rmsprop"),

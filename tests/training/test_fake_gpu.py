@@ -50,7 +50,7 @@ def rows_on(fake: FakeDevice, n: int = BATCH) -> Tensor:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_forward_scoring_and_losses(tiny_splits: Splits, augment: str, smoothing: float) -> None:
     step = made_run(tiny_splits, label_smoothing=smoothing).training_step
-    step.augmentation = Augmentation(8, 8, augment, 0, CPU)  # type: ignore[arg-type]
+    step.augmentation = Augmentation(8, 8, augment.split("+"), 0, CPU)
     fake = FakeDevice()
     fake.move(step)
     batch, bank = batch_on(fake, tiny_splits), batch_on(fake, tiny_splits, 7)
@@ -62,10 +62,23 @@ def test_forward_scoring_and_losses(tiny_splits: Splits, augment: str, smoothing
     assert (scores.device, tuple(scored.shape)) == (GPU, (7, 10))
 
 
+@pytest.mark.parametrize("augment", ["mixup", "cutmix", "crop+flip+mixup+cutmix"])
+def test_mixing_waits_for_nothing(tiny_splits: Splits, augment: str) -> None:
+    step = made_run(tiny_splits, augment=augment).training_step
+    fake = FakeDevice()
+    fake.move(step)
+    batch = batch_on(fake, tiny_splits)
+    with fake.running(), torch.no_grad():
+        losses, logits, mean = next(step.train(*batch, None))
+    for found, shape in ((losses, (BATCH,)), (logits, (BATCH, 10)), (mean, ())):
+        assert (found.device, tuple(found.shape)) == (GPU, shape)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None:
-    step = made_run(tiny_splits, optimizer=optimizer).training_step
+@pytest.mark.parametrize("augment", ["auto", "auto+mixup+cutmix"])
+def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool, augment: str) -> None:
+    step = made_run(tiny_splits, optimizer=optimizer, augment=augment).training_step
     fake = FakeDevice(META)
     fake.move(step)
     step.device = torch.device("cpu")  # autocast, which is off, knows no meta

@@ -152,6 +152,10 @@ def test_augmentation_is_part_of_the_key(tiny_splits: Splits) -> None:
     assert tiny_splits.augment != "none"
     for given in (config(**CROSSFIT), config(reference="prequential")):
         assert folder().key(given, tiny_splits) != folder().key(given, plain)
+        asked = given.model_copy(update={"augment": "none"})
+        assert folder().key(asked, tiny_splits) == folder().key(given, plain)
+        options = given.model_copy(update={"augment_options": {"rand": {"magnitude": 3}}})
+        assert folder().key(options, tiny_splits) != folder().key(given, tiny_splits)
 
 
 def test_folder_that_cannot_be_made_is_told(tiny_splits: Splits) -> None:

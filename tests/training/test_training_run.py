@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from impon_hpo.sampling.base import Draw, Forward
 from impon_hpo.sampling.methods.uniform import Uniform
 from impon_hpo.sampling.table import SAMPLERS
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun, train_epochs
 from tests.settings import training_config
@@ -77,9 +79,10 @@ def test_other_seed_other_numbers(sampler: str, tiny_splits: Splits) -> None:
     )
 
 
-def test_global_random_state_is_left_alone(tiny_splits: Splits) -> None:
+@pytest.mark.parametrize("augment", ["auto", "rand+mixup+tests.training.augmenting:shifted"])
+def test_global_random_state_is_left_alone(augment: str, tiny_splits: Splits) -> None:
     before = torch.get_rng_state()
-    results_of(tiny_splits, epochs=1)
+    results_of(tiny_splits, epochs=1, augment=augment)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -177,6 +180,53 @@ def test_batch_sampler_changes_neither_initial_weights_nor_crops(
     assert torch.equal(
         one.training_step.augmentation(images), other.training_step.augmentation(images)
     )
+
+
+EVERYTHING = "auto+trivial+rand+erase+mixup+cutmix+tests.training.augmenting:shifted"
+
+
+def test_runs_in_two_threads_have_the_numbers_that_they_have_alone(tiny_splits: Splits) -> None:
+    expected = {seed: results_of(tiny_splits, augment=EVERYTHING, seed=seed) for seed in (0, 1)}
+    found: dict[int, Any] = {}
+
+    def train(seed: int) -> None:
+        found[seed] = results_of(tiny_splits, augment=EVERYTHING, seed=seed)
+
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == expected
+
+
+def test_what_changes_images_has_a_seed_of_its_own(tiny_splits: Splits) -> None:
+    plain = TrainingRun(config(augment="crop"), tiny_splits)
+    run = TrainingRun(config(augment=f"crop+{EVERYTHING}"), tiny_splits)
+    assert_same_state(plain.model.state_dict(), run.model.state_dict())
+    assert_same_state(plain.sampler.state_dict(), run.sampler.state_dict())
+    images = tiny_splits.train.images[:50]
+    crops = [one.training_step.augmentation for one in (plain, run)]
+    assert torch.equal(crops[0](images), crops[1](images))
+    run.training_step.transforms(images)
+    assert torch.equal(crops[0](images), crops[1](images))
+
+
+def test_evaluation_and_scoring_change_no_image(tiny_splits: Splits) -> None:
+    runs = [
+        TrainingRun(config(augment=augment), tiny_splits) for augment in ("none", f"{EVERYTHING}")
+    ]
+    batch = tiny_splits.train.batch(torch.arange(BATCH))
+    scores = [run.training_step.score(*batch) for run in runs]
+    assert all(torch.equal(one, other) for one, other in zip(*scores, strict=True))
+    validated = [run.evaluate(tiny_splits.validation) for run in runs]
+    assert validated[0] == validated[1]
+
+
+def test_mixed_images_are_not_remembered_as_those_of_a_row(tiny_splits: Splits) -> None:
+    memory = RowMemory(tiny_splits.train.labels, tiny_splits.n_classes)
+    with pytest.raises(ConfigError, match="what a run remembers of its rows would be of mixed"):
+        TrainingRun(config(augment="crop+mixup"), tiny_splits, memory)
 
 
 def test_weights_crops_and_order_have_seeds_of_their_own(tiny_splits: Splits) -> None:

@@ -80,6 +80,21 @@ def test_resumed_run_is_that_without_interruption(
     assert_resumes(given, tiny_splits, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("augment", "options"),
+    [
+        ("auto+trivial+erase+mixup+cutmix", {"mixup": {"alpha": 0.2}}),
+        ("flip+resized-crop+rand", {"resized-crop": {"scale": [0.25, 1.0]}}),
+        ("tests.training.augmenting:shifted+flip", {}),
+    ],
+)
+def test_resumed_run_goes_on_in_its_augmentation(
+    augment: str, options: dict[str, Any], tiny_splits: Splits, tmp_path: Path
+) -> None:
+    given = config(augment=augment, augment_options=options, sampler="prioritized")
+    assert_resumes(given, tiny_splits, tmp_path)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle"])
 @pytest.mark.parametrize("warmup", [0.0, 1.5])

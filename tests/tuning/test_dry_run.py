@@ -65,6 +65,28 @@ def test_every_choice_of_the_space_is_checked_and_not_only_the_default() -> None
         plan(study_file, "impon", 3, ADDRESS)
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('space.augment={type="categorical", choices=["crop", "resized-crop"]}', "is the least"),
+        ('space.augment={type="categorical", choices=["crop", "no_module:f"]}', "be imported"),
+        (
+            'space.augment_options.resized-crop.scale={type="categorical", choices=[0.5]}',
+            "augment_options.resized-crop.scale = 0.5: Input should be a list",
+        ),
+    ],
+)
+def test_every_choice_of_augment_is_tried_on_an_image(setting: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(small_study(setting), "impon", 3, ADDRESS)
+
+
+def test_a_plan_tells_what_is_done_to_images() -> None:
+    assert plan(small_study("augment=auto+erase"), "impon", 3, ADDRESS)["rows"]["augmentation"] == (
+        "crop+erase"
+    )
+
+
 def test_a_plan_finds_that_the_storage_cannot_be_opened() -> None:
     with pytest.raises(StorageError, match="nonsense"):
         plan(small_study(), "impon", 3, "nonsense://x")

@@ -184,3 +184,22 @@ def test_data_are_loaded_once_for_all_trials(
     objective = Objective(tiny_config.model_copy(update={"epochs": 1}), SPACE)
     _study().optimize(objective, n_trials=2)
     assert len(loads) == 1
+
+
+def test_each_trial_is_changed_as_its_own_augment_says(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    choices = ["none", "flip+erase", "mixup"]
+    space = {"augment": CategoricalDistribution(choices)}
+    study = _study()
+    for choice in choices:
+        study.enqueue_trial({"augment": choice})
+    study.optimize(Objective(tiny_config, space, splits=tiny_splits), n_trials=3)
+    found = {
+        trial.params["augment"]: epochs_of(trial.user_attrs)[1]["train_loss"]
+        for trial in study.trials
+    }
+    for choice in choices:
+        alone = tiny_config.model_copy(update={"augment": choice})
+        assert found[choice] == next(train_epochs(alone, tiny_splits)).train_loss
+    assert len(set(found.values())) == 3

@@ -8,7 +8,14 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.tuning.space import FIXED, check_space, corners, parse_space, suggest
+from impon_hpo.tuning.space import (
+    FIXED,
+    check_space,
+    corners,
+    parse_space,
+    suggest,
+    with_settings,
+)
 from tests.settings import training_config
 
 TABLE = {
@@ -89,3 +96,30 @@ def test_a_setting_that_would_make_trials_incomparable_is_refused_with_the_reaso
 def test_an_unknown_setting_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"space\.lrr'\. Did you mean 'lr'"):
         check_space(training_config({}), {"lrr": FloatDistribution(0.1, 1)})
+
+
+def test_a_setting_inside_a_table_is_searched_over_by_its_path() -> None:
+    alpha = {"type": "float", "low": 0.1, "high": 1.0}
+    space = parse_space({"augment_options": {"mixup": {"alpha": alpha}}})
+    assert space == {"augment_options.mixup.alpha": FloatDistribution(0.1, 1.0)}
+    assert parse_space({"augment_options.mixup.alpha": alpha}) == space
+    config = training_config({"augment_options": {"erase": {"p": 1.0}, "mixup": {"alpha": 2.0}}})
+    check_space(config, space)
+    found = with_settings(config, suggest(optuna.create_study().ask(), space)).augment_options
+    assert found["erase"] == {"p": 1.0}
+    assert 0.1 <= found["mixup"]["alpha"] <= 1.0
+    assert config.augment_options["mixup"] == {"alpha": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("augment_options.mixup.alfa", "augment_options.mixup.alfa'. Did you mean 'alpha'"),
+        ("augment_options.mixup.alpha", r"augment_options.mixup.alpha = -1\.0: "),
+        ("lr.low", r"Unknown key 'space\.lr\.low'"),
+        ("sampler_options.ratio", "space.sampler_options.ratio cannot be searched over"),
+    ],
+)
+def test_a_wrong_path_or_bound_inside_a_table_is_told(key: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_space(training_config({}), {key: FloatDistribution(-1.0, 1.0)})

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from impon_hpo import Splits, TrainingConfig
+from impon_hpo.training.augment_setting import augment_names
 from impon_hpo.training.augmentation import crop_padding
 from impon_hpo.training.models import build_model
 from impon_hpo.training.optimization import make_optimizer, make_schedule
@@ -86,10 +87,11 @@ class PlainLoop:
             ),
         ]
         changed = []
-        padding = crop_padding(side, splits.augment)
+        names = augment_names(config.augment, splits.augment)
+        padding = crop_padding(side, names)
         if padding:
             changed += [transforms.RandomCrop(side, padding=padding)]
-        if "flip" in splits.augment:
+        if "flip" in names:
             changed += [transforms.RandomHorizontalFlip()]
         on_gpu = self.device.type == "cuda"
         self.train_loader = DataLoader(
@@ -164,8 +166,9 @@ class RecipeLoop:
         torch.backends.cudnn.benchmark = True
         self.batch_size = config.batch_size
         self.side = splits.train.images.shape[1]
-        self.padding = crop_padding(self.side, splits.augment)
-        self.flips = "flip" in splits.augment
+        names = augment_names(config.augment, splits.augment)
+        self.padding = crop_padding(self.side, names)
+        self.flips = "flip" in names
         self.dtype = torch.bfloat16 if on_gpu else torch.float32
         self.model = build_model(config, splits, config.seed).to(device, self.dtype)
         self.model = self.model.to(memory_format=torch.channels_last)

@@ -50,6 +50,11 @@ class Settings(BaseModel):
             raise ConfigError("\n".join(explain(error.errors(), cls, prefix))) from None
 
 
+def metric_words(metric: str) -> str:
+    """Return what the numbers of a `metric` are called: higher is better in all of them."""
+    return {"loss": "minus loss", "macro-f1": "macro F1"}.get(metric, metric.replace("-", " "))
+
+
 def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = "") -> list[str]:
     """Return a line for each mistake that pydantic reports: the key, what was given, what fits.
 

@@ -188,7 +188,7 @@ def no_flattening(n_classes: int) -> nn.Module:
 
 class TwoOutputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images, images
+        return images.sum(), images
 
 
 def two_outputs(n_classes: int) -> nn.Module:
@@ -230,7 +230,7 @@ def test_function_of_the_users_is_found_in_a_folder_that_was_named(
         ("no_module", r"must return a torch\.nn\.Module, but returned function\."),
         ("too_few_logits", r"must return logits \(2, 10\), but returned \(2, 9\)\."),
         ("no_flattening", r"must return logits \(2, 10\), but returned \(2, 10, 8, 8\)\."),
-        ("two_outputs", r"must return logits \(2, 10\), but returned tuple\."),
+        ("two_outputs", r"must return logits \(2, 10\), but returned \(\)\."),
         ("wants_other_images", r"fails on images of shape \(2, 3, 8, 8\): "),
     ],
 )

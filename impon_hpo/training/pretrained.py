@@ -195,7 +195,8 @@ def own_normalisation(config: TrainingConfig, model: nn.Module, splits: Splits) 
     elif config.normalisation == "auto":
         moments = _declared(config, model)
     if moments is None or len(moments[0]) != n_channels:
-        if config.weights_file is not None and config.normalisation == "auto":
+        from_file = config.weights_file is not None and config.normalisation == "auto"
+        if from_file and n_channels == len(IMAGENET[0]):
             log.info(
                 "weights_file: a file does not say how its images were normalised; here it is by "
                 "the data's own mean. For ImageNet's weights, set normalisation = 'imagenet'."

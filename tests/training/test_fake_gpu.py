@@ -76,7 +76,7 @@ def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool) -> None
     assert {value.device for value in moments} == {META}
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy"])
+@pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy", "macro-f1", "loss"])
 @pytest.mark.parametrize("weights", ["last", "ema"])
 def test_evaluation_waits_for_nothing(
     tiny_splits: Splits, metric: str, weights: str, monkeypatch: pytest.MonkeyPatch

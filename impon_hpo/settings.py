@@ -52,7 +52,7 @@ class Settings(BaseModel):
 
 def metric_words(metric: str) -> str:
     """Return what the numbers of a `metric` are called: higher is better in all of them."""
-    return {"loss": "minus loss", "macro-f1": "macro F1"}.get(metric, metric.replace("-", " "))
+    return "minus loss" if metric == "loss" else metric.replace("-", " ")
 
 
 def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = "") -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
@@ -22,7 +21,7 @@ from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import CompiledStep
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
-from impon_hpo.training.metrics import METRICS
+from impon_hpo.training.metrics import Judgement
 from impon_hpo.training.optimization import average_weights, load_optimizer, make_schedule
 from impon_hpo.training.own_randomness import OwnRandomness
 from impon_hpo.training.row_memory import RowMemory
@@ -240,21 +239,11 @@ class TrainingRun:
         """Return what `evaluate` does as (2,) float64 on the device, without waiting for it."""
         averaged = None if weights == "last" else self.averaged
         model = None if averaged is None else averaged.module
-        counts = torch.zeros(3, self.splits.n_classes, dtype=torch.int64, device=self.device)
-        correct, rows, predicted = counts
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        judgement = Judgement(self.splits.n_classes, self.device)
         with self._randomly:
             for images, labels in split.parts(VALIDATION_BATCH):
-                logits = self.training_step.predict(images, model)
-                answers = logits.argmax(1)
-                correct.index_add_(0, labels, (answers == labels).long())
-                rows.index_add_(0, labels, torch.ones_like(labels))
-                predicted.index_add_(0, answers, torch.ones_like(labels))
-                total += cross_entropy(logits, labels, reduction="sum").double()
-        loss = total / len(split)
-        if self.config.metric == "loss":
-            return torch.stack([-loss, loss])
-        return torch.stack([METRICS[self.config.metric](correct, rows, predicted), loss])
+                judgement.add(self.training_step.predict(images, model), labels)
+        return judgement.result(self.config.metric)
 
     def step(
         self, images: Tensor, labels: Tensor, weights: Tensor | None

@@ -114,7 +114,7 @@ class TrainingConfig(Settings):
     )
     lr: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="(peak) learning rate")
     lr_head: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
-        default=None, description="that of the layer that gives the logits; default lr"
+        default=None, description="learning rate of the head, which gives the logits; default lr"
     )
     momentum: float = Field(
         default=0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam(w)"

@@ -45,8 +45,14 @@ def torchvision_weights(build: Any, options: Mapping[str, Any]) -> WeightsEnum |
     Raises:
         ConfigError: It has no such weights.
     """
+    if not (getattr(build, "__module__", None) or "").startswith("torchvision.models"):
+        return None
+    if "pretrained" in options:
+        raise ConfigError(
+            "model_options.pretrained: torchvision's weights have names. Use weights = 'DEFAULT'."
+        )
     name = options.get("weights")
-    if name is None or not getattr(build, "__module__", "").startswith("torchvision.models"):
+    if name is None:
         return None
     asked = options.get("name") if build is torchvision.models.get_model else build
     try:

@@ -81,6 +81,11 @@ def test_weights_that_are_not_there_are_refused_with_those_that_are() -> None:
         torchvisions("resnet18", weights="V3")
 
 
+def test_weights_without_a_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"pretrained: .* Use weights = 'DEFAULT'\."):
+        torchvisions("resnet18", model_options={"pretrained": True})
+
+
 def test_what_cannot_be_fetched_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: Any, **__: Any) -> Any:
         raise urllib.error.URLError("Name or service not known")

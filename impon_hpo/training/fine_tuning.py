@@ -61,7 +61,7 @@ def the_heads(config: TrainingConfig, model: nn.Module, n_outputs: int) -> dict[
 
 def freeze(config: TrainingConfig, model: nn.Module, n_classes: int) -> list[nn.Module]:
     """Freeze what `train_layers` does not name, and return the frozen layers that normalise with
-    running statistics, which must stay in evaluation mode.
+    running statistics, which must stay in evaluation mode. Dropout stays as it is.
 
     Args:
         config: The settings.

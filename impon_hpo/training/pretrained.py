@@ -220,7 +220,7 @@ def _declared(config: TrainingConfig, model: nn.Module) -> tuple[Any, Any] | Non
         transforms = weights.transforms()
         return (transforms.mean, transforms.std) if hasattr(transforms, "mean") else None
     declared = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None)
-    if declared is None:
-        return None
-    told = declared if isinstance(declared, Mapping) else vars(declared)
-    return (told["mean"], told["std"]) if "mean" in told and "std" in told else None
+    told = declared if isinstance(declared, Mapping) else getattr(declared, "__dict__", {})
+    mean, std = told.get("mean"), told.get("std")
+    are_lists = isinstance(mean, tuple | list) and isinstance(std, tuple | list)
+    return (mean, std) if are_lists else None

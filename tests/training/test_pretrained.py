@@ -299,6 +299,13 @@ def test_moments_that_a_model_declares_are_used() -> None:
     assert torch.equal(told, data.normalise(data.train.images))
 
 
+@pytest.mark.parametrize("declared", [None, {}, {"mean": 0.5, "std": 0.5}, "imagenet"], ids=str)
+def test_what_declares_no_moments_is_normalised_by_the_datas_own(declared: Any) -> None:
+    model = Declares(10)
+    model.pretrained_cfg = declared
+    assert own_normalisation(training_config({"model": COLOURS}), model, splits()) is None
+
+
 def test_moments_of_torchvisions_weights_are_used(fetched: dict[str, Tensor]) -> None:
     data = splits(size=64)
     given = {"model": "torchvision.models:resnet18", "model_options": {"weights": "DEFAULT"}}

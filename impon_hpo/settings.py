@@ -51,6 +51,11 @@ class Settings(BaseModel):
             raise ConfigError("\n".join(explain(error.errors(), cls, prefix))) from None
 
 
+def metric_words(metric: str) -> str:
+    """Return what the numbers of a `metric` are called: higher is better in all of them."""
+    return "minus loss" if metric == "loss" else metric.replace("-", " ")
+
+
 def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = "") -> list[str]:
     """Return a line for each mistake that pydantic reports: the key, what was given, what fits.
 

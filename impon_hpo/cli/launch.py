@@ -38,6 +38,7 @@ from impon_hpo.cli.options import (
 from impon_hpo.console import loading, print_json, print_line, print_rows, print_table, say, talk
 from impon_hpo.environment import keep_freed_memory
 from impon_hpo.errors import NothingYetError, as_typed, describing
+from impon_hpo.settings import metric_words
 
 if TYPE_CHECKING:
     from impon_hpo.tuning.processes import Orders
@@ -280,7 +281,7 @@ def _print_curves(
     write_csv(folder / "epochs.csv", epoch_rows(runs))
     write_csv(folder / "table.csv", rows)
     page = folder / "accuracy-against-cost.html"
-    metric = study_file.run.metric.replace("-", " ")
+    metric = metric_words(study_file.run.metric)
     write_curves(page, curves, rows, control=control, title=study_file.name, metric=metric)
     if format is Format.json:
         return

@@ -221,6 +221,7 @@ def comparison_grid(study_file: StudyFile, only: Sequence[str] = ()) -> Grid:
     Raises:
         ConfigError: An arm is not known, or the space has too few configurations.
     """
+    _check_points(study_file.run)
     protocol = study_file.protocol
     arms = arms_of(study_file)
     names = _trainings_of(arms, only)
@@ -262,6 +263,15 @@ def comparison_grid(study_file: StudyFile, only: Sequence[str] = ()) -> Grid:
     )
 
 
+def _check_points(run: TrainingConfig) -> None:
+    """Raise `ConfigError` if what is compared has no points, 0 … 100."""
+    if run.metric == "loss":
+        raise ConfigError(
+            "metric = 'loss': a comparison counts points, 0 … 100, which a loss has not. Use "
+            "accuracy, balanced-accuracy or macro-f1."
+        )
+
+
 def _trainings_of(arms: Sequence[Arm], only: Sequence[str]) -> set[str]:
     """Return the names of the trainings that some arms need."""
     if not only:
@@ -288,6 +298,7 @@ def samplers_grid(study_file: StudyFile, arms: Sequence[str], n_seeds: int) -> G
         ConfigError: The space is not a grid: only categorical settings make one. Or an arm needs a
             teacher, and there is none.
     """
+    _check_points(study_file.run)
     params = list(_every_configuration(study_file.space))
     teacher = next((arm for arm in arms if study_file.arms[arm].sampler == "uniform"), "")
     trainings = []

@@ -30,6 +30,7 @@ from impon_hpo.comparing.words import (
     in_hand_sentence,
     verdict_sentence,
 )
+from impon_hpo.settings import metric_words
 from impon_hpo.tuning.protocol import IN_HAND, Protocol
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -84,7 +85,7 @@ def summarise_comparison(
         "study": study_file.name,
         "study_arms": list(study_file.arms),
         "question": study_file.question,
-        "metric": study_file.run.metric.replace("-", " "),
+        "metric": metric_words(study_file.run.metric),
         "data": protocol.data,
         "protocol": protocol.identity(),
         "claim": claim_words(protocol.identity()),

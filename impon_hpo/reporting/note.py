@@ -11,6 +11,7 @@ from typing import Any
 
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, versions_of
 from impon_hpo.reporting.status import summarise
+from impon_hpo.settings import metric_words
 from impon_hpo.storage.trials import StudyRecord, space_words
 
 LETTERS = 90
@@ -142,7 +143,7 @@ def _commands(facts: Mapping[str, Any]) -> list[str]:
     if best is not None:
         lines += [
             f"The best is trial {best['trial']}, with validation "
-            f"{facts['metric'].replace('-', ' ')} {best['val_accuracy']:.4f}. To train it again:",
+            f"{metric_words(facts['metric'])} {best['val_accuracy']:.4f}. To train it again:",
             "",
             "```sh",
             _folded(best["retrain"]),

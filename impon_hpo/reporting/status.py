@@ -10,6 +10,7 @@ from typing import Any
 
 from impon_hpo.errors import as_typed, describing
 from impon_hpo.files import readable_bytes, write_csv
+from impon_hpo.settings import metric_words
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 from impon_hpo.tuning.promotion import waiting_trials
 
@@ -60,7 +61,7 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             }
             for key, reference in record.references.items()
         ],
-        "metric": record.metric.replace(" ", "-"),
+        "metric": record.identity["run"].get("metric", "accuracy"),
         "best": None,
         "continue": tune_command(record),
         "dashboard": dashboard_command(record),
@@ -125,7 +126,7 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if best is None:
         rows.append(("best", "no trial is complete yet"))
     else:
-        metric = facts["metric"].replace("-", " ")
+        metric = metric_words(facts["metric"])
         rows.append((f"best validation {metric}", f"{best['val_accuracy']:.4f}"))
         rows.append(("best trial", str(best["trial"])))
         for key, value in best["params"].items():

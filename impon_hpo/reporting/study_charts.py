@@ -263,7 +263,7 @@ def _longest(record: StudyRecord, limit: int) -> list[TrialRecord]:
 
 
 def _axis(record: StudyRecord) -> str:
-    return f"validation {record.metric} (0 … 1)"
+    return f"validation {record.metric}{'' if record.metric == 'minus loss' else ' (0 … 1)'}"
 
 
 def _accuracies(trial: TrialRecord) -> list[float]:

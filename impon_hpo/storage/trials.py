@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.errors import NothingYetError, as_typed
+from impon_hpo.settings import metric_words
 
 # User attributes of a study.
 IDENTITY = "impon:identity"  # what must be the same when a study is continued
@@ -58,7 +60,7 @@ class TrialRecord:
         number: Optuna's number.
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
         params: The configuration that was tried.
-        value: Validation accuracy after the last epoch, or None.
+        value: Validation accuracy (or what else `metric` says) after the last epoch, or None.
         epochs: One mapping an epoch, with the fields of `EpochResult`, in order.
         cost: Forward-equivalents spent.
         horizon: Epochs that it would have had without pruning.
@@ -230,15 +232,14 @@ class StudyRecord:
 
     @property
     def metric(self) -> str:
-        """What its accuracies are: "accuracy" or "balanced accuracy"."""
-        name: str = self.identity["run"].get("metric", "accuracy")
-        return name.replace("-", " ")
+        """What its accuracies are, in words, such as "balanced accuracy" or "minus loss"."""
+        return metric_words(self.identity["run"].get("metric", "accuracy"))
 
     @property
     def best(self) -> TrialRecord | None:
         """The complete trial with the highest validation accuracy, or None."""
         complete = [trial for trial in self.trials if trial.state == "COMPLETE"]
-        return max(complete, key=lambda trial: trial.value or 0, default=None)
+        return max(complete, key=_last_value, default=None)
 
     @property
     def n_finished(self) -> int:
@@ -248,6 +249,10 @@ class StudyRecord:
     def count(self, state: str) -> int:
         """Return how many trials are in a state."""
         return sum(trial.state == state for trial in self.trials)
+
+
+def _last_value(trial: TrialRecord) -> float:
+    return -math.inf if trial.value is None else trial.value
 
 
 def read_studies(storage: BaseStorage, study: str) -> list[StudyRecord]:

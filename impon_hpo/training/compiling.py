@@ -66,6 +66,8 @@ class CompiledStep:
         image = step.splits.train.images.shape[1:]
         self._shape = (
             config.model,
+            str(config.model_options),
+            config.train_layers,
             config.width,
             step.splits.n_classes,
             *image,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,10 +24,24 @@ from impon_hpo.training.augment_setting import check_augment, check_options, mix
 
 Auto = Literal["auto"]
 
-ADDED = {"augment_options", "metric", "skip_broken"}
+ADDED = {
+    "augment_options",
+    "class_weights",
+    "lr_head",
+    "metric",
+    "model_options",
+    "normalisation",
+    "skip_broken",
+    "train_layers",
+    "weights_file",
+}
 """Settings that came later: at their default, hashes and stored studies know nothing of them."""
-CORRECTIONS = ("relabel", "exclude")
-"""Settings that name a CSV file of corrections of the data; its content decides the numbers."""
+FILES = {
+    "relabel": "a CSV file",
+    "exclude": "a CSV file",
+    "weights_file": "a file of weights",
+}
+"""Settings that name a file, and of what kind; its content decides the numbers."""
 
 
 class TrainingConfig(Settings):
@@ -94,11 +109,29 @@ class TrainingConfig(Settings):
     model: str = Field(
         default="resnet18", description="resnet18, resnet18-imagenet or 'module:function'"
     )
+    model_options: dict[str, Any] = Field(
+        default={}, description="arguments of the model's function, such as weights = 'DEFAULT'"
+    )
+    weights_file: str | None = Field(
+        default=None, description="file of a state dict that the model begins with; default none"
+    )
+    normalisation: Literal["auto", "data", "imagenet"] = Field(
+        default="auto",
+        description="mean and deviation of the pixels: the data's own or ImageNet's; auto: those "
+        "that pretrained weights declare, else the data's",
+    )
     width: int = Field(default=64, ge=1, le=1024, description="channels of resnet18's first stage")
+    train_layers: str = Field(
+        default="all",
+        description="what is trained: all, head or names of modules, such as 'layer4, fc'",
+    )
     optimizer: Literal["sgd", "adam", "adamw"] = Field(
         default="sgd", description="sgd, adam or adamw"
     )
     lr: float = Field(default=0.1, gt=0, allow_inf_nan=False, description="(peak) learning rate")
+    lr_head: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        default=None, description="learning rate of the head, which gives the logits; default lr"
+    )
     momentum: float = Field(
         default=0.9, ge=0, lt=1, description="momentum of sgd, beta1 of adam(w)"
     )
@@ -119,10 +152,10 @@ class TrainingConfig(Settings):
     eval_weights: Literal["last", "ema"] = Field(
         default="last", description="what is evaluated: the last weights or their moving average"
     )
-    metric: Literal["accuracy", "balanced-accuracy"] = Field(
+    metric: Literal["accuracy", "balanced-accuracy", "macro-f1", "loss"] = Field(
         default="accuracy",
-        description="what is reported, picked by and tested: accuracy, or balanced-accuracy, its "
-        "mean over the classes",
+        description="what is reported, picked by and tested: accuracy, balanced-accuracy (its mean "
+        "over the classes), macro-f1 or loss (reported as minus loss)",
     )
     ema_epochs: float = Field(
         default=0.5, gt=0, allow_inf_nan=False, description="time constant of that average"
@@ -132,6 +165,10 @@ class TrainingConfig(Settings):
     )
     batch_size: int = Field(default=128, ge=2, description="rows a step")
     label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="label smoothing")
+    class_weights: Literal["none", "balanced"] = Field(
+        default="none",
+        description="weights of the loss: none, or balanced (each class counts the same in sum)",
+    )
     autocast: bool | Auto = Field(
         default="auto", description="bfloat16 autocast; auto: where it is faster"
     )
@@ -166,17 +203,17 @@ class TrainingConfig(Settings):
         are, whether they may be downloaded, the device, and how steps are run on it. The settings
         `ADDED` are among them only where they are not at their default.
 
-        Of `relabel` and `exclude`, where they are set, it is the hash of the file's content.
+        Of a file that is named (`FILES`) it is the hash of its content.
 
         Raises:
             ConfigError: Such a file is gone.
         """
         silent = ADDED - self.model_dump(exclude_defaults=True).keys()
-        apart = {"data_dir", "download", "device", "compile", *CORRECTIONS}
+        apart = {"data_dir", "download", "device", "compile", *FILES}
         settings = self.model_dump(exclude=apart | silent)
-        for name in CORRECTIONS:
+        for name in FILES:
             if getattr(self, name) is not None:
-                settings[name] = hashlib.sha256(_content(self, name)).hexdigest()[:16]
+                settings[name] = _hash(self, name)
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
 
     @model_validator(mode="after")
@@ -188,9 +225,14 @@ class TrainingConfig(Settings):
                 f"warmup_epochs must be below epochs ({self.epochs}), "
                 f"but got {self.warmup_epochs:g}."
             )
-        for name in CORRECTIONS:
+        for name in FILES:
             if getattr(self, name) is not None:
-                _content(self, name)
+                _hash(self, name)
+        if self.model_options and ":" not in self.model:
+            raise ValueError(
+                f"model_options are arguments of a function, such as model = "
+                f"'torchvision.models:resnet18', but model is '{self.model}'."
+            )
         check_options(self.augment_options)
         check_samplers = (info.context or {}).get("check_samplers", True)
         if check_samplers:
@@ -200,15 +242,23 @@ class TrainingConfig(Settings):
         return self
 
 
-def _content(config: TrainingConfig, name: str) -> bytes:
+def _hash(config: TrainingConfig, name: str) -> str:
     path = Path(getattr(config, name)).expanduser()
     try:
-        return path.read_bytes()
+        status = path.stat()
+        return _hash_of(path.absolute(), status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise ConfigError(
-            f"{name} = '{path}' must be a CSV file, as a path in the working directory or beside "
-            f"study.toml, but it cannot be read: {error.strerror}."
+            f"{name} = '{path}' must be {FILES[name]}, as a path in the working directory or "
+            f"beside study.toml, but it cannot be read: {error.strerror}."
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    # Cached by size and time: weights have hundreds of megabytes, and are asked for every epoch.
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _name_of(function: Any) -> str:

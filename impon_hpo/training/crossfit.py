@@ -123,6 +123,12 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
 def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> TrainingConfig:
     changed: dict[str, Any] = {
         "model": "resnet18",
+        "model_options": {},
+        "weights_file": None,
+        "normalisation": "data",
+        "train_layers": "all",
+        "lr_head": None,
+        "class_weights": "none",
         "width": settings.width,
         "epochs": settings.epochs,
         "epoch_fraction": 1.0,

@@ -12,8 +12,8 @@ class EpochResult:
     Args:
         epoch: From 1.
         train_loss: Mean loss of the rows trained on, as they were picked and augmented.
-        val_accuracy: Share of validation rows classified correctly after the epoch, 0 … 1; with
-            `metric = "balanced-accuracy"` the mean of that share over the classes.
+        val_accuracy: What `metric` says of the validation rows after the epoch: the share that is
+            classified correctly, 0 … 1, its mean over the classes, macro F1, or minus the loss.
         val_loss: Mean cross-entropy of the validation rows.
         rows_trained: Rows that went forward and backward in this epoch.
         rows_scored: Rows that the batch sampler sent forward to score them.

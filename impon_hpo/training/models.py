@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torchvision.models import resnet18 as torchvision_resnet18
 from torchvision.models.resnet import BasicBlock
+from torchvision.ops import StochasticDepth
 
-from impon_hpo.errors import ConfigError
-from impon_hpo.lookup import find
+from impon_hpo.errors import ConfigError, DataError
+from impon_hpo.lookup import find, suggestion
+from impon_hpo.training.answers import read_answer
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.own_randomness import OwnRandomness
+from impon_hpo.training.pretrained import load_weights_file, replace_heads, torchvision_weights
 from impon_hpo.training.splits import Splits
+
+CLASSES = "num_classes"
+"""What torchvision and timm call the number of classes."""
+
+RANDOM = (_DropoutNd, nn.RReLU, StochasticDepth)
+"""Layers that draw at random while they train, at a rate that may be 0 at first."""
 
 
 class EverySecondPixel(nn.Module):
@@ -85,52 +97,136 @@ MODELS: dict[str, Callable[[int, int, int], nn.Module]] = {
 def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
     """Build the model of `config` on the CPU, with initial weights drawn from `seed`.
 
-    A user's function, "module:function", is called with the number of classes.
+    A user's function, "module:function", is called with `num_classes` by keyword, where it takes
+    that, else with the number of classes in the first place, and with `model_options`. Where these
+    ask for pretrained weights of torchvision's, the model is built with their classes, and its head
+    is replaced.
 
     Raises:
-        ConfigError: The name is unknown, or the user's function fails, does not return an
-            `nn.Module`, or returns one that does not turn two images into logits (2, n_classes).
+        ConfigError: The name is unknown, or the user's function fails, does not take the options,
+            does not return an `nn.Module`, or returns one that does not turn two images into logits
+            (2, n_classes); or `weights_file` does not fit it.
+        CheckpointError: `weights_file` cannot be read.
+        DataError: Weights cannot be fetched.
     """
     in_channels = splits.train.images.shape[3]
     with OwnRandomness(seed, torch.device("cpu")):  # layers draw from the global generator
         if config.model in MODELS:
             model = MODELS[config.model](splits.n_classes, config.width, in_channels)
         else:
-            model = _user_model(config.model, splits.n_classes)
+            model = _user_model(config, splits.n_classes)
+        model.eval()
         _check_output(config.model, model, splits)
+        if config.weights_file is not None:
+            load_weights_file(config, model, splits.n_classes)
     return model
 
 
-def _user_model(name: str, n_classes: int) -> nn.Module:
-    build = find(MODELS, name, "model")
+def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> bool:
+    """Check the logits of two images in training mode, and return whether a layer draws at random.
+
+    Running statistics, mode and random state are left as they were.
+
+    Raises:
+        ConfigError: The model fails in training mode, or does not answer with logits.
+    """
+    kept = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    was_training = model.training
+    model.train()
+    with OwnRandomness(0, torch.device("cpu")):
+        before = torch.get_rng_state()
+        try:
+            _check_output(config.model, model, splits)
+        finally:
+            model.train(was_training)
+            for module, name, buffer, value in kept:
+                module._buffers[name] = buffer.copy_(value)
+        moved = not torch.equal(before, torch.get_rng_state())
+    return moved or any(isinstance(module, RANDOM) for module in model.modules())
+
+
+def _user_model(config: TrainingConfig, n_classes: int) -> nn.Module:
+    name, options = config.model, config.model_options
+    build: Any = find(MODELS, name, "model")
+    weights = torchvision_weights(build, options)
+    given, keywords = _arguments(name, build, options, n_classes)
+    if weights is not None:
+        given, keywords = [], dict(options)
+    listed = [*map(repr, given), *(f"{key}={value!r}" for key, value in keywords.items())]
     try:
-        model = build(n_classes)  # type: ignore[call-arg]
+        model = build(*given, **keywords)
+    except OSError as error:  # urllib's and requests' errors are of this kind, too
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(
+            f"What model '{name}' begins with cannot be fetched or read ({reason}): fetch it where "
+            "there is a network, or name a file of weights with weights_file."
+        ) from error
     except Exception as error:
         raise ConfigError(
             f"Model '{name}' must be a function (num_classes) -> nn.Module, but calling it with "
-            f"{n_classes} raised {type(error).__name__}: {error}"
+            f"{', '.join(listed)} raised {type(error).__name__}: {error}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ConfigError(
             f"Model '{name}' must return a torch.nn.Module, but returned {type(model).__name__}."
         )
+    if weights is not None:
+        replace_heads(config, model, len(weights.meta["categories"]), n_classes)
     return model
+
+
+def _arguments(
+    name: str, build: Any, options: dict[str, Any], n_classes: int
+) -> tuple[list[Any], dict[str, Any]]:
+    """Return what a user's function is called with, in places and by keyword."""
+    if CLASSES in options:
+        raise ConfigError(
+            f"model_options: {CLASSES} comes from the data, which have {n_classes} classes."
+        )
+    try:
+        parameters = inspect.signature(build).parameters
+    except (TypeError, ValueError):  # not a function, or one that does not tell
+        return [n_classes], options
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    for option in options:
+        if option not in parameters and not takes_any:
+            raise ConfigError(
+                f"Unknown key 'model_options.{option}'.{suggestion(option, parameters)} "
+                f"'{name}' takes: {', '.join(parameters)}."
+            )
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    left = [
+        key
+        for key, one in parameters.items()
+        if one.kind in places and one.default is one.empty and key not in options
+    ]
+    if CLASSES in parameters or (takes_any and not left):
+        return [], {CLASSES: n_classes} | options
+    return [n_classes], options
 
 
 def _check_output(name: str, model: nn.Module, splits: Splits) -> None:
     images = splits.normalise(splits.train.images[:2]).cpu()
-    model.eval()
+    mode = " in training mode" if model.training else ""
     try:
         with torch.no_grad():
-            output = model(images)
+            answer = model(images)
     except Exception as error:
         raise ConfigError(
-            f"Model '{name}' fails on images of shape {tuple(images.shape)}: {error}"
+            f"Model '{name}' fails{mode} on images of shape {tuple(images.shape)}: {error}"
         ) from error
     expected = (len(images), splits.n_classes)
-    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise ConfigError(f"Model '{name}' must return logits {expected}, but returned {got}.")
+    logits, _ = read_answer(answer)
+    if logits is None or tuple(logits.shape) != expected:
+        got = type(answer).__name__ if logits is None else tuple(logits.shape)
+        raise ConfigError(
+            f"Model '{name}' must return logits {expected}{mode}, but returned {got}."
+        )
 
 
 def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:

@@ -12,34 +12,65 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from impon_hpo.sampling import captured
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.fine_tuning import the_heads
 
 
-def make_optimizer(config: TrainingConfig, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    config: TrainingConfig, model: nn.Module, n_classes: int = 0
+) -> torch.optim.Optimizer:
     """Make SGD, Adam or AdamW in its fused form; weight decay applies to every parameter.
 
-    On a GPU the learning rate is a tensor, so that a captured step reads its current value.
+    With `lr_head`, the parameters of the heads are a second group. A group keeps its peak learning
+    rate as "initial_lr". On a GPU the learning rate is a tensor, so that a captured step reads its
+    current value.
+
+    Args:
+        config: The settings.
+        model: The model. Parameters that are frozen stay out.
+        n_classes: Number of its logits, by which its heads are found.
+
+    Raises:
+        ConfigError: `lr_head` is set, and no head is found.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    on_gpu = bool(parameters) and captured.graph_on(parameters[0].device) is not None
-    lr = torch.tensor(config.lr, device=parameters[0].device) if on_gpu else config.lr
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    on_gpu = bool(trained) and captured.graph_on(trained[0].device) is not None
+    parts = [(config.lr, trained)]
+    if config.lr_head is not None:
+        layers = the_heads(config, model, n_classes).values()
+        head = {id(parameter) for layer in layers for parameter in layer.parameters()}
+        rest = [parameter for parameter in trained if id(parameter) not in head]
+        parts = [
+            (config.lr, rest),
+            (config.lr_head, [parameter for parameter in trained if id(parameter) in head]),
+        ]
+    groups: list[dict[str, Any]] = [
+        {"params": parameters, "lr": torch.tensor(lr, device=trained[0].device) if on_gpu else lr}
+        for lr, parameters in parts
+        if parameters
+    ]
+    optimizer: torch.optim.Optimizer
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters,
-            lr=lr,
+        optimizer = torch.optim.SGD(
+            groups,
             momentum=config.momentum,
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
             fused=True,
         )
-    adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
-    return adam(
-        parameters,
-        lr=lr,
-        betas=(config.momentum, 0.999),
-        weight_decay=config.weight_decay,
-        fused=True,
-        capturable=on_gpu,
-    )
+    else:
+        adam = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+        optimizer = adam(
+            groups,
+            betas=(config.momentum, 0.999),
+            weight_decay=config.weight_decay,
+            fused=True,
+            capturable=on_gpu,
+        )
+    for group, (lr, _) in zip(
+        optimizer.param_groups, [part for part in parts if part[1]], strict=True
+    ):
+        group["initial_lr"] = lr  # a number, also where the learning rate is a tensor
+    return optimizer
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
@@ -56,21 +87,21 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
 def make_schedule(
     config: TrainingConfig, optimizer: torch.optim.Optimizer, steps_per_epoch: int
 ) -> LRScheduler:
-    """Make the schedule that is stepped after every optimiser step.
+    """Make the schedule that is stepped after every optimiser step, of `make_optimizer`.
+
+    All groups follow it in proportion to their peak learning rate.
 
     `constant`, `cosine` (to zero at the end of the last epoch) and `rungs` (to zero at the end of
     each rung, and then from the top again) rise linearly over `warmup_epochs`; `one-cycle` is
     `torch.optim.lr_scheduler.OneCycleLR` with its cosine annealing, rising over `warmup_epochs`
     (default: 30 % of the run), at constant momentum.
     """
-    for group in optimizer.param_groups:  # a number, also where the learning rate is a tensor
-        group["initial_lr"] = config.lr
     total = config.epochs * steps_per_epoch
     warmup = round(config.warmup_epochs * steps_per_epoch)
     if config.schedule == "one-cycle":
         return OneCycleLR(
             optimizer,
-            max_lr=config.lr,
+            max_lr=[group["initial_lr"] for group in optimizer.param_groups],
             # OneCycleLR counts the step before the first one, too, and refuses fewer than two.
             total_steps=total + 1,
             pct_start=warmup / total if warmup else 0.3,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -232,15 +233,17 @@ def prepare(
     return without_reference(config), splits, memory
 
 
-def learnt_enough(val_accuracy: float, n_classes: int) -> bool:
+def learnt_enough(val_accuracy: float, n_classes: int, metric: str = "accuracy") -> bool:
     """Return whether what a run saw can teach others: its accuracy must be at least a tenth of the
-    way from guessing to 1.
+    way from guessing to the best.
 
     Args:
-        val_accuracy: Validation accuracy of the run, 0 … 1.
+        val_accuracy: What `metric` says of the run's last epoch.
         n_classes: Number of classes.
+        metric: The metric.
     """
-    return val_accuracy >= 1 / n_classes + 0.1 * (1 - 1 / n_classes)
+    guessing, best = (-math.log(n_classes), 0) if metric == "loss" else (1 / n_classes, 1)
+    return val_accuracy >= guessing + 0.1 * (best - guessing)
 
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:

@@ -12,6 +12,7 @@ from typing import Any
 from impon_hpo.environment import environment
 from impon_hpo.errors import describing
 from impon_hpo.files import write_file
+from impon_hpo.settings import metric_words
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
@@ -65,7 +66,7 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
     checkpoint = Checkpoint(home / "checkpoint.pt")
     if checkpoint.path.exists():
         log.info(f"continuing from {checkpoint.path}")
-    metric = config.metric.replace("-", " ")
+    metric = metric_words(config.metric)
     for result in train_epochs(config, splits, checkpoint, memory):
         log.info(
             f"epoch {result.epoch}/{config.epochs}  train loss {result.train_loss:.4f}  "
@@ -74,14 +75,15 @@ def train(config: TrainingConfig, folder: Path, *, name: str) -> dict[str, Any]:
         )
     run = TrainingRun(config, splits, memory)
     run.continue_from(checkpoint)
-    if memory is not None and learnt_enough(run.results[-1].val_accuracy, splits.n_classes):
+    reached = run.results[-1].val_accuracy
+    if memory is not None and learnt_enough(reached, splits.n_classes, config.metric):
         with describing("What this run has learnt could not be kept", "Its result stands."):
             references.learn(requested, splits, memory)
     test_accuracy, test_loss = run.evaluate(splits.test)
     outcome = {
         "arm": name,
         "sampler": config.sampler,
-        "val_accuracy": run.results[-1].val_accuracy,
+        "val_accuracy": reached,
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
         "metric": config.metric,

@@ -6,13 +6,13 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from impon_hpo.errors import ConfigError, NonFiniteLossError
 from impon_hpo.sampling.table import make_sampler
@@ -21,7 +21,9 @@ from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.compiling import CompiledStep
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult, forward_equivalents
+from impon_hpo.training.metrics import Judgement
 from impon_hpo.training.optimization import average_weights, load_optimizer, make_schedule
+from impon_hpo.training.own_randomness import OwnRandomness
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import Beside, PhaseTimer
@@ -78,6 +80,8 @@ class TrainingRun:
     Raises:
         ConfigError: Model, batch sampler or `augment` do not fit the data, or `compile` not the
             device; or there is a memory, and images are mixed.
+        CheckpointError: `weights_file` cannot be read.
+        DataError: Weights cannot be fetched.
     """
 
     def __init__(
@@ -94,8 +98,9 @@ class TrainingRun:
         self._begun: BegunEpoch | None = None
         self.device = splits.train.labels.device
         # A seed for each purpose: another batch sampler changes neither weights nor crops.
-        seeds = np.random.SeedSequence(config.seed).generate_state(3).tolist()
-        weights_seed, crop_seed, sampler_seed = seeds
+        seeds = np.random.SeedSequence(config.seed).generate_state(4).tolist()
+        weights_seed, crop_seed, sampler_seed, layers_seed = seeds
+        self.randomness = OwnRandomness(layers_seed, self.device)
         self.training_step = TrainingStep(
             config, splits, weights_seed=weights_seed, crop_seed=crop_seed
         )
@@ -104,6 +109,7 @@ class TrainingRun:
                 f"augment = '{config.augment}': what a run remembers of its rows would be of mixed "
                 "images. Leave out mixup and cutmix, or use reference = 'crossfit'."
             )
+        self._randomly = self.randomness if self.training_step.is_random else nullcontext()
         self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
         self.steps_per_epoch = max(
             1, round(config.epoch_fraction * (len(splits.train) // config.batch_size))
@@ -189,10 +195,11 @@ class TrainingRun:
         def score(rows: Tensor) -> tuple[Tensor, Tensor]:
             begun.rows_scored += len(rows)
             self._beside.wait_for_all()
-            losses, logits = self.compiled.score(*self.splits.train.batch(rows))
+            with self._randomly:  # an evaluation may draw, too
+                losses, logits = self.compiled.score(*self.splits.train.batch(rows))
             return losses, logits
 
-        self.model.train()
+        self.training_step.begin_training()
         losses_ready = None
         try:
             for step in range(begun.steps, self.steps_per_epoch):
@@ -224,31 +231,22 @@ class TrainingRun:
         return float(begun.losses.mean()), begun.rows_scored
 
     def evaluate(self, split: Split, weights: str | None = None) -> tuple[float, float]:
-        """Return accuracy (0 … 1) and mean cross-entropy of `weights` (default: `eval_weights`).
+        """Return the `metric` and the mean cross-entropy of `weights` (default: `eval_weights`).
 
-        Accuracy is what `metric` says: of all rows, or its mean over the classes that have any.
+        The metric is 0 … 1, or with "loss" minus the mean cross-entropy; higher is better.
         """
-        accuracy, loss = self.judged(split, weights).tolist()
-        return accuracy, loss
+        value, loss = self.judged(split, weights).tolist()
+        return value, loss
 
     def judged(self, split: Split, weights: str | None = None) -> Tensor:
         """Return what `evaluate` does as (2,) float64 on the device, without waiting for it."""
         averaged = None if weights == "last" else self.averaged
         model = None if averaged is None else averaged.module
-        correct = torch.zeros(self.splits.n_classes, dtype=torch.int64, device=self.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for images, labels in split.parts():
-            logits = self.training_step.predict(images, model)
-            correct.index_add_(0, labels, (logits.argmax(1) == labels).long())
-            total += cross_entropy(logits, labels, reduction="sum").double()
-        accuracy = correct.sum().double() / len(split)
-        if self.config.metric == "balanced-accuracy":
-            rows = torch.zeros_like(correct).index_add_(
-                0, split.labels, torch.ones_like(split.labels)
-            )
-            shares = correct.double() / rows.clamp_min(1)  # 0 for a class without a row
-            accuracy = shares.sum() / (rows > 0).sum()
-        return torch.stack([accuracy, total / len(split)])
+        judgement = Judgement(self.splits.n_classes, self.device)
+        with self._randomly:
+            for images, labels in split.parts():
+                judgement.add(self.training_step.predict(images, model), labels)
+        return judgement.result(self.config.metric)
 
     def step(
         self, images: Tensor, labels: Tensor, weights: Tensor | None
@@ -256,7 +254,8 @@ class TrainingRun:
         """Train on images (B, H, W, C) and labels (B,), their losses weighted by `weights` (B,) or
         by 1; return losses (B,), logits (B, n_classes) and mean loss () as they were before."""
         images = self.training_step.transforms(images)
-        losses, logits, mean = self.compiled.train(images, labels, weights)
+        with self._randomly:
+            losses, logits, mean = self.compiled.train(images, labels, weights)
         self.schedule.step()
         if self.averaged is not None:
             self.averaged.update()
@@ -279,6 +278,7 @@ class TrainingRun:
             "augmentation": self.training_step.augmentation.generator.get_state(),
             "transforms": None if outside is None else outside.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
+            "randomness": self.randomness.state_dict(),
         }
 
     def continue_from(self, checkpoint: Checkpoint) -> None:
@@ -304,6 +304,7 @@ class TrainingRun:
         self.training_step.augmentation.generator.set_state(state["augmentation"].cpu())
         if self.training_step.transforms.randomness is not None:
             self.training_step.transforms.randomness.load_state_dict(state["transforms"])
+        self.randomness.load_state_dict(state.get("randomness"))
         if self.memory is not None and state.get("memory") is not None:
             self.memory.load_state_dict(state["memory"])
 

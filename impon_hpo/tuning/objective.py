@@ -124,7 +124,8 @@ class Objective:
         return self._splits
 
     def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch | None = None) -> float:
-        """Train the trial's configuration and return its validation accuracy, 0 … 1.
+        """Train the trial's configuration and return its validation accuracy, 0 … 1, or
+        what else `metric` says; higher is better.
 
         Args:
             trial: The trial.
@@ -149,7 +150,7 @@ class Objective:
         def ended(run: TrainingRun, how: str) -> None:
             if memory is not None and how == COMPLETE:
                 reached = run.results[-1].val_accuracy
-                if learnt_enough(reached, splits.n_classes):
+                if learnt_enough(reached, splits.n_classes, config.metric):
                     with describing(
                         f"The reference that trial {trial.number} has learnt could not be kept",
                         "The trial's value stands; the next trial learns one.",

@@ -17,8 +17,8 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
 
-SHAPING = ("model", "width", "batch_size")
-"""Settings that decide the shapes of a run: of its model and of its batches."""
+SHAPING = ("model", "width", "batch_size", "train_layers")
+"""Settings that decide the shapes of a run: of its model, of its batches and of its gradients."""
 
 FIXED = {
     "dataset": "all trials are judged on the same rows",
@@ -27,6 +27,8 @@ FIXED = {
     "relabel": "all trials are judged on the same rows",
     "exclude": "all trials are judged on the same rows",
     "subset": "all trials are judged on the same rows",
+    "weights_file": "its content is part of what makes two runs the same",
+    "metric": "it is what trials are compared by",
     "image_size": "all trials are judged on the same rows",
     "validation_size": "all trials are judged on the same rows",
     "seed": "all trials are judged on the same rows",

@@ -14,6 +14,7 @@ from optuna.study import StudyDirection
 
 from impon_hpo.errors import StorageError
 from impon_hpo.files import write_file
+from impon_hpo.settings import metric_words
 from impon_hpo.storage.connect import no_experimental_warnings, quiet_studies
 from impon_hpo.storage.trials import (
     COMMAND,
@@ -118,7 +119,7 @@ def open_any_study(
                 "Use another --storage."
             )
         with no_experimental_warnings():
-            metric = identity["run"].get("metric", "accuracy").replace("-", " ")
+            metric = metric_words(identity["run"].get("metric", "accuracy"))
             study.set_metric_names([f"validation {metric}"])
         study.set_user_attr(IDENTITY, identity)
     elif stored != identity:

@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
-from impon_hpo.training.config import CORRECTIONS, TrainingConfig
+from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import check_space, parse_space
@@ -266,13 +266,13 @@ def _arm_settings(name: str, run: dict[str, Any], arm: Any) -> Any:
 
 
 def _with_paths(settings: Any, folder: Path) -> Any:
-    """Return settings in which a CSV file of corrections that is not in the working directory, but
-    beside the study file, is found there."""
+    """Return settings in which a file that is not in the working directory, but beside the study
+    file, is found there."""
     if not isinstance(settings, dict):
         return settings
     beside = {
         name: str(folder / settings[name])
-        for name in CORRECTIONS
+        for name in FILES
         if isinstance(settings.get(name), str)
         and not Path(settings[name]).expanduser().exists()
         and (folder / settings[name]).exists()

@@ -24,6 +24,7 @@ from impon_hpo.errors import ConfigError, describing
 from impon_hpo.files import csv_text, write_file
 from impon_hpo.sampling.doubts import SEPARATION, doubts_of
 from impon_hpo.sampling.reference import Reference
+from impon_hpo.settings import metric_words
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import LABELS, LABELS_PICTURE
 from impon_hpo.training.checkpoint import Checkpoint
@@ -335,7 +336,10 @@ def watch(config: TrainingConfig, splits: Splits, folder: Path) -> Reference:
             f", from epoch {run.epoch + 1} on" if run.epoch else "",
         )
     for result in epochs_left(run, checkpoint):
-        log.info(f"epoch {result.epoch}/{config.epochs}  val accuracy {result.val_accuracy:.4f}")
+        log.info(
+            f"epoch {result.epoch}/{config.epochs}  val {metric_words(config.metric)} "
+            f"{result.val_accuracy:.4f}"
+        )
     return memory.reference()
 
 

@@ -310,6 +310,13 @@ def test_every_arm_meets_the_same_configurations_and_seeds() -> None:
     assert {grid.config(run).lr for run in runs} == {0.01, 0.1}
 
 
+def test_a_loss_has_no_points_to_compare() -> None:
+    with pytest.raises(ConfigError, match=r"metric = 'loss': a comparison counts points"):
+        comparison_grid(small_study("metric=loss"))
+    with pytest.raises(ConfigError, match=r"metric = 'loss': a comparison counts points"):
+        samplers_grid(small_study("metric=loss", text=GRID), ["uniform"], 1)
+
+
 def test_space_that_is_not_a_grid_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"space\.lr: .*categorical"):
         samplers_grid(small_study(), ["uniform"], 1)

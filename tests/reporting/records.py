@@ -56,6 +56,10 @@ BALANCED: dict[str, Any] = {"run": {**IDENTITY_OF_IT["run"], "metric": "balanced
 """What differs in the identity of a study over balanced accuracy."""
 
 
+LOSS: dict[str, Any] = {"run": {**IDENTITY_OF_IT["run"], "metric": "loss"}}
+"""What differs in the identity of a study over the loss, whose numbers are below 0."""
+
+
 def small_record(
     *, storage: str | None = None, arm: str = "impon", identity: dict[str, Any] | None = None
 ) -> StudyRecord:

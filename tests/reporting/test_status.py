@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shlex
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from impon_hpo.reporting.status import (
     write_csv_files,
 )
 from impon_hpo.storage.trials import IDENTITY, read_studies, read_study
-from tests.reporting.records import BALANCED, IDENTITY_OF_IT, small_record
+from tests.reporting.records import BALANCED, IDENTITY_OF_IT, LOSS, small_record
 
 
 def test_a_summary_adds_up() -> None:
@@ -80,6 +81,23 @@ def test_rows_and_note_say_which_accuracy_it_is() -> None:
     assert "trial 2, with validation balanced accuracy 0.9000" in note(record, [record])
     assert "best validation balanced accuracy |" in note(record, [record])
     assert summarise(small_record())["metric"] == "accuracy"
+
+
+def test_the_best_of_a_study_over_the_loss_is_the_nearest_to_zero() -> None:
+    record = small_record(identity=LOSS)
+    trials = [
+        dataclasses.replace(trial, value=-trial.value or None)
+        for trial in record.trials
+        if trial.value
+    ]
+    record = dataclasses.replace(record, trials=trials)
+    best = record.best
+    assert best is not None
+    assert best.value == max(trial.value for trial in trials if trial.value is not None) < 0
+    facts = summarise(record)
+    assert facts["metric"] == "loss"
+    assert dict(summary_rows(facts))["best validation minus loss"] == f"{best.value:.4f}"
+    assert f"with validation minus loss {best.value:.4f}" in note(record, [record])
 
 
 def test_a_study_without_a_complete_trial_has_no_best() -> None:

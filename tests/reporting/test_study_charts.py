@@ -14,7 +14,7 @@ from impon_hpo.reporting.chart import Chart, Palette
 from impon_hpo.reporting.render import figure
 from impon_hpo.reporting.study_charts import class_picks, study_charts
 from impon_hpo.storage.trials import COST, EPOCHS, IDENTITY, StudyRecord, read_study
-from tests.reporting.records import BALANCED, IDENTITY_OF_IT, small_record
+from tests.reporting.records import BALANCED, IDENTITY_OF_IT, LOSS, small_record
 
 
 def record_of(*curves: list[float], arm: str = "impon") -> StudyRecord:
@@ -55,6 +55,11 @@ def test_axes_say_which_accuracy_it_is() -> None:
         for key in ("accuracy-against-cost", "pruned-when", "best-so-far"):
             assert charts[key].y.removeprefix("best ") == f"{words} (0 … 1)"
     assert charts["accuracy-against-cost"].title.startswith("Balanced accuracy against cost")
+
+
+def test_axes_of_a_loss_say_that_it_is_minus_the_loss() -> None:
+    charts = charts_of(small_record(identity=LOSS))
+    assert charts["best-so-far"].y == "best validation minus loss"
 
 
 def test_the_strip_shows_when_trials_ended() -> None:

@@ -31,6 +31,8 @@ needs_gpu = [
 STEPS = {"epoch_fraction": 1.0, "epochs": 2}
 """Ten steps an epoch: enough for the capture and some replays."""
 
+AUXILIARY = "tests.training.nets:with_auxiliary"
+
 ARMS: list[dict[str, Any]] = [
     {},
     {"optimizer": "adam", "schedule": "one-cycle", "lr": 1e-3},
@@ -46,6 +48,10 @@ ARMS: list[dict[str, Any]] = [
     {"augment": "auto+flip+mixup+cutmix", "label_smoothing": 0.1},
     {"augment": "auto+trivial+erase+tests.training.augmenting:shifted", "sampler": "impon"},
     {"sampler": "placebo", "sampler_options": {"of": "impon"}},
+    {"model": "tests.training.nets:dropping"},
+    {"model": "tests.training.nets:drop_path", "sampler": "impon"},
+    {"model": "tests.training.nets:Body", "train_layers": "layer2, head", "lr_head": 0.2},
+    {"model": AUXILIARY, "model_options": {"answer": "two-named"}, "class_weights": "balanced"},
 ]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.sampling.table import SAMPLERS
-from impon_hpo.training.config import ADDED, CORRECTIONS, TrainingConfig, uniformly, wants_reference
+from impon_hpo.training.config import ADDED, FILES, TrainingConfig, uniformly, wants_reference
 from tests.settings import training_config
 
 NAMES = [
@@ -30,9 +30,14 @@ NAMES = [
     "augment",
     "augment_options",
     "model",
+    "model_options",
+    "weights_file",
+    "normalisation",
     "width",
+    "train_layers",
     "optimizer",
     "lr",
+    "lr_head",
     "momentum",
     "nesterov",
     "weight_decay",
@@ -46,6 +51,7 @@ NAMES = [
     "epoch_fraction",
     "batch_size",
     "label_smoothing",
+    "class_weights",
     "autocast",
     "channels_last",
     "compile",
@@ -160,13 +166,27 @@ REFUSED: list[tuple[str, Any]] = [
     ("batch_size", 1),
     ("label_smoothing", -0.1),
     ("label_smoothing", 1.0),
+    ("normalisation", "cifar10"),
+    ("lr_head", 0.0),
+    ("lr_head", math.inf),
+    ("metric", "f1"),
+    ("class_weights", "sqrt"),
     ("autocast", "yes"),
     ("channels_last", "never"),
     ("seed", -1),
     ("seed", 2**31),
 ]
 
-STRINGS = ("dataset", "model", "device", "sampler", "augment", "optimizer", "schedule")
+STRINGS = (
+    "dataset",
+    "model",
+    "train_layers",
+    "device",
+    "sampler",
+    "augment",
+    "optimizer",
+    "schedule",
+)
 INTEGERS = ("subset", "image_size", "width", "epochs", "batch_size", "seed")
 NUMBERS = (
     "lr",
@@ -186,6 +206,9 @@ WRONG_TYPES: list[tuple[str, Any]] = [
     *((name, value) for name in SWITCHES for value in (1, "true", None)),
     *(("compile", value) for value in (True, False, 1, "max-autotune", None)),
     ("data_dir", 3),
+    ("weights_file", 3),
+    ("lr_head", "0.5"),
+    ("model_options", ["DEFAULT"]),
     ("sampler_options", [1]),
     ("sampler_options", None),
 ]
@@ -417,7 +440,7 @@ def test_default_options_are_not_shared_between_configurations() -> None:
 
 def test_identity_leaves_out_where_the_data_lie_and_the_device() -> None:
     identity = TrainingConfig().identity()
-    apart = {"data_dir", "download", "device", "compile", *ADDED, *CORRECTIONS}
+    apart = {"data_dir", "download", "device", "compile", *ADDED, *FILES}
     assert sorted(identity) == sorted(set(NAMES) - apart)
 
 

@@ -74,6 +74,45 @@ def test_mixing_waits_for_nothing(tiny_splits: Splits, augment: str) -> None:
         assert (found.device, tuple(found.shape)) == (GPU, shape)
 
 
+OWN: dict[str, dict[str, Any]] = {
+    "auxiliary heads": {
+        "model": "tests.training.nets:with_auxiliary",
+        "model_options": {"answer": "two-named"},
+    },
+    "frozen": {"model": "tests.training.nets:Body", "train_layers": "head"},
+    "dropout": {"model": "tests.training.nets:dropping"},
+    "class weights": {"class_weights": "balanced"},
+    "rate of the head": {"lr_head": 0.3},
+}
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_step_of_a_users_model_waits_for_nothing(tiny_splits: Splits, name: str) -> None:
+    step = made_run(tiny_splits, autocast=False, **OWN[name]).training_step
+    step.begin_training()
+    fake = FakeDevice()
+    fake.move(step)
+    batch = batch_on(fake, tiny_splits)
+    with fake.running(), torch.no_grad():
+        losses, logits, _ = next(step.train(*batch, None))
+    assert (losses.device, tuple(logits.shape)) == (GPU, (BATCH, 10))
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_whole_step_of_a_users_model(tiny_splits: Splits, name: str) -> None:
+    step = made_run(tiny_splits, autocast=False, **OWN[name]).training_step
+    step.begin_training()
+    fake = FakeDevice(META)
+    fake.move(step)
+    step.device = torch.device("cpu")  # autocast, which is off, knows no meta
+    for group in step.optimizer.param_groups:  # nor do fused optimisers
+        group["fused"] = False
+    batch = batch_on(fake, tiny_splits)
+    with fake.running():
+        losses, _, _ = call(step.train, [*batch, None], lambda: None)
+    assert losses.device == META
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("augment", ["auto", "auto+mixup+cutmix"])
@@ -95,7 +134,7 @@ def test_whole_step(tiny_splits: Splits, optimizer: str, weighted: bool, augment
     assert {value.device for value in moments} == {META}
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy"])
+@pytest.mark.parametrize("metric", ["accuracy", "balanced-accuracy", "macro-f1", "loss"])
 @pytest.mark.parametrize("weights", ["last", "ema"])
 def test_evaluation_waits_for_nothing(
     tiny_splits: Splits, metric: str, weights: str, monkeypatch: pytest.MonkeyPatch

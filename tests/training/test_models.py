@@ -189,7 +189,7 @@ def no_flattening(n_classes: int) -> nn.Module:
 
 class TwoOutputs(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return images, images
+        return images.sum(), images
 
 
 def two_outputs(n_classes: int) -> nn.Module:
@@ -231,7 +231,7 @@ def test_function_of_the_users_is_found_in_a_folder_that_was_named(
         ("no_module", r"must return a torch\.nn\.Module, but returned function\."),
         ("too_few_logits", r"must return logits \(2, 10\), but returned \(2, 9\)\."),
         ("no_flattening", r"must return logits \(2, 10\), but returned \(2, 10, 8, 8\)\."),
-        ("two_outputs", r"must return logits \(2, 10\), but returned tuple\."),
+        ("two_outputs", r"must return logits \(2, 10\), but returned \(\)\."),
         ("wants_other_images", r"fails on images of shape \(2, 3, 8, 8\): "),
     ],
 )
@@ -262,3 +262,75 @@ def test_function_that_the_module_has_not_gets_a_suggestion() -> None:
 def test_unknown_model_gets_a_suggestion_and_the_list() -> None:
     with pytest.raises(ConfigError, match=r"Unknown model 'resnet'.*Known: resnet18, resnet18-im"):
         build("resnet")
+
+
+def by_keyword(width: int = 3, num_classes: int = 1) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.Linear(width, num_classes))
+
+
+def anything(**given: Any) -> nn.Module:
+    return by_keyword(**given)
+
+
+def in_place(n_classes: int, **given: Any) -> nn.Module:
+    return by_keyword(num_classes=n_classes, **given)
+
+
+def by_name(name: str, **given: Any) -> nn.Module:
+    """As timm's create_model."""
+    return {"keyword": by_keyword}[name](**given)
+
+
+def first_in_place(n: int, /) -> nn.Module:
+    return linear(n)
+
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("by_keyword", {}),
+    ("by_keyword", {"width": 5}),
+    ("anything", {"width": 5}),
+    ("in_place", {}),
+    ("in_place", {"width": 5}),
+    ("by_name", {"name": "keyword", "width": 5}),
+    ("first_in_place", {}),
+]
+
+
+@pytest.mark.parametrize(("function", "options"), OPTIONS)
+def test_function_is_called_as_it_wants_to_be(function: str, options: dict[str, Any]) -> None:
+    settings = {"model": f"{__name__}:{function}", "model_options": options}
+    model = build_model(training_config(settings), splits(n_classes=6), 0)
+    assert model(torch.zeros(2, 3, 8, 8)).shape == (2, 6)
+    if "width" in options:
+        assert model[1].out_features == options["width"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (
+            "by_keyword",
+            {"widht": 5},
+            r"Unknown key 'model_options\.widht'\. Did you mean 'width'\? .* takes: width, num_cl",
+        ),
+        ("anything", {"widht": 5}, r"calling it with num_classes=10, widht=5 raised TypeError"),
+        ("by_keyword", {"num_classes": 5}, r"num_classes comes from the data, which have 10"),
+    ],
+)
+def test_options_that_do_not_fit_are_named(
+    function: str, options: dict[str, Any], said: str
+) -> None:
+    settings = {"model": f"{__name__}:{function}", "model_options": options}
+    with pytest.raises(ConfigError, match=said):
+        build_model(training_config(settings), splits(), 0)
+
+
+def test_options_without_a_function_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"model_options are arguments of a function"):
+        training_config({"model_options": {"weights": "DEFAULT"}})
+
+
+def test_torchvisions_model_gets_its_classes_not_weights() -> None:
+    data = splits(size=32, n_classes=4)
+    model: Any = build("torchvision.models:resnet18", data=data)
+    assert model.fc.out_features == 4

@@ -216,3 +216,35 @@ def test_rungs_decay_to_zero_at_each_rung_and_begin_anew() -> None:
     # Two steps to the rung of epoch 1, four to that of epoch 3: (1 + cos(π k / n)) / 2.
     assert found == pytest.approx([1, 0.5, 1, 0.8535534, 0.5, 0.1464466])
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one-cycle", "rungs"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_rate_of_the_head_follows_in_proportion(schedule: str, optimizer: str) -> None:
+    given = {"schedule": schedule, "epochs": 3, "warmup_epochs": 1.0, "optimizer": optimizer}
+    config = training_config({"lr": 0.1, "lr_head": 0.4} | given)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5))
+    made = make_optimizer(config, model, 5)
+    follows = make_schedule(config, made, 4)
+    held = [[id(one) for one in group["params"]] for group in made.param_groups]
+    assert held == [[id(one) for one in layer.parameters()] for layer in model]
+    for _ in range(12):
+        rate, of_head = (group["lr"] for group in made.param_groups)
+        assert of_head == pytest.approx(4 * rate)
+        made.step()
+        follows.step()
+    alone = training_config({"lr": 0.1} | given)
+    plain = make_optimizer(alone, nn.Linear(1, 1))
+    follows = make_schedule(alone, plain, 4)
+    first = make_optimizer(config, model, 5)
+    both = make_schedule(config, first, 4)
+    for _ in range(12):
+        assert first.param_groups[0]["lr"] == plain.param_groups[0]["lr"]
+        for one in (first, plain, follows, both):
+            one.step()
+
+
+def test_a_head_that_is_all_there_is_has_its_rate() -> None:
+    config = training_config({"lr": 0.1, "lr_head": 0.4})
+    (group,) = make_optimizer(config, nn.Linear(2, 3), 3).param_groups
+    assert group["lr"] == 0.4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 
@@ -176,6 +177,9 @@ def test_run_that_hardly_beats_guessing_teaches_nobody() -> None:
     assert learnt_enough(0.2, 10)
     assert learnt_enough(0.55, 2)
     assert not learnt_enough(0.54, 2)
+    guessing = math.log(10)
+    assert not learnt_enough(-0.91 * guessing, 10, "loss")
+    assert learnt_enough(-0.89 * guessing, 10, "loss")
 
 
 def test_two_processes_at_once_make_it_once(tiny_splits: Splits) -> None:

@@ -49,10 +49,11 @@ def test_every_epoch_is_reported_from_one_and_the_last_is_returned(
     assert trial.value == expected[-1]
 
 
-def test_balanced_accuracy_is_reported_where_it_is_the_metric(
-    tiny_config: TrainingConfig, tiny_splits: Splits
+@pytest.mark.parametrize("metric", ["balanced-accuracy", "macro-f1", "loss"])
+def test_the_metric_is_reported(
+    tiny_config: TrainingConfig, tiny_splits: Splits, metric: str
 ) -> None:
-    balanced = tiny_config.model_copy(update={"metric": "balanced-accuracy"})
+    balanced = tiny_config.model_copy(update={"metric": metric})
     study = _study()
     study.optimize(Objective(balanced, SPACE, splits=tiny_splits), n_trials=1)
     trial = study.trials[0]

@@ -93,6 +93,17 @@ def test_a_setting_that_would_make_trials_incomparable_is_refused_with_the_reaso
         check_space(training_config({}), {key: IntDistribution(1, 3)})
 
 
+def test_models_and_how_they_are_tuned_can_be_searched_over() -> None:
+    table = {
+        "model": {"type": "categorical", "choices": ["resnet18", "torchvision.models:resnet50"]},
+        "train_layers": {"type": "categorical", "choices": ["all", "head", "layer4, fc"]},
+        "normalisation": {"type": "categorical", "choices": ["data", "imagenet"]},
+        "class_weights": {"type": "categorical", "choices": ["none", "balanced"]},
+        "lr_head": {"type": "float", "low": 1e-3, "high": 1.0, "log": True},
+    }
+    check_space(training_config({}), parse_space(table))
+
+
 def test_an_unknown_setting_is_refused_with_a_suggestion() -> None:
     with pytest.raises(ConfigError, match=r"space\.lrr'\. Did you mean 'lr'"):
         check_space(training_config({}), {"lrr": FloatDistribution(0.1, 1)})

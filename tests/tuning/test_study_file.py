@@ -185,6 +185,17 @@ def test_hyperband_over_several_arms_is_warned_of() -> None:
     assert "not pruned alike" in small_study(text=hyperband).warnings()[0]
 
 
+def test_a_file_of_weights_lies_in_the_working_directory_or_beside_the_study_file() -> None:
+    write_study()
+    beside = Path("small/weights.pth")
+    beside.write_bytes(b"one")
+    study = small_study("weights_file=weights.pth")
+    assert study.arms["impon"].weights_file == str(beside.resolve())
+    identity = study.identity("impon")
+    beside.write_bytes(b"other")
+    assert small_study("weights_file=weights.pth").identity("impon") != identity
+
+
 def test_a_file_of_corrections_lies_in_the_working_directory_or_beside_the_study_file() -> None:
     write_study()
     beside, here = Path("small/labels.csv"), Path("labels.csv")

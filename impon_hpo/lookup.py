@@ -32,7 +32,7 @@ def find_modules_in(*folders: Path) -> None:
 
 
 def load_object(spec: str) -> Any:
-    """Import what "module:name" stands for.
+    """Import what "module:name" or "module:Class.method" stands for.
 
     Raises:
         ConfigError: The module cannot be imported, or does not have the name.
@@ -41,20 +41,20 @@ def load_object(spec: str) -> Any:
     if not module_name or not attribute:
         raise ConfigError(f"Expected 'module:name', but got '{spec}'.")
     try:
-        module = importlib.import_module(module_name)
+        module: Any = importlib.import_module(module_name)
     except Exception as error:  # the module is the user's: anything can go wrong inside it
         raise ConfigError(
             f"'{spec}' cannot be imported: {type(error).__name__}: {error}. "
             "The module must be installed, or be in the working directory, beside study.toml or in "
             "the folder above it."
         ) from error
-    try:
-        return getattr(module, attribute)
-    except AttributeError:
-        known = [name for name in vars(module) if not name.startswith("_")]
-        raise ConfigError(
-            f"Module '{module_name}' has no '{attribute}'.{suggestion(attribute, known)}"
-        ) from None
+    found, where = module, f"Module '{module_name}'"
+    for name in attribute.split("."):
+        if not hasattr(found, name):
+            known = [known for known in dir(found) if not known.startswith("_")]
+            raise ConfigError(f"{where} has no '{name}'.{suggestion(name, known)}")
+        found, where = getattr(found, name), f"'{name}'"
+    return found
 
 
 def find(table: Mapping[str, T], name: str, kind: str) -> T:

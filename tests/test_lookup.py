@@ -38,6 +38,7 @@ def test_unknown_name_lists_all_that_are_known() -> None:
 def test_name_with_a_colon_is_imported() -> None:
     assert find(KNOWN, "math:hypot", "batch sampler") is math.hypot
     assert load_object("math:hypot") is math.hypot
+    assert load_object("pathlib:Path.home") == Path.home
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,7 @@ def test_name_with_a_colon_is_imported() -> None:
     [
         ("no_such_module:f", "no_such_module"),
         ("math:hypo", "hypot"),
+        ("pathlib:Path.hme", "'Path' has no 'hme'.*'home'"),
         (":f", "module:"),
         ("math:", "module:"),
     ],

@@ -39,7 +39,7 @@ def test_the_example_study_file_is_valid() -> None:
     assert tomllib.loads(text)
     study = small_study(text=text)
     assert study.arms["impon"].sampler_options == {"bank_size": 200}
-    assert study.arms["impon"].epochs == 27
+    assert study.arms["impon"].epochs == 9
     assert promotion_of(tomllib.loads(halving)["pruner"], epochs=27)
 
 

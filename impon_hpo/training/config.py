@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,8 +24,10 @@ Auto = Literal["auto"]
 
 ADDED = {"metric", "skip_broken"}
 """Settings that came later: at their default, hashes and stored studies know nothing of them."""
-CORRECTIONS = ("relabel", "exclude")
-"""Settings that name a CSV file of corrections of the data; its content decides the numbers."""
+CORRECTIONS = ("relabel", "exclude", "groups")
+"""Settings that name a CSV file about the data; its content decides the numbers."""
+PATTERN = "re:"
+"""What `groups` begins with where it is a regular expression instead."""
 
 
 class TrainingConfig(Settings):
@@ -67,6 +70,11 @@ class TrainingConfig(Settings):
     )
     exclude: str | None = Field(
         default=None, description="CSV file of images that are left out, column file"
+    )
+    groups: str | None = Field(
+        default=None,
+        description="images that stay in one split: a CSV file, columns file and group; or "
+        "'re:(patient[0-9]+)_', and what the part in parentheses finds in a name is the group",
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         default=None, description="side in pixels to which images are resized; default as they are"
@@ -158,7 +166,8 @@ class TrainingConfig(Settings):
         are, whether they may be downloaded, the device, and how steps are run on it. The settings
         `ADDED` are among them only where they are not at their default.
 
-        Of `relabel` and `exclude`, where they are set, it is the hash of the file's content.
+        Of `relabel`, `exclude` and `groups`, where they are set, it is the hash of the file's
+        content, or of the pattern.
 
         Raises:
             ConfigError: Such a file is gone.
@@ -170,6 +179,31 @@ class TrainingConfig(Settings):
             if getattr(self, name) is not None:
                 settings[name] = hashlib.sha256(_content(self, name)).hexdigest()[:16]
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
+
+    @property
+    def group_pattern(self) -> re.Pattern[str] | None:
+        """The regular expression of `groups`, or None where that is a file or not set.
+
+        Raises:
+            ConfigError: It is broken, or has not one part in parentheses.
+        """
+        if self.groups is None or not self.groups.startswith(PATTERN):
+            return None
+        try:
+            pattern = re.compile(self.groups.removeprefix(PATTERN))
+        except re.error as error:
+            at = "" if error.pos is None else f" at character {error.pos + len(PATTERN) + 1}"
+            raise ConfigError(
+                f"groups = '{self.groups}' must be a regular expression behind '{PATTERN}', but "
+                f"there is something wrong{at}: {error.msg}."
+            ) from error
+        if pattern.groups != 1:
+            raise ConfigError(
+                f"groups = '{self.groups}' must have one part in parentheses, which finds the "
+                f"group in a name, but it has {pattern.groups}. Parentheses that only hold "
+                "together are written (?:…)."
+            )
+        return pattern
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -189,13 +223,16 @@ class TrainingConfig(Settings):
 
 
 def _content(config: TrainingConfig, name: str) -> bytes:
+    if name == "groups" and config.group_pattern is not None:
+        return config.group_pattern.pattern.encode()
     path = Path(getattr(config, name)).expanduser()
     try:
         return path.read_bytes()
     except OSError as error:
+        or_pattern = f", or begin with '{PATTERN}'" if name == "groups" else ""
         raise ConfigError(
             f"{name} = '{path}' must be a CSV file, as a path in the working directory or beside "
-            f"study.toml, but it cannot be read: {error.strerror}."
+            f"study.toml{or_pattern}, but it cannot be read: {error.strerror}."
         ) from error
 
 

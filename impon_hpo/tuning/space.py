@@ -26,6 +26,7 @@ FIXED = {
     "download": "all trials are judged on the same rows",
     "relabel": "all trials are judged on the same rows",
     "exclude": "all trials are judged on the same rows",
+    "groups": "all trials are judged on the same rows",
     "subset": "all trials are judged on the same rows",
     "image_size": "all trials are judged on the same rows",
     "validation_size": "all trials are judged on the same rows",

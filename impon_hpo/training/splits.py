@@ -24,6 +24,7 @@ from impon_hpo.training.drawn_rows import parted, stratified_order
 from impon_hpo.training.groups import groups_of, parted_by_group
 from impon_hpo.training.image_data import Augment, ImageData, warn_of_missing
 from impon_hpo.training.images import Images, placed
+from impon_hpo.training.near_duplicates import say_twins
 from impon_hpo.training.pixel_store import stored
 
 log = logging.getLogger("impon_hpo")
@@ -33,6 +34,9 @@ PASS_ROWS, PASS_PIXELS = 1000, 2**22
 
 LARGEST_WHOLE = 64
 """Side in pixels up to which samplers may read whole images; above, they get thumbnails too."""
+
+_LOOKED_THROUGH = set[tuple[object, ...]]()
+"""Data sets of which this process has said how many near-duplicates there are across splits."""
 
 TEST_SHARE = 0.1
 """Share of the data that becomes the test split if the data set has none."""
@@ -182,6 +186,9 @@ class Splits:
 def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
     """Load the data set of `config`, split it by seed and put it on `device`.
 
+    Once per process and data set, the log says how many validation and test images look like one
+    that is trained on.
+
     Args:
         config: The settings of the run.
         device: Where training will run.
@@ -198,7 +205,15 @@ def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
         Splits(train=1000, validation=200, test=180 rows of (8, 8, 1), classes=10, augment='crop', \
 reference=none)
     """
-    return split_data(load_dataset(config), config, device)
+    splits = split_data(load_dataset(config), config, device)
+    data = config.dataset, config.data_dir, config.image_size, config.groups
+    if data not in _LOOKED_THROUGH:  # not for each seed and each trial of a process
+        _LOOKED_THROUGH.add(data)
+        trained, *judged = (
+            (part.images, part.names) for part in (splits.train, splits.validation, splits.test)
+        )
+        say_twins(trained, dict(zip(("validation", "test"), judged, strict=True)))
+    return splits
 
 
 def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from impon_hpo.cli import duplicates, inspect, judge, labels, launch, serve
+from impon_hpo.cli import inspect, judge, labels, launch, serve
 from impon_hpo.console import print_line, say_what_is_logged, talk
 from impon_hpo.errors import ImponHpoError
 from impon_hpo.signals import heed_stops
@@ -30,7 +30,7 @@ for command in (
     judge.report,
     judge.pictures,
     labels.labels,
-    duplicates.duplicates,
+    labels.duplicates,
     launch.compare_samplers,
     serve.dashboard,
     serve.proxy,

@@ -22,8 +22,9 @@ Rows = NDArray[np.int64]
 
 LEAST_SIDE = 32
 """Side in pixels below which only copies count: small digits or shirts look alike anyway."""
-LOOKED_AT = 10_000
-"""Pictures of a split that are looked at for the log; of more, so many are drawn."""
+LOOKED_AT, COMPARED = 10_000, 5 * 10**8
+"""Pictures of a split that are looked at for the log, and pairs with those that are trained on; of
+more, so many are drawn."""
 FURTHEST = 0.05
 """Distance, 1 - correlation of thumbnails, above which pictures never look alike."""
 UNUSUAL = 0.1
@@ -171,10 +172,8 @@ def say_twins(
     counts, example = [], ""
     images, names = trained
     for kind, (others, their_names) in judged.items():
-        looked_at = np.arange(len(others))
-        if len(others) > LOOKED_AT:
-            drawn = np.random.default_rng(0).permutation(len(others))[:LOOKED_AT]
-            looked_at = np.sort(drawn)
+        n = min(LOOKED_AT, 1 + COMPARED // len(images))
+        looked_at = np.sort(np.random.default_rng(0).permutation(len(others))[:n])
         rows, same = twins(others.of(torch.from_numpy(looked_at)), images)
         more = " that were looked at" if len(looked_at) < len(others) else ""
         if len(rows):

@@ -30,6 +30,7 @@ for command in (
     judge.report,
     judge.pictures,
     labels.labels,
+    labels.duplicates,
     launch.compare_samplers,
     serve.dashboard,
     serve.proxy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -39,9 +40,12 @@ ADDED = {
 FILES = {
     "relabel": "a CSV file",
     "exclude": "a CSV file",
+    "groups": "a CSV file",
     "weights_file": "a file of weights",
 }
 """Settings that name a file, and of what kind; its content decides the numbers."""
+PATTERN = "re:"
+"""What `groups` begins with where it is a regular expression instead."""
 
 
 class TrainingConfig(Settings):
@@ -84,6 +88,11 @@ class TrainingConfig(Settings):
     )
     exclude: str | None = Field(
         default=None, description="CSV file of images that are left out, column file"
+    )
+    groups: str | None = Field(
+        default=None,
+        description="images that stay in one split: a CSV file, columns file and group; or "
+        "'re:(patient[0-9]+)_', and what the part in parentheses finds in a name is the group",
     )
     image_size: Annotated[int, Field(ge=4, le=1024)] | None = Field(
         default=None, description="side in pixels to which images are resized; default as they are"
@@ -203,7 +212,8 @@ class TrainingConfig(Settings):
         are, whether they may be downloaded, the device, and how steps are run on it. The settings
         `ADDED` are among them only where they are not at their default.
 
-        Of a file that is named (`FILES`) it is the hash of its content.
+        Of the settings `FILES`, where they are set, it is the hash of the file's content, or of the
+        pattern.
 
         Raises:
             ConfigError: Such a file is gone.
@@ -215,6 +225,31 @@ class TrainingConfig(Settings):
             if getattr(self, name) is not None:
                 settings[name] = _hash(self, name)
         return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
+
+    @property
+    def group_pattern(self) -> re.Pattern[str] | None:
+        """The regular expression of `groups`, or None where that is a file or not set.
+
+        Raises:
+            ConfigError: It is broken, or has not one part in parentheses.
+        """
+        if self.groups is None or not self.groups.startswith(PATTERN):
+            return None
+        try:
+            pattern = re.compile(self.groups.removeprefix(PATTERN))
+        except re.error as error:
+            at = "" if error.pos is None else f" at character {error.pos + len(PATTERN) + 1}"
+            raise ConfigError(
+                f"groups = '{self.groups}' must be a regular expression behind '{PATTERN}', but "
+                f"there is something wrong{at}: {error.msg}."
+            ) from error
+        if pattern.groups != 1:
+            raise ConfigError(
+                f"groups = '{self.groups}' must have one part in parentheses, which finds the "
+                f"group in a name, but it has {pattern.groups}. Parentheses that only hold "
+                "together are written (?:…)."
+            )
+        return pattern
 
     @model_validator(mode="after")
     def _agree(self, info: ValidationInfo) -> Self:
@@ -243,14 +278,17 @@ class TrainingConfig(Settings):
 
 
 def _hash(config: TrainingConfig, name: str) -> str:
+    if name == "groups" and config.group_pattern is not None:
+        return hashlib.sha256(config.group_pattern.pattern.encode()).hexdigest()[:16]
     path = Path(getattr(config, name)).expanduser()
     try:
         status = path.stat()
         return _hash_of(path.absolute(), status.st_size, status.st_mtime_ns)
     except OSError as error:
+        or_pattern = f", or begin with '{PATTERN}'" if name == "groups" else ""
         raise ConfigError(
             f"{name} = '{path}' must be {FILES[name]}, as a path in the working directory or "
-            f"beside study.toml, but it cannot be read: {error.strerror}."
+            f"beside study.toml{or_pattern}, but it cannot be read: {error.strerror}."
         ) from error
 
 

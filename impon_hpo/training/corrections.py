@@ -44,9 +44,9 @@ def corrected(
     if config.relabel is not None:
         labels = labels.copy()
         given: dict[str, str] = {}
-        for place, file, written in _read(config.relabel, "label"):
+        for place, file, written in csv_rows(config.relabel, "label"):
             label = written if written in class_of else written.strip()
-            row = _find(row_of, file, f"{place} has the image", IMAGES)
+            row = find_name(row_of, file, f"{place} has the image", IMAGES)
             if given.setdefault(file, label) != label:
                 raise ConfigError(
                     f"{place} gives '{file}' the label '{label}', but a line above gives it "
@@ -54,10 +54,10 @@ def corrected(
                 )
             kept[row] = label != ""
             if label:
-                labels[row] = _find(class_of, label, f"{place} has the class", "the data set")
+                labels[row] = find_name(class_of, label, f"{place} has the class", "the data set")
     if config.exclude is not None:
-        for place, file, _ in _read(config.exclude):
-            kept[_find(row_of, file, f"{place} has the image", IMAGES)] = False
+        for place, file, _ in csv_rows(config.exclude):
+            kept[find_name(row_of, file, f"{place} has the image", IMAGES)] = False
     training = slice(len(data.labels))
     sizes = np.bincount(labels[training][kept[training]], minlength=data.n_classes)
     if not sizes.all():
@@ -73,7 +73,7 @@ def corrected(
     return labels, kept
 
 
-def _read(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
+def csv_rows(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
     """Yield for each row of a CSV file where it stands, its `file`, and what is in `column`."""
     columns = ["file", column] if column else ["file"]
     try:
@@ -97,7 +97,8 @@ def _read(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
         raise ConfigError(f"'{path}' cannot be read as a CSV file: {error}") from error
 
 
-def _find(known: dict[str, int], name: str, what: str, whole: str) -> int:
+def find_name(known: dict[str, int], name: str, what: str, whole: str) -> int:
+    """Return the number of a name, or raise `ConfigError`."""
     if name not in known:
         close = suggestion(name, known) if len(known) < 10_000 else ""  # it compares with every one
         raise ConfigError(f"{what} '{name}', which is not one of {whole}.{close}")

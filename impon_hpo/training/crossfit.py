@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -65,7 +66,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
 
     Args:
         config: The settings of the study's runs; `reference_options` are those of the small ones.
-        splits: The data; only `train` is read.
+        splits: The data; only `train` is read. Its groups, if there are any, are not parted.
 
     Returns:
         The reference, and its cost in forward-equivalents of the study's model.
@@ -80,8 +81,11 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
         images = images.resized(settings.image_size)
     device = labels.device
     generator = torch.Generator(device=device).manual_seed(0)
-    fold_of = torch.randperm(len(labels), generator=generator, device=device) % settings.folds
-    smallest = len(labels) - -(-len(labels) // settings.folds)
+    if splits.train.groups is None:
+        fold_of = torch.randperm(len(labels), generator=generator, device=device) % settings.folds
+    else:
+        fold_of = _folds_of_groups(splits.train.groups, settings.folds)
+    smallest = len(labels) - int(fold_of.bincount().max())
     if settings.batch_size > smallest:
         raise ConfigError(
             f"reference_options.batch_size must be at most the rows outside a fold ({smallest}), "
@@ -118,6 +122,26 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
     reference = Reference(trajectory[first_counted:].mean(0), probabilities / n_counted, trajectory)
     share = _relative_flops(config, splits, small, images)
     return reference, round(share * (3 * rows_trained + rows_judged))
+
+
+def _folds_of_groups(groups: Tensor, n_folds: int) -> Tensor:
+    """Return the fold (n,) of each row, so that the rows of a group are in one."""
+    from sklearn.model_selection import GroupKFold
+
+    numbers, group_of = np.unique(groups.cpu().numpy(), return_inverse=True)
+    n_groups = len(numbers)
+    if n_groups < n_folds:
+        raise ConfigError(
+            f"reference_options.folds must be at most the groups of the training images "
+            f"({n_groups}), but is {n_folds}."
+        )
+    # Groups of one size go to the folds in turn, by number: in the data's order, so may classes.
+    shuffled = np.random.default_rng(0).permutation(n_groups)[group_of]
+    parts = GroupKFold(n_folds).split(shuffled, groups=shuffled)
+    fold_of = torch.zeros_like(groups)
+    for fold, (_, inside) in enumerate(parts):
+        fold_of[torch.from_numpy(inside).to(groups.device)] = fold
+    return fold_of
 
 
 def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> TrainingConfig:

@@ -127,7 +127,8 @@ def load_folder(
         others["validation_names"] = tuple(f"{found.validation.place}/{file}" for file in files)
     if found.test is not None:
         part = read_pictures(found.test, image_size, skip_broken=skip_broken)
-        others["test_images"], others["test_labels"], _ = part
+        others["test_images"], others["test_labels"], files = part
+        others["test_names"] = tuple(f"{found.test.place}/{file}" for file in files)
     return ImageData(
         images, labels, class_names=found.class_names, augment="crop+flip", names=names, **others
     )

@@ -45,6 +45,8 @@ class ImageData:
         validation_labels: (k,) integers, or None.
         validation_names: (k,) what people call the validation images, each once and none like a
             training image; default "validation/0", "validation/1", …
+        test_names: (m,) what people call the test images, each once and none like another; default
+            "test/0", "test/1", …
 
     Raises:
         DataError: A shape, dtype, label or name does not fit, or a class has too few images.
@@ -67,6 +69,7 @@ class ImageData:
     validation_images: NDArray[np.uint8] | None = None
     validation_labels: NDArray[np.int64] | None = None
     validation_names: tuple[str, ...] = ()
+    test_names: tuple[str, ...] = ()
     n_classes: int = field(init=False)
 
     def __repr__(self) -> str:
@@ -107,26 +110,24 @@ class ImageData:
                         f"{kind.capitalize()} images and training images must have the same number "
                         f"of channels, but have {images.shape[3]} and {self.images.shape[3]}."
                     )
-        if self.validation_labels is None:
-            if self.validation_names:
-                raise DataError("There are names of validation images, but no such images.")
-        else:
-            given = _names(self.validation_names, "Names of images")
-            numbered = _numbers(self.validation_labels, "validation/")
-            keep("validation_names", given or numbered)
+        for kind in ("validation", "test"):
+            labels, names = getattr(self, f"{kind}_labels"), getattr(self, f"{kind}_names")
+            if labels is not None:
+                given = _names(names, "Names of images")
+                keep(f"{kind}_names", given or _numbers(labels, f"{kind}/"))
+            elif names:
+                raise DataError(f"There are names of {kind} images, but no such images.")
         self._check_names()
         self._check_counts()
 
     def _check_names(self) -> None:
-        every = self.names + self.validation_names
-        n_rows = (
-            len(self.labels),
-            0 if self.validation_labels is None else len(self.validation_labels),
-        )
-        n_names = len(self.names), len(self.validation_names)
+        every = self.names + self.validation_names + self.test_names
+        labels = self.labels, self.validation_labels, self.test_labels
+        n_rows = [0 if part is None else len(part) for part in labels]
+        n_names = [len(part) for part in (self.names, self.validation_names, self.test_names)]
         if n_rows != n_names or len(set(every)) < len(every):
             raise DataError(
-                "Each image of training and validation must have a name of its own, or none any, "
+                "Each image must have a name of its own, or none any, "
                 f"but there are {len(set(every))} different names for {sum(n_rows)} images."
             )
 

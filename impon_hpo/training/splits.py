@@ -21,8 +21,10 @@ from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.corrections import corrected
 from impon_hpo.training.data import load_dataset
 from impon_hpo.training.drawn_rows import parted, stratified_order
+from impon_hpo.training.groups import groups_of, parted_by_group
 from impon_hpo.training.image_data import Augment, ImageData, warn_of_missing
 from impon_hpo.training.images import Images, placed
+from impon_hpo.training.near_duplicates import say_twins
 from impon_hpo.training.pixel_store import stored
 
 log = logging.getLogger("impon_hpo")
@@ -32,6 +34,9 @@ PASS_ROWS, PASS_PIXELS = 1000, 2**22
 
 LARGEST_WHOLE = 64
 """Side in pixels up to which samplers may read whole images; above, they get thumbnails too."""
+
+_LOOKED_THROUGH = set[tuple[object, ...]]()
+"""Data sets of which this process has said how many near-duplicates there are across splits."""
 
 TEST_SHARE = 0.1
 """Share of the data that becomes the test split if the data set has none."""
@@ -45,11 +50,13 @@ class Split:
         images: (n, H, W, C) uint8, read to the device of the run; a tensor becomes `Images`.
         labels: (n,) int64, on that device.
         names: (n,) what people call the images, where that is known; see `ImageData`.
+        groups: (n,) int64, on that device, the numbers of groups that must not be parted, or None.
     """
 
     images: Images
     labels: Tensor
     names: tuple[str, ...] = ()
+    groups: Tensor | None = None
 
     def __repr__(self) -> str:
         shape, device = tuple(self.images.shape), self.images.device
@@ -116,14 +123,16 @@ class Splits:
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:
-        """Number and shape of the training rows and the hashes of their images and labels."""
+        """Number and shape of the training rows and the hashes of their images and labels, and of
+        their groups where they have some."""
+        groups = self.train.groups
         return {
             "rows": len(self.train),
             "classes": self.n_classes,
             "image": "×".join(map(str, self.train.images.shape[1:])),
             "images": self.train.images.fingerprint,
-            "labels": hashlib.sha256(self.train.labels.cpu().numpy().tobytes()).hexdigest()[:16],
-        }
+            "labels": _hash(self.train.labels),
+        } | ({} if groups is None else {"groups": _hash(groups)})
 
     @cached_property
     def mean(self) -> Tensor:
@@ -177,6 +186,9 @@ class Splits:
 def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
     """Load the data set of `config`, split it by seed and put it on `device`.
 
+    Once per process and data set, the log says how many validation and test images look like one
+    that is trained on.
+
     Args:
         config: The settings of the run.
         device: Where training will run.
@@ -193,21 +205,31 @@ def load_splits(config: TrainingConfig, device: torch.device) -> Splits:
         Splits(train=1000, validation=200, test=180 rows of (8, 8, 1), classes=10, augment='crop', \
 reference=none)
     """
-    return split_data(load_dataset(config), config, device)
+    splits = split_data(load_dataset(config), config, device)
+    data = config.dataset, config.data_dir, config.image_size, config.groups
+    if data not in _LOOKED_THROUGH:  # not for each seed and each trial of a process
+        _LOOKED_THROUGH.add(data)
+        trained, *judged = (
+            (part.images, part.names) for part in (splits.train, splits.validation, splits.test)
+        )
+        say_twins(trained, dict(zip(("validation", "test"), judged, strict=True)))
+    return splits
 
 
 def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:
     """Split `data` by `config.seed`: test and validation (if it has none of its own), training.
 
     Each class is in every split that is drawn. What is corrected by hand (`relabel`, `exclude`) is
-    corrected afterwards, so that all other rows stay where they are.
+    corrected afterwards, so that all other rows stay where they are. Images of one of the `groups`
+    are in one split, except that `subset` leaves out rows and not groups.
 
     Raises:
-        ConfigError: The corrections do not fit the data.
+        ConfigError: The corrections or groups do not fit the data.
         DataError: There are too few rows for these settings.
     """
     order = stratified_order(data.labels, config.seed)
     labels, kept = corrected(data, config)
+    groups = groups_of(data, config)
     names = data.names + data.validation_names
     pixels = stored(data.images, config.image_size)
 
@@ -215,22 +237,45 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
         # Sorted, the rows keep the data set's order, which reads faster and favours no class.
         rows = np.sort(rows[kept[rows]])
         of_rows = tuple(names[row] for row in rows.tolist())
-        return Split(Images(images, rows - before, device), _labels(labels[rows], device), of_rows)
+        return Split(
+            Images(images, rows - before, device),
+            _numbers(labels[rows], device),
+            of_rows,
+            None if groups is None else _numbers(groups[rows], device),
+        )
+
+    def drawn(
+        what: str, rows: NDArray[np.int64], n: int, left: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if groups is None:
+            return parted(rows, data.labels, n, left=left)
+        first, others = parted_by_group(
+            rows, data.labels, groups, n, left=left, class_names=data.class_names
+        )
+        log.info(
+            "%s: %d images of %d groups; %d were wanted",
+            what,
+            len(first),
+            len(np.unique(groups[first])),
+            n,
+        )
+        return first, others
 
     own = data.validation_images
     if data.test_images is None or data.test_labels is None:
         n_test = max(round(TEST_SHARE * len(order)), data.n_classes)
-        test_rows, order = parted(order, data.labels, n_test, left=2 if own is None else 1)
+        test_rows, order = drawn("test", order, n_test, 2 if own is None else 1)
         test = part(test_rows)
     else:
         test_pixels = stored(data.test_images, config.image_size)
-        test = Split(Images(test_pixels, device=device), _labels(data.test_labels, device))
+        test_labels = _numbers(data.test_labels, device)
+        test = Split(Images(test_pixels, device=device), test_labels, data.test_names)
     n_validation = _n_validation(len(order), data, config)
     n_left = len(order) - n_validation
     n_train = n_left if config.subset is None else config.subset
     _check_sizes(len(order), n_validation, n_train, data, config)
     if own is None:
-        validation_rows, train_rows = parted(order, data.labels, n_validation, left=1)
+        validation_rows, train_rows = drawn("validation", order, n_validation, 1)
         validation = part(validation_rows)
     else:
         validation_rows, train_rows = np.arange(len(data.labels), len(labels)), order
@@ -239,6 +284,9 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
             "validation: %d images that the data set has for it; validation_size does not apply",
             len(own),
         )
+    if groups is not None:
+        n_train = len(train_rows) if config.subset is None else config.subset
+        _check_sizes(len(order), len(order) - len(train_rows), n_train, data, config)
     train_rows, _ = parted(train_rows, data.labels, n_train, left=0)
     if kept[train_rows].sum() < config.batch_size or not kept[validation_rows].any():
         raise DataError(
@@ -310,5 +358,9 @@ def _check_corrected(labels: NDArray[np.int64], data: ImageData) -> None:
         )
 
 
-def _labels(labels: NDArray[np.int64], device: torch.device) -> Tensor:
-    return torch.from_numpy(np.array(labels, dtype=np.int64)).to(device)
+def _numbers(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(numbers, dtype=np.int64)).to(device)
+
+
+def _hash(numbers: Tensor) -> str:
+    return hashlib.sha256(numbers.cpu().numpy().tobytes()).hexdigest()[:16]

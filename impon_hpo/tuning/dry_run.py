@@ -27,7 +27,13 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
-MADE_UP = {"subset": None, "validation_size": 0.1, "relabel": None, "exclude": None}
+MADE_UP = {
+    "subset": None,
+    "validation_size": 0.1,
+    "relabel": None,
+    "exclude": None,
+    "groups": None,
+}
 """Settings of which rows are meant, for images that are made up."""
 
 

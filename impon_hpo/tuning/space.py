@@ -26,6 +26,7 @@ FIXED = {
     "download": "all trials are judged on the same rows",
     "relabel": "all trials are judged on the same rows",
     "exclude": "all trials are judged on the same rows",
+    "groups": "all trials are judged on the same rows",
     "subset": "all trials are judged on the same rows",
     "weights_file": "its content is part of what makes two runs the same",
     "metric": "it is what trials are compared by",

@@ -24,6 +24,7 @@ NAMES = [
     "subset",
     "relabel",
     "exclude",
+    "groups",
     "image_size",
     "skip_broken",
     "validation_size",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +14,9 @@ from impon_hpo.sampling.reference import Reference
 from impon_hpo.training import crossfit as crossfit_module
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.crossfit import crossfit, crossfit_settings
+from impon_hpo.training.images import Images
 from impon_hpo.training.models import build_model, forward_flops
-from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
 from tests.training.runs import CPU, config
 
@@ -45,6 +48,37 @@ def test_no_row_is_judged_by_a_model_that_saw_it(
         assert not trained & judged
         assert trained | judged == everyone
     assert set.union(*(judged for _, judged in folds)) == everyone
+
+
+@pytest.mark.parametrize("folds", [2, 3])
+def test_rows_of_a_group_are_judged_together(
+    tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    # Twins of one label; labels alternate, which must not make a fold of each.
+    groups = torch.arange(320, device=CPU) // 2
+    images = np.arange(320, dtype=np.int16).view(np.uint8).reshape(320, 1, 2, 1)
+    train = Split(Images(images.repeat(4, 1).repeat(2, 2)), groups % 2, groups=groups)
+    judged: list[list[int]] = []
+
+    class Noting(TrainingRun):
+        def __init__(self, config: TrainingConfig, splits: Splits) -> None:
+            super().__init__(config, splits)
+            pixels = splits.validation.images[:].long()
+            judged.append((pixels[:, 0, 0, 0] + 256 * pixels[:, 0, 2, 0]).tolist())
+            assert splits.validation.labels.bincount(minlength=2).min() > 30
+
+    monkeypatch.setattr(crossfit_module, "TrainingRun", Noting)
+    made(dataclasses.replace(tiny_splits, train=train, class_names=("a", "b")), folds=folds)
+    assert sorted(row for fold in judged for row in fold) == list(range(320))
+    for fold in judged:
+        assert all(row ^ 1 in fold for row in fold)
+        assert abs(len(fold) - 320 / folds) <= 2
+
+
+def test_more_folds_than_groups_are_refused(tiny_splits: Splits) -> None:
+    train = dataclasses.replace(tiny_splits.train, groups=torch.arange(320) % 3)
+    with pytest.raises(ConfigError, match=r"groups of the training images \(3\), but is 5"):
+        made(dataclasses.replace(tiny_splits, train=train), folds=5)
 
 
 def test_it_is_the_same_every_time(tiny_splits: Splits) -> None:

@@ -223,6 +223,17 @@ def test_validation_images_are_named_by_their_number_or_as_given() -> None:
     assert "validation_images=uint8 (2, 4, 5, 3), test_images=None" in repr(named)
 
 
+def test_test_images_are_named_by_their_number_or_as_given_and_unlike_others() -> None:
+    own: Any = {"test_images": images(2), "test_labels": labels(0, 1)}
+    assert with_validation(0, **own).test_names == ("test/0", "test/1")
+    assert with_validation(0, **own, test_names=("a", "b")).test_names == ("a", "b")
+    for names in (("a",), ("a", "a"), ("a", "3"), ("a", "validation/0")):
+        with pytest.raises(DataError, match="Each image must have a name of its own"):
+            with_validation(0, **own, test_names=names)
+    with pytest.raises(DataError, match="names of test images, but no such images"):
+        with_validation(0, test_names=("a",))
+
+
 def test_validation_images_are_checked_as_the_others_are() -> None:
     with pytest.raises(DataError, match="Validation images and validation labels must be given"):
         ImageData(images(6), labels(0, 0, 0, 1, 1, 1), validation_images=images(2))

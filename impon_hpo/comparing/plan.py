@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -16,7 +17,7 @@ from impon_hpo.errors import DataError
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
-from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.timing import PhaseTimer
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.dry_run import check_fit, made_up_reference
@@ -60,12 +61,13 @@ def plan_comparison(
     if fixed is not None and storage is not None:
         recorded = {*fixed.recorded, *read_trials(grid, storage, fixed.recorded)[0]}
     device = find_device(study_file.run.device)
+    splits_of = by_size(partial(load_splits, device=device))
     try:
-        splits = load_splits(study_file.run, device)
+        splits = splits_of(study_file.run)
     except DataError as error:
         raise DataError(f"{error} A plan counts the rows, so it needs the data.") from error
     for arm in study_file.arms.values():
-        check_fit(arm, study_file.space, splits)
+        check_fit(arm, study_file.space, splits_of)
     arms = arms_of(study_file)
     scored = {arm.training: _scored_share(arm.config, splits) for arm in arms}
     runs = [run for training in grid.trainings for run in grid.runs(training)]

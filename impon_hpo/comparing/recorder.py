@@ -148,8 +148,7 @@ class Recorder:
 
     def splits(self, config: TrainingConfig) -> Splits:
         """Load the data of a seed, or return what was loaded last."""
-        names = ["dataset", "data_dir", "subset", "image_size", "validation_size"]
-        key = [getattr(config, name) for name in [*names, "seed"]]
+        key = config.seed, config.image_size  # of the settings of the data, no other differs
         if self._loaded is None or self._loaded[0] != key:
             self._loaded = None  # both at once may be more than there is room for
             self._loaded = (key, load_splits(config, self.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -214,6 +214,18 @@ reference=none)
         )
         say_twins(trained, dict(zip(("validation", "test"), judged, strict=True)))
     return splits
+
+
+def by_size(load: Callable[[TrainingConfig], Splits]) -> Callable[[TrainingConfig], Splits]:
+    """Return `load` for settings that differ in `image_size` at most: each size is loaded once."""
+    loaded: dict[int | None, Splits] = {}
+
+    def splits_of(config: TrainingConfig) -> Splits:
+        if config.image_size not in loaded:
+            loaded[config.image_size] = load(config)
+        return loaded[config.image_size]
+
+    return splits_of
 
 
 def split_data(data: ImageData, config: TrainingConfig, device: torch.device) -> Splits:

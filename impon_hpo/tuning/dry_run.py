@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import forward_equivalents
 from impon_hpo.training.image_data import ImageData
 from impon_hpo.training.reference_folder import check_reference
-from impon_hpo.training.splits import Splits, load_splits, split_data
+from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
@@ -38,18 +39,24 @@ MADE_UP = {
 
 
 def check_fit(
-    config: TrainingConfig, space: Mapping[str, BaseDistribution], splits: Splits
+    config: TrainingConfig,
+    space: Mapping[str, BaseDistribution],
+    splits_of: Callable[[TrainingConfig], Splits],
 ) -> None:
     """Build model, batch sampler and augmentation at every bound of the space once.
 
     A sampler that wants a reference is built on a made-up one, since none may be there yet.
+
+    Args:
+        config: The settings.
+        space: What is searched.
+        splits_of: Returns the data at the `image_size` of given settings.
 
     Raises:
         ConfigError: One of them does not fit the data.
     """
     if wants_reference(config):
         check_reference(config)
-        splits = dataclasses.replace(splits, reference=made_up_reference(splits))
     shapes: list[dict[str, Any]] = [{}]
     for corner in corners(space):
         fitting = (*SHAPING, "augment", "augment_options")
@@ -57,7 +64,11 @@ def check_fit(
         if shape not in shapes:
             shapes.append(shape)
     for shape in shapes:
-        TrainingRun(with_settings(config, shape), splits)
+        shaped = with_settings(config, shape)
+        splits = splits_of(shaped)
+        if wants_reference(config):
+            splits = dataclasses.replace(splits, reference=made_up_reference(splits))
+        TrainingRun(shaped, splits)
 
 
 def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[str, Any]:
@@ -80,8 +91,9 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         missing.append(str(error))
         device = torch.device("cpu")
         config = with_settings(config, {"compile": "auto"})  # which may ask for a GPU, too
+    splits_of = by_size(partial(load_splits, device=device))
     try:
-        splits = load_splits(config, device)
+        splits = splits_of(config)
         rows: Any = {
             "train": len(splits.train),
             "validation": len(splits.validation),
@@ -92,9 +104,10 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         }
     except DataError as error:
         missing.append(str(error))
-        splits = _made_up(config, device)
+        splits_of = by_size(partial(_made_up, device=device))
+        splits = splits_of(config)
         rows = "not known: the data are not here"
-    check_fit(config, study_file.space, splits)
+    check_fit(config, study_file.space, splits_of)
     run = TrainingRun(uniformly(config), splits)
     rows_trained = run.steps_per_epoch * config.batch_size
     facts: dict[str, Any] = {

@@ -14,7 +14,13 @@ import optuna
 from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import CheckpointError, ImponHpoError, NonFiniteLossError, describing
+from impon_hpo.errors import (
+    CheckpointError,
+    ConfigError,
+    ImponHpoError,
+    NonFiniteLossError,
+    describing,
+)
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import (
     COST,
@@ -33,7 +39,7 @@ from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.reference_folder import References, check_reference, learnt_enough, prepare
 from impon_hpo.training.row_memory import RowMemory
-from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
@@ -61,7 +67,8 @@ class Objective:
     Args:
         config: The settings of every trial.
         space: Settings that each trial draws, by name.
-        splits: The data; default: loaded from `config` at the first trial.
+        splits: The data; default: loaded from `config` at the first trial, and for each
+            `image_size` of the space.
         artifact_store: Where a trial's files and references go; default: nowhere.
         references: Where references are kept; default: in the user's cache folder.
         checkpoints: Where trials are saved after every epoch, so that one that was put back among
@@ -99,10 +106,16 @@ class Objective:
         n_trials: int | None = None,
     ) -> None:
         check_space(config, space)
+        if splits is not None and "image_size" in space:
+            raise ConfigError(
+                "space.image_size cannot be searched over where splits are given, since they have "
+                "one size. Leave out splits: then the data are loaded at each."
+            )
         self.config = config
         self.space = dict(space)
         self.device = find_device(config.device)
-        self._splits = splits
+        self.splits_of = by_size(lambda config: splits or load_splits(config, self.device))
+        """Settings -> the data at their `image_size`; the rows are the same at each."""
         self._artifact_store = artifact_store
         references = references or References(cache_folder() / "references")
         self._references = SharedReferences(references, artifact_store)
@@ -119,9 +132,7 @@ class Objective:
     @property
     def splits(self) -> Splits:
         """The data, loaded when first asked for."""
-        if self._splits is None:
-            self._splits = load_splits(self.config, self.device)
-        return self._splits
+        return self.splits_of(self.config)
 
     def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch | None = None) -> float:
         """Train the trial's configuration and return its validation accuracy, 0 … 1, or
@@ -155,7 +166,7 @@ class Objective:
                         f"The reference that trial {trial.number} has learnt could not be kept",
                         "The trial's value stands; the next trial learns one.",
                     ):
-                        self._references.learn(trial.study, self.config, splits, memory)
+                        self._references.learn(trial.study, self.config, self.splits, memory)
             self._describe(trial, run)
 
         return train_trial(
@@ -187,14 +198,15 @@ class Objective:
         self, trial: optuna.Trial, config: TrainingConfig, past: Past
     ) -> tuple[TrainingConfig, Splits, RowMemory | None]:
         """Return settings and data of a trial, and a memory where it is to learn a reference."""
+        splits = self.splits_of(config)
         if not wants_reference(config):
-            return config, self.splits, None
+            return config, splits, None
         kept = None
         if past.used or not past.epochs:  # one that began without a reference ends without
             kept = self._references.find(trial.study, self.config, self.splits)
         if kept is not None:
             trial.set_user_attr(USED, self._references.key(self.config, self.splits))
-        prepared = prepare(config, self.splits, kept)
+        prepared = prepare(config, splits, kept)
         if kept is None:
             log.info(
                 "trial %d has no reference yet: it is trained with '%s', and what it sees of the "

@@ -17,7 +17,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
 
-SHAPING = ("model", "width", "batch_size", "train_layers")
+SHAPING = ("model", "width", "batch_size", "train_layers", "image_size")
 """Settings that decide the shapes of a run: of its model, of its batches and of its gradients."""
 
 FIXED = {
@@ -28,9 +28,9 @@ FIXED = {
     "exclude": "all trials are judged on the same rows",
     "groups": "all trials are judged on the same rows",
     "subset": "all trials are judged on the same rows",
+    "skip_broken": "all trials are judged on the same rows",
     "weights_file": "its content is part of what makes two runs the same",
     "metric": "it is what trials are compared by",
-    "image_size": "all trials are judged on the same rows",
     "validation_size": "all trials are judged on the same rows",
     "seed": "all trials are judged on the same rows",
     "epochs": "a pruner compares trials at the same epoch of the same horizon",

@@ -99,7 +99,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         checkpoints=checkpoints,
         n_trials=n_trials,
     )
-    check_fit(study_file.arms[arm], study_file.space, objective.splits)
+    check_fit(study_file.arms[arm], study_file.space, objective.splits_of)
     storage = open_storage(address, create=True) if storage is None else storage
     study = open_study(
         study_file,

@@ -204,3 +204,39 @@ def test_each_trial_is_changed_as_its_own_augment_says(
         alone = tiny_config.model_copy(update={"augment": choice})
         assert found[choice] == next(train_epochs(alone, tiny_splits)).train_loss
     assert len(set(found.values())) == 3
+
+
+def test_image_size_is_searched_over_the_same_rows(tiny_config: TrainingConfig) -> None:
+    """Each size is loaded once, and only the pixels differ."""
+    sizes = CategoricalDistribution([8, 12])
+    objective = Objective(tiny_config, {"image_size": sizes})
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.GridSampler({"image_size": [8, 12]})
+    )
+    study.optimize(objective, n_trials=2)
+    small, large = (
+        objective.splits_of(tiny_config.model_copy(update={"image_size": size})) for size in (8, 12)
+    )
+    assert small.train.images.shape[1:3] == (8, 8)
+    assert large.train.images.shape[1:3] == (12, 12)
+    for one, other in zip(
+        (small.train, small.validation, small.test),
+        (large.train, large.validation, large.test),
+        strict=True,
+    ):
+        assert one.names == other.names
+        assert torch.equal(one.labels, other.labels)
+    values = {trial.params["image_size"]: trial.value for trial in study.trials}
+    for size, value in values.items():
+        config = tiny_config.model_copy(update={"image_size": size})
+        *_, last = train_epochs(config, objective.splits_of(config))
+        assert last.val_accuracy == value
+
+
+def test_image_size_is_not_searched_over_where_splits_are_given(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    with pytest.raises(
+        ConfigError, match=r"space\.image_size cannot be searched over where splits"
+    ):
+        Objective(tiny_config, {"image_size": CategoricalDistribution([8, 12])}, splits=tiny_splits)

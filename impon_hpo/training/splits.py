@@ -20,8 +20,8 @@ from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.corrections import corrected
 from impon_hpo.training.data import load_dataset
-from impon_hpo.training.drawn_rows import parted, stratified_order
-from impon_hpo.training.groups import groups_of, parted_by_group
+from impon_hpo.training.drawn_rows import DrawnRows, draw_rows
+from impon_hpo.training.groups import groups_of
 from impon_hpo.training.image_data import Augment, ImageData, warn_of_missing
 from impon_hpo.training.images import Images, placed
 from impon_hpo.training.near_duplicates import say_twins
@@ -38,16 +38,13 @@ LARGEST_WHOLE = 64
 _LOOKED_THROUGH = set[tuple[object, ...]]()
 """Data sets of which this process has said how many near-duplicates there are across splits."""
 
-TEST_SHARE = 0.1
-"""Share of the data that becomes the test split if the data set has none."""
-
 
 @dataclass(frozen=True)
 class Split:
     """Rows of one kind.
 
     Args:
-        images: (n, H, W, C) uint8, read to the device of the run; a tensor becomes `Images`.
+        images: (n, H, W, C) uint8, read to the device of the run a few rows at a time.
         labels: (n,) int64, on that device.
         names: (n,) what people call the images, where that is known; see `ImageData`.
         groups: (n,) int64, on that device, the numbers of groups that must not be parted, or None.
@@ -239,78 +236,40 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
         ConfigError: The corrections or groups do not fit the data.
         DataError: There are too few rows for these settings.
     """
-    order = stratified_order(data.labels, config.seed)
     labels, kept = corrected(data, config)
     groups = groups_of(data, config)
-    names = data.names + data.validation_names
+    drawn = draw_rows(data, config, groups)
+    _check_corrected(labels, kept, drawn, data, config)
     pixels = stored(data.images, config.image_size)
+    names = data.names + data.validation_names
 
     def part(rows: NDArray[np.int64], images: NDArray[np.uint8] = pixels, before: int = 0) -> Split:
         # Sorted, the rows keep the data set's order, which reads faster and favours no class.
         rows = np.sort(rows[kept[rows]])
-        of_rows = tuple(names[row] for row in rows.tolist())
         return Split(
             Images(images, rows - before, device),
             _numbers(labels[rows], device),
-            of_rows,
+            tuple(names[row] for row in rows.tolist()),
             None if groups is None else _numbers(groups[rows], device),
         )
 
-    def drawn(
-        what: str, rows: NDArray[np.int64], n: int, left: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        if groups is None:
-            return parted(rows, data.labels, n, left=left)
-        first, others = parted_by_group(
-            rows, data.labels, groups, n, left=left, class_names=data.class_names
-        )
-        log.info(
-            "%s: %d images of %d groups; %d were wanted",
-            what,
-            len(first),
-            len(np.unique(groups[first])),
-            n,
-        )
-        return first, others
-
-    own = data.validation_images
-    if data.test_images is None or data.test_labels is None:
-        n_test = max(round(TEST_SHARE * len(order)), data.n_classes)
-        test_rows, order = drawn("test", order, n_test, 2 if own is None else 1)
-        test = part(test_rows)
+    if data.validation_images is None:
+        validation = part(drawn.validation)
     else:
-        test_pixels = stored(data.test_images, config.image_size)
-        test_labels = _numbers(data.test_labels, device)
-        test = Split(Images(test_pixels, device=device), test_labels, data.test_names)
-    n_validation = _n_validation(len(order), data, config)
-    n_left = len(order) - n_validation
-    n_train = n_left if config.subset is None else config.subset
-    _check_sizes(len(order), n_validation, n_train, data, config)
-    if own is None:
-        validation_rows, train_rows = drawn("validation", order, n_validation, 1)
-        validation = part(validation_rows)
-    else:
-        validation_rows, train_rows = np.arange(len(data.labels), len(labels)), order
-        validation = part(validation_rows, stored(own, config.image_size), len(data.labels))
+        own = stored(data.validation_images, config.image_size)
+        validation = part(drawn.validation, own, len(data.labels))
         log.info(
             "validation: %d images that the data set has for it; validation_size does not apply",
             len(own),
         )
-    if groups is not None:
-        n_train = len(train_rows) if config.subset is None else config.subset
-        _check_sizes(len(order), len(order) - len(train_rows), n_train, data, config)
-    train_rows, _ = parted(train_rows, data.labels, n_train, left=0)
-    if kept[train_rows].sum() < config.batch_size or not kept[validation_rows].any():
-        raise DataError(
-            f"relabel and exclude leave {kept[train_rows].sum()} rows to train on, which must be "
-            f"at least batch_size ({config.batch_size}), and {kept[validation_rows].sum()} rows of "
-            "validation, which must be at least 1. Leave out fewer."
+    if data.test_images is None or data.test_labels is None:
+        test = part(drawn.test)
+    else:
+        own = stored(data.test_images, config.image_size)
+        test = Split(
+            Images(own, device=device), _numbers(data.test_labels, device), data.test_names
         )
-    if config.relabel is not None or config.exclude is not None:
-        _check_corrected(labels[train_rows[kept[train_rows]]], data)
-        of_validation = labels[validation_rows[kept[validation_rows]]]
-        warn_of_missing("validation", of_validation, data.class_names)
-    parts = [part(train_rows), validation, test]
+    parts = [part(drawn.train), validation, test]
     images = placed([split.images for split in parts], device)
     train, validation, test = (
         replace(split, images=there) for split, there in zip(parts, images, strict=True)
@@ -324,50 +283,31 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     )
 
 
-def _n_validation(n_rows: int, data: ImageData, config: TrainingConfig) -> int:
-    """Return how many of the rows that are left beside the test are set aside."""
-    if data.validation_images is not None:
-        return 0
-    if isinstance(config.validation_size, int):
-        return config.validation_size
-    return max(round(config.validation_size * n_rows), data.n_classes)
-
-
-def _check_sizes(
-    n_rows: int, n_validation: int, n_train: int, data: ImageData, config: TrainingConfig
+def _check_corrected(
+    labels: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    drawn: DrawnRows,
+    data: ImageData,
+    config: TrainingConfig,
 ) -> None:
-    n_left = n_rows - n_validation
-    if not config.batch_size <= n_train <= n_left:
-        own = data.validation_images is not None
-        given = (
-            f"{n_rows} rows for training."
-            if own
-            else f"{n_rows} rows for training and validation. "
-            f"validation_size = {config.validation_size} leaves {max(0, n_left)} to train on."
-        )
+    """Raise `DataError` where the corrections leave too few rows, or a class without any."""
+    if config.relabel is None and config.exclude is None:
+        return
+    train, validation = (rows[kept[rows]] for rows in (drawn.train, drawn.validation))
+    if len(train) < config.batch_size or len(validation) == 0:
         raise DataError(
-            f"Data set '{config.dataset}' has {given} That must be at least subset "
-            f"({config.subset}) and batch_size ({config.batch_size}), and subset must be at least "
-            "batch_size."
+            f"relabel and exclude leave {len(train)} rows to train on, which must be at least "
+            f"batch_size ({config.batch_size}), and {len(validation)} rows of validation, which "
+            "must be at least 1. Leave out fewer."
         )
-    least = data.n_classes
-    if n_train < least or (n_validation < least and data.validation_images is None):
-        raise DataError(
-            f"Each split needs a row of each of the {least} classes, but validation_size = "
-            f"{config.validation_size} and subset = {config.subset} give {n_validation} rows of "
-            f"validation and {n_train} to train on. Each must be at least {least}."
-        )
-
-
-def _check_corrected(labels: NDArray[np.int64], data: ImageData) -> None:
-    """Raise `DataError` where the corrections leave a class without training rows."""
-    n_rows = np.bincount(labels, minlength=data.n_classes)
+    n_rows = np.bincount(labels[train], minlength=data.n_classes)
     if not n_rows.all():
         name = data.class_names[int(n_rows.argmin())]
         raise DataError(
-            f"relabel and exclude leave {len(labels)} rows to train on, but none of class "
+            f"relabel and exclude leave {len(train)} rows to train on, but none of class "
             f"'{name}'. Leave out fewer, or train on more."
         )
+    warn_of_missing("validation", labels[validation], data.class_names)
 
 
 def _numbers(numbers: NDArray[np.int64], device: torch.device) -> Tensor:

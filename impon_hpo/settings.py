@@ -16,7 +16,8 @@ from impon_hpo.lookup import suggestion
 class Settings(BaseModel):
     """Base of all tables of settings. A mistake raises a `ConfigError` with a line for each key."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # Before 2.10, pydantic warns of names that begin with "model_".
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
     def __init__(self, /, **settings: Any) -> None:
         try:

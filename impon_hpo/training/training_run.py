@@ -148,7 +148,8 @@ class TrainingRun:
                 the middle of an epoch.
 
         Raises:
-            NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
+            NonFiniteLossError: The mean loss of the epoch is infinite or not a number; or that of
+                validation is, and it is the metric.
         """
         timer = PhaseTimer(self.device) if self._begun is None else self._begun.timer
         epoch = self.epoch + 1
@@ -163,6 +164,11 @@ class TrainingRun:
             val_accuracy, val_loss = self.evaluate(self.splits.validation)
         diagnostics = self.sampler.diagnostics()
         rows_validated = len(self.splits.validation)
+        if not math.isfinite(val_accuracy):  # a metric "loss", where running statistics overflow
+            raise NonFiniteLossError(
+                f"The validation loss of epoch {epoch} is {val_loss}.",
+                cost=forward_equivalents(rows_trained, rows_scored, rows_validated),
+            )
         result = EpochResult(
             epoch=epoch,
             train_loss=train_loss,

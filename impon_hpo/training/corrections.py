@@ -88,6 +88,10 @@ def csv_rows(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
                 )
             for row in rows:
                 place = f"'{path}', line {rows.line_num},"
+                if row["file"] is None:
+                    raise ConfigError(
+                        f"{place} has no file: it has fewer values than the first line has columns."
+                    )
                 yield place, row["file"], (row[column] or "") if column else ""
     except UnicodeDecodeError as error:
         raise ConfigError(

@@ -134,10 +134,11 @@ class Images:
             yield self.index_select(0, rows)
 
     def of(self, rows: Tensor) -> Images:
-        """Return the images of `rows` (k,) int64; in host memory without a copy."""
+        """Return the images of `rows` (k,) int64, numbers on the CPU or the device; in host memory
+        without a copy."""
         picked = rows.cpu().numpy()
         kept = picked if self.rows is None else self.rows[picked]
-        there = None if self._there is None else self._there.index_select(0, rows)
+        there = None if self._there is None else self._there.index_select(0, rows.to(self.device))
         return Images(self.pixels, kept, self.device, there)
 
     def resized(self, size: int) -> Images:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
@@ -110,7 +112,8 @@ def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
         DataError: Weights cannot be fetched.
     """
     in_channels = splits.train.images.shape[3]
-    with OwnRandomness(seed, torch.device("cpu")):  # layers draw from the global generator
+    # Layers draw from the global generators, and the user's may from numpy's and `random`'s.
+    with OwnRandomness(seed, torch.device("cpu"), python=True):
         if config.model in MODELS:
             model = MODELS[config.model](splits.n_classes, config.width, in_channels)
         else:
@@ -122,8 +125,20 @@ def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
     return model
 
 
-def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> bool:
-    """Check the logits of two images in training mode, and return whether a layer draws at random.
+class Draws(NamedTuple):
+    """What the layers of a model draw from while it trains.
+
+    Args:
+        at_random: Whether they draw at random.
+        in_python: Whether they draw from numpy's or `random`'s generator.
+    """
+
+    at_random: bool
+    in_python: bool
+
+
+def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> Draws:
+    """Check the logits of two images in training mode, and return what layers draw from.
 
     Running statistics, mode and random state are left as they were.
 
@@ -138,16 +153,23 @@ def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> 
     ]
     was_training = model.training
     model.train()
-    with OwnRandomness(0, torch.device("cpu")):
-        before = torch.get_rng_state()
+    with OwnRandomness(0, torch.device("cpu"), python=True):
+        before, before_in_python = torch.get_rng_state(), _python_states()
         try:
             _check_output(config.model, model, splits)
         finally:
             model.train(was_training)
             for module, name, buffer, value in kept:
                 module._buffers[name] = buffer.copy_(value)
-        moved = not torch.equal(before, torch.get_rng_state())
-    return moved or any(isinstance(module, RANDOM) for module in model.modules())
+        in_python = _python_states() != before_in_python
+        moved = in_python or not torch.equal(before, torch.get_rng_state())
+    may_draw = any(isinstance(module, RANDOM) for module in model.modules())
+    return Draws(moved or may_draw, in_python)
+
+
+def _python_states() -> tuple[Any, ...]:
+    numpy: Any = np.random.get_state()
+    return random.getstate(), numpy[1].tobytes(), numpy[2:]
 
 
 def _user_model(config: TrainingConfig, n_classes: int) -> nn.Module:

@@ -192,7 +192,7 @@ def _said(
     for kind, (others, their_names) in judged.items():
         n = min(LOOKED_AT, 1 + COMPARED // len(images))
         looked_at = np.sort(np.random.default_rng(0).permutation(len(others))[:n])
-        rows, same = twins(others.of(torch.from_numpy(looked_at)), images)
+        rows, same = twins(_on_cpu(others).of(torch.from_numpy(looked_at)), images)
         more = " that were looked at" if len(looked_at) < len(others) else ""
         if len(rows):
             counts.append(f"{len(np.unique(rows)):,} of {len(looked_at):,} {kind} pictures{more}")

@@ -1,5 +1,5 @@
 """A run's own state of the global generators, for code that takes no generator: dropout, transforms
-of torchvision's, and functions of the user's."""
+of torchvision's, and functions and layers of the user's."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class OwnRandomness:
         for name, generator in self._generators().items():
             if name in states:  # unknown to a run that began on another device
                 generator.set_state(states[name].cpu())
-        if self._python and states:
+        if self._python and "numpy" in states:  # unknown to a run of before
             numpy = states["numpy"]
             key = numpy["state"]["key"].cpu().numpy().astype(np.uint32)
             np.random.set_state(numpy | {"state": numpy["state"] | {"key": key}})

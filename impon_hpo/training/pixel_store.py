@@ -160,7 +160,7 @@ def _opened(path: Path, dtype: Any) -> tuple[NDArray[Any], Notes] | None:
         notes: Notes = about["notes"]
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError):
         whole = False
     if not whole:
         log.info("'%s' is broken or cannot be read, and is made again", path)
@@ -238,7 +238,8 @@ def stored(images: NDArray[np.uint8], image_size: int | None) -> NDArray[np.uint
     """Return images (n, H, W, C) at `image_size`, mapped from a file if they are many.
 
     Args:
-        images: uint8; an array that is mapped from a file and has the right size stays where it is.
+        images: uint8; an array that is mapped from a file and has the right size stays where it is,
+            unless it is read backwards, such as `[..., ::-1]`, which torch cannot do.
         image_size: Side in pixels to which they are resized; None: as they are.
     """
     side = images.shape[1:3] if image_size is None else (image_size, image_size)
@@ -247,7 +248,7 @@ def stored(images: NDArray[np.uint8], image_size: int | None) -> NDArray[np.uint
         if images.shape == shape:
             return images
         return np.concatenate(list(_at_size(images, side)))
-    if images.shape == shape and is_mapped(images):
+    if images.shape == shape and is_mapped(images) and min(images.strides) >= 0:
         return images
 
     def fill(filling: Filling) -> Notes:
@@ -330,8 +331,13 @@ def looks_of(pixels: NDArray[np.uint8]) -> Looks:
 
 
 def is_mapped(images: NDArray[Any]) -> TypeGuard[np.memmap[Any, Any]]:
-    """Return whether an array is (a view of) a file that is mapped into memory, and not a copy."""
-    return isinstance(images, np.memmap) and getattr(images, "_mmap", None) is not None
+    """Return whether an array is (a view of) a file that is mapped into memory, and not a copy.
+
+    One of mode "c" may have been changed in memory, so it is none.
+    """
+    if not isinstance(images, np.memmap) or getattr(images, "_mmap", None) is None:
+        return False
+    return images.mode != "c"
 
 
 def _identity(images: NDArray[np.uint8]) -> str:

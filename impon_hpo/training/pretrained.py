@@ -57,7 +57,7 @@ def torchvision_weights(build: Any, options: Mapping[str, Any]) -> WeightsEnum |
     asked = options.get("name") if build is torchvision.models.get_model else build
     try:
         kinds = get_model_weights(asked)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # the latter if it is no name
         raise ConfigError(f"model_options: torchvision knows no weights for {asked}.") from error
     known = ["DEFAULT", *(kind.name for kind in kinds)]
     short = str(name).rpartition(".")[2]

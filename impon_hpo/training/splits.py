@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impon_hpo.errors import DataError
+from impon_hpo.errors import DataError, describing
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.rows import Rows
 from impon_hpo.training.config import TrainingConfig
@@ -209,7 +209,10 @@ reference=none)
         trained, *judged = (
             (part.images, part.names) for part in (splits.train, splits.validation, splits.test)
         )
-        say_twins(trained, dict(zip(("validation", "test"), judged, strict=True)))
+        with describing(
+            "Near-duplicates could not be counted", "The data are loaded all the same."
+        ):
+            say_twins(trained, dict(zip(("validation", "test"), judged, strict=True)))
     return splits
 
 

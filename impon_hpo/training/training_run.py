@@ -100,7 +100,6 @@ class TrainingRun:
         # A seed for each purpose: another batch sampler changes neither weights nor crops.
         seeds = np.random.SeedSequence(config.seed).generate_state(4).tolist()
         weights_seed, crop_seed, sampler_seed, layers_seed = seeds
-        self.randomness = OwnRandomness(layers_seed, self.device)
         self.training_step = TrainingStep(
             config, splits, weights_seed=weights_seed, crop_seed=crop_seed
         )
@@ -109,7 +108,9 @@ class TrainingRun:
                 f"augment = '{config.augment}': what a run remembers of its rows would be of mixed "
                 "images. Leave out mixup and cutmix, or use reference = 'crossfit'."
             )
-        self._randomly = self.randomness if self.training_step.is_random else nullcontext()
+        draws = self.training_step.draws
+        self.randomness = OwnRandomness(layers_seed, self.device, python=draws.in_python)
+        self._randomly = self.randomness if draws.at_random else nullcontext()
         self.model, self.optimizer = self.training_step.model, self.training_step.optimizer
         self.steps_per_epoch = max(
             1, round(config.epoch_fraction * (len(splits.train) // config.batch_size))
@@ -147,7 +148,8 @@ class TrainingRun:
                 the middle of an epoch.
 
         Raises:
-            NonFiniteLossError: The mean loss of the epoch is infinite or not a number.
+            NonFiniteLossError: The mean loss of the epoch is infinite or not a number; or that of
+                validation is, and it is the metric.
         """
         timer = PhaseTimer(self.device) if self._begun is None else self._begun.timer
         epoch = self.epoch + 1
@@ -162,6 +164,11 @@ class TrainingRun:
             val_accuracy, val_loss = self.evaluate(self.splits.validation)
         diagnostics = self.sampler.diagnostics()
         rows_validated = len(self.splits.validation)
+        if not math.isfinite(val_accuracy):  # a metric "loss", where running statistics overflow
+            raise NonFiniteLossError(
+                f"The validation loss of epoch {epoch} is {val_loss}.",
+                cost=forward_equivalents(rows_trained, rows_scored, rows_validated),
+            )
         result = EpochResult(
             epoch=epoch,
             train_loss=train_loss,

@@ -50,8 +50,8 @@ class TrainingStep:
         self.device = device = splits.train.labels.device
         self.label_smoothing = config.label_smoothing
         model = build_model(config, splits, weights_seed)
-        self.is_random = check_training(config, model, splits)
-        """Whether layers of the model draw at random while it trains."""
+        self.draws = check_training(config, model, splits)
+        """What layers of the model draw from while it trains."""
         self._frozen_norms = freeze(config, model, splits.n_classes)
         self._normalise = own_normalisation(config, model, splits) or splits.normalise
         self._class_weights = class_weights(config, splits)

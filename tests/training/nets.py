@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
@@ -38,6 +40,22 @@ def drop_path(num_classes: int) -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(SIZE, 32), DropPath(), nn.ReLU(), nn.Linear(32, num_classes)
     )
+
+
+class DrawsInPython(nn.Module):
+    """Draws its weights, and what it drops, from numpy's and `random`'s generators."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(SIZE, num_classes)
+        weights = np.random.standard_normal((num_classes, SIZE)) / 8
+        self.fc.weight.data.copy_(torch.from_numpy(weights))
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = images.flatten(1)
+        if self.training:
+            hidden = hidden * torch.from_numpy(np.random.random(SIZE) < 0.8) * random.random()
+        return self.fc(hidden)  # type: ignore[no-any-return]
 
 
 class AlwaysDrops(nn.Module):

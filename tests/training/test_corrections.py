@@ -94,6 +94,7 @@ def test_rows_of_a_folder_are_named_by_their_files_decoded_or_from_the_cache() -
         ("file,label\n5,3\n5,4\n", r"line 3, gives '5' the label '4', but .* gives it '3'"),
         ("file;label\n5;3\n", r"must have the columns file and label, .* is 'file;label'"),
         ("", r"must have the columns file and label"),
+        ("label,file\n3\n", r"'labels.csv', line 2, has no file: it has fewer values than"),
         ("file,label\n5,\xff\0\n", r"cannot be read as a CSV file|has the class"),
     ],
 )

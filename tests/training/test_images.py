@@ -63,6 +63,21 @@ def test_nothing_is_copied(rows: NDArray[np.int64] | None, tmp_path: Path) -> No
         assert images._tensor.data_ptr() == pixels.ctypes.data
 
 
+def test_rows_on_the_cpu_pick_images_that_lie_on_a_device() -> None:
+    class There:
+        """Refuses rows on the CPU, as a GPU does and `meta` does not."""
+
+        def index_select(self, dim: int, rows: torch.Tensor) -> torch.Tensor:
+            assert rows.device == META
+            return torch.zeros(len(rows), 12, 10, 3, dtype=torch.uint8, device=META)
+
+    there: Any = There()
+    images = Images(PIXELS, ROWS, META, there).of(torch.tensor([2, 1]))
+    assert images.rows is not None
+    assert images.rows.tolist() == ROWS[[2, 1]].tolist()
+    assert images.index_select(0, torch.tensor([0])).device == META
+
+
 def test_it_says_where_the_images_lie(tmp_path: Path) -> None:
     assert repr(Images(PIXELS, ROWS)) == "Images(uint8 (25, 12, 10, 3), in memory)"
     assert repr(Images(mapped(tmp_path))) == "Images(uint8 (40, 12, 10, 3), mapped from a file)"

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from impon_hpo.training import pixel_store
 from impon_hpo.training import splits as splits_module
 from impon_hpo.training.images import Images
 from impon_hpo.training.near_duplicates import LOOKED_AT, say_twins, twins
@@ -129,6 +130,25 @@ def test_counts_and_an_example_are_said_or_nothing(caplog: pytest.LogCaptureFixt
         "near-duplicates: 2 of 3 validation pictures look like one that is trained on ('x.jpg' and "
         "'6.jpg'). `impon-hpo duplicates` lists them, for the setting groups"
     ]
+
+
+def test_images_on_a_gpu_are_looked_at_in_host_memory(caplog: pytest.LogCaptureFixture) -> None:
+    among, names = photographs(40), [str(row) for row in range(40)]
+    there: Any = object()  # nothing can be done with it
+    gpu = torch.device("cuda:0")
+    splits = [Images(pixels, None, gpu, there) for pixels in (among, among[6:8])]
+    say_twins((splits[0], names), {"validation": (splits[1], names[:2])})
+    assert "2 of 2 validation pictures look like" in caplog.messages[0]
+
+
+def test_that_they_cannot_be_counted_stops_no_run(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splits_module, "_LOOKED_THROUGH", set())
+    monkeypatch.setattr(pixel_store, "SPARE", 2**62)  # every disk is full
+    splits = load_splits(training_config({"dataset": "digits"}), torch.device("cpu"))
+    assert len(splits.validation) > 0
+    assert caplog.messages[-1].startswith("Near-duplicates could not be counted: There is no place")
 
 
 def test_of_a_large_split_a_part_is_looked_at(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from tests.training.runs import CPU, config, numbers, results_of
 from tests.training.test_training_run_resume import assert_resumes
 
 DROPPING = "tests.training.nets:dropping"
-RANDOM = [DROPPING, "tests.training.nets:drop_path", "tests.training.nets:AlwaysDrops"]
+IN_PYTHON = "tests.training.nets:DrawsInPython"
+RANDOM = [DROPPING, "tests.training.nets:drop_path", "tests.training.nets:AlwaysDrops", IN_PYTHON]
 
 
 @given(seed=st.integers(0, 2**31 - 1))
@@ -81,16 +83,24 @@ def test_state_goes_on_in_another_object() -> None:
 @pytest.mark.parametrize("model", RANDOM)
 def test_two_runs_are_equal_whatever_the_global_state(tiny_splits: Splits, model: str) -> None:
     torch.manual_seed(1)
+    np.random.seed(1)
+    random.seed(1)
     first = results_of(tiny_splits, model=model)
     torch.manual_seed(2)
+    np.random.seed(2)
+    random.seed(2)
     assert results_of(tiny_splits, model=model) == first
     assert results_of(tiny_splits, model=model, seed=1) != first
 
 
 def test_a_run_leaves_the_global_state_alone(tiny_splits: Splits) -> None:
     before = torch.get_rng_state()
-    results_of(tiny_splits, model=DROPPING)
+    numpy, python = np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
+    for model in (DROPPING, IN_PYTHON):
+        results_of(tiny_splits, model=model)
     assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tolist() == numpy  # type: ignore[index]
+    assert random.getstate() == python
 
 
 @pytest.mark.parametrize("model", RANDOM)
@@ -157,7 +167,7 @@ def test_a_model_that_draws_nothing_does_not_pay(
     tiny_splits: Splits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = TrainingRun(config(), tiny_splits)
-    assert not run.training_step.is_random
+    assert run.training_step.draws == (False, False)
 
     def entered(self: OwnRandomness) -> None:
         raise AssertionError("exchanged the state for nothing")
@@ -169,12 +179,12 @@ def test_a_model_that_draws_nothing_does_not_pay(
 
 @pytest.mark.parametrize("model", RANDOM)
 def test_a_model_that_draws_is_noticed(tiny_splits: Splits, model: str) -> None:
-    assert TrainingRun(config(model=model), tiny_splits).training_step.is_random
+    assert TrainingRun(config(model=model), tiny_splits).training_step.draws.at_random
 
 
 def test_layers_that_may_draw_later_are_known_by_their_class(tiny_splits: Splits) -> None:
     given_settings = config(model=DROPPING, model_options={"share": 0.0})
-    assert TrainingRun(given_settings, tiny_splits).training_step.is_random
+    assert TrainingRun(given_settings, tiny_splits).training_step.draws.at_random
 
 
 def test_a_reference_by_crossfit_is_the_same_beside_dropout(tiny_splits: Splits) -> None:

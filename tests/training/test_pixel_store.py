@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError
 from impon_hpo.training import pixel_store
+from impon_hpo.training.images import Images
 from impon_hpo.training.pixel_store import (
     Filling,
     is_mapped,
@@ -89,6 +90,10 @@ def _of_another_shape(path: Path) -> None:
     np.save(path, VALUES[:10])
 
 
+def _without_rows(path: Path) -> None:
+    np.save(path, VALUES[:0])
+
+
 def _notes_gone(path: Path) -> None:
     path.with_suffix(".json").unlink()
 
@@ -109,6 +114,7 @@ def _notes_of_another_kind(path: Path) -> None:
         _zeroed,
         _zeroed_behind_the_header,
         _of_another_shape,
+        _without_rows,
         _notes_gone,
         _notes_broken,
         _notes_of_another_kind,
@@ -294,6 +300,31 @@ def test_a_mapped_file_of_ones_own_stays_where_it_is(
     np.save(tmp_path / "mine.npy", VALUES)
     mine = np.load(tmp_path / "mine.npy", mmap_mode="r")
     assert stored(mine, 4) is mine
+
+
+def test_a_mapped_file_read_backwards_is_not_copied_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_store, "LARGE", 100)
+    np.save(tmp_path / "mine.npy", VALUES)
+    backwards = np.load(tmp_path / "mine.npy", mmap_mode="r")[..., ::-1]
+    array = stored(backwards, None)
+    np.testing.assert_array_equal(array, VALUES[..., ::-1])
+    assert is_mapped(array)
+    assert Images(array)._tensor.data_ptr() == array.ctypes.data
+
+
+def test_a_mapped_file_that_was_changed_in_memory_only_is_not_taken_for_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pixel_store, "LARGE", 100)
+    np.save(tmp_path / "mine.npy", VALUES)
+    mine = np.load(tmp_path / "mine.npy", mmap_mode="c")
+    before = stored(mine, 8).copy()
+    mine[:] = 255 - mine
+    np.testing.assert_array_equal(stored(mine, None), 255 - VALUES)
+    assert (stored(mine, 8) != before).any()
+    assert (looks_of(mine).moments != looks_of(VALUES).moments).any()
 
 
 def test_parts_of_a_mapped_file_are_told_apart(

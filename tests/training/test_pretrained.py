@@ -352,3 +352,9 @@ def test_file_of_weights_does_not_say_how_and_a_line_tells_that(
 def test_at_the_defaults_numbers_are_as_before(tiny_splits: Splits) -> None:
     named = {"model_options": {}, "normalisation": "data", "train_layers": "all"}
     assert results_of(tiny_splits, **named) == results_of(tiny_splits)
+
+
+@pytest.mark.parametrize("options", [{}, {"name": 3}, {"name": "nope"}])
+def test_model_of_torchvisions_that_is_not_named_is_told(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"model_options: torchvision knows no weights for"):
+        torchvisions("get_model", model_options=options | {"weights": "DEFAULT"})

@@ -170,6 +170,22 @@ def test_loss_that_is_no_number_ends_the_run_with_its_cost(
     assert caught.value.cost == 3 * 3 * BATCH + (0 if sampler == "uniform" else 3 * 2 * BATCH)
 
 
+@pytest.mark.parametrize("poor", [float("nan"), float("inf")])
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_run_whose_validation_loss_is_the_metric_and_not_finite_ends(
+    tiny_splits: Splits, metric: str, poor: float
+) -> None:
+    run = TrainingRun(config(metric=metric), tiny_splits)
+    torch.nn.init.constant_(run.model.get_parameter("fc.bias"), poor)
+    run.train_rows = lambda *given: (1.0, 0)  # type: ignore[method-assign]
+    if metric == "accuracy":
+        assert not math.isfinite(run.train_epoch().val_loss)
+        return
+    with pytest.raises(NonFiniteLossError, match=r"validation loss of epoch 1 is nan") as caught:
+        run.train_epoch()
+    assert caught.value.cost == 3 * 3 * BATCH + len(tiny_splits.validation)
+
+
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_batch_sampler_changes_neither_initial_weights_nor_crops(
     sampler: str, tiny_splits: Splits

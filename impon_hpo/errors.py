@@ -34,6 +34,10 @@ class DataError(ImponHpoError):
     """A data set is missing, broken or too small for what is asked of it."""
 
 
+class DataMissingError(DataError):
+    """A data set is not on this machine."""
+
+
 class StorageError(ImponHpoError):
     """A storage cannot be opened, or holds something other than what is asked for."""
 

@@ -88,10 +88,16 @@ def duplicates(
     )
     if facts["alike"]:
         print_line(f"table: {facts['csv']}")
-        print_line(
-            "to keep each group in one split: move it beside study.toml, and set groups = "
-            '"duplicates.csv" in [run]'
-        )
+        if facts["own_splits"] and facts["across_splits"]:
+            print_line(
+                "the data set has splits of its own, which groups do not change: leave out one of "
+                'each pair, listed in a CSV file with the column file: exclude = "left-out.csv"'
+            )
+        else:
+            print_line(
+                "to keep each group in one split: move it beside study.toml, and set groups = "
+                '"duplicates.csv" in [run]'
+            )
 
 
 def _print(study: str, facts: dict[str, Any]) -> None:

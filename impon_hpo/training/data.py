@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import DataError, ImponHpoError
+from impon_hpo.errors import DataError, DataMissingError, ImponHpoError
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.image_data import ImageData
@@ -117,7 +117,7 @@ def load_folder(
             or `test/` has a class that `train/` does not have.
     """
     if not os.path.isdir(root):  # noqa: PTH112  # never raises
-        raise DataError(f"There is no folder '{root}'. Give it with --set data_dir=…")
+        raise DataMissingError(f"There is no folder '{root}'. Give it with --set data_dir=…")
     found = find_pictures(root)
     images, labels, names = read_pictures(found.training, image_size, skip_broken=skip_broken)
     others: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def _open(cls: Callable[..., Any], root: Path, download: bool, name: str, **whic
     except (RuntimeError, OSError, ValueError, EOFError) as error:
         if download:
             raise DataError(f"{name} could not be downloaded to '{root}': {error}") from error
-        raise DataError(
+        raise DataMissingError(
             f"{name} is not in '{root}', or is broken there. Give its folder with "
             "--set data_dir=…, or download it with --set download=true."
         ) from error

@@ -105,10 +105,12 @@ def _check_sizes(n_rows: int, n_validation: int, data: ImageData, config: Traini
             else f"{n_rows} rows for training and validation. "
             f"validation_size = {config.validation_size} leaves {max(0, n_left)} to train on."
         )
+        subset = (
+            "" if config.subset is None else f"subset ({config.subset}), which must be at least "
+        )
         raise DataError(
-            f"Data set '{config.dataset}' has {given} That must be at least subset "
-            f"({config.subset}) and batch_size ({config.batch_size}), and subset must be at least "
-            "batch_size."
+            f"Data set '{config.dataset}' has {given} That must be at least {subset}"
+            f"batch_size ({config.batch_size}). Lower them, or add images."
         )
     least = data.n_classes
     if n_train < least or (n_validation < least and data.validation_images is None):

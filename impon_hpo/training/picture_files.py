@@ -114,10 +114,11 @@ def find_pictures(root: Path) -> PictureFolder:
     training = walk.pictures(folder, "", classes)
     counts = np.bincount(training.labels, minlength=len(classes))
     if not counts.all():
+        left_out = walk.summary()
         empty = readable_name(os.path.join(folder, classes[int(counts.argmin())]))
         raise DataError(
-            f"Class folder '{empty}' has no image that can be read here. In all folders, these "
-            f"are none: {walk.summary() or 'nothing'}."
+            f"Class folder '{empty}' has no image that can be read here. Add images or remove "
+            f"the folder.{f' Left out in all folders: {left_out}.' if left_out else ''}"
         )
     found: dict[str, PictureFiles] = {}
     for kind in sorted(places.keys() - {"training"}, reverse=True):

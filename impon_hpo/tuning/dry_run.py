@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from optuna.distributions import BaseDistribution, distribution_to_json
 
-from impon_hpo.errors import ConfigError, DataError, NothingYetError
+from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import read_studies, space_words
@@ -102,7 +102,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
             "classes": splits.n_classes,
             "augmentation": "+".join(augment_names(config.augment, splits.augment)) or "none",
         }
-    except DataError as error:
+    except DataMissingError as error:
         missing.append(str(error))
         splits_of = by_size(partial(_made_up, device=device))
         splits = splits_of(config)

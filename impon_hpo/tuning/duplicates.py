@@ -11,8 +11,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from impon_hpo.files import csv_text, write_file
+from impon_hpo.training.data import load_dataset
 from impon_hpo.training.near_duplicates import twins
-from impon_hpo.training.splits import load_splits
+from impon_hpo.training.splits import split_data
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -32,7 +33,9 @@ def find_duplicates(study_file: StudyFile, *, n_shown: int = 20) -> dict[str, An
     Raises:
         ImponHpoError: The data or the settings are wrong, or the table cannot be written.
     """
-    splits = load_splits(with_settings(study_file.run, {"subset": None}), torch.device("cpu"))
+    config = with_settings(study_file.run, {"subset": None, "batch_size": 2})  # nothing is trained
+    data = load_dataset(config)
+    splits = split_data(data, config, torch.device("cpu"))
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     begins = np.cumsum([0, *map(len, parts.values())])
     placed = list(zip(parts.values(), begins[:-1], strict=True))
@@ -67,6 +70,7 @@ def find_duplicates(study_file: StudyFile, *, n_shown: int = 20) -> dict[str, An
         "alike": len(lines),
         "groups": len(groups),
         "across_splits": sum(len({split for _, split, _ in group}) > 1 for group in groups),
+        "own_splits": data.validation_images is not None or data.test_images is not None,
         "several_classes": sum(len({label for _, _, label in group}) > 1 for group in groups),
         "csv": str(table),
         "shown": lines[:n_shown],

@@ -114,6 +114,11 @@ def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -
         ConfigError: A setting does not exist or is fixed, or a bound is not a valid setting.
     """
     searchable = [name for name in TrainingConfig.model_fields if name not in FIXED]
+    if "image_size" in space and config.image_size is None:
+        raise ConfigError(
+            "space.image_size needs image_size in [run], too: at that size the data are loaded "
+            "first, checked, and looked at for references. Set it to one of those searched over."
+        )
     for key in space:
         name, *inside = key.split(".")
         if name in FIXED:

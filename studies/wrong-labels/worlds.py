@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from impon_hpo.errors import DataError
+from impon_hpo.errors import DataError, DataMissingError
 from impon_hpo.lookup import load_object
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.data import data_root, load_digits, load_fashion_mnist, load_folder
@@ -189,7 +189,7 @@ def _cifar10n_file(root: Path) -> Path:
     for path in places:
         if path.is_file():
             return path
-    raise DataError(
+    raise DataMissingError(
         f"There are no labels of CIFAR-10N: no file '{places[0]}'. Set CIFAR10N_LABELS to a CSV "
         "file with the columns file, aggregate, random1 and worst. They are not in this "
         "repository, since their licence is CC BY-NC 4.0: http://noisylabels.com."

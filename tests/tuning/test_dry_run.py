@@ -8,7 +8,7 @@ import optuna
 import pytest
 import torch
 
-from impon_hpo.errors import ConfigError, StorageError
+from impon_hpo.errors import ConfigError, DataError, StorageError
 from impon_hpo.tuning.dry_run import plan, plan_rows
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
@@ -122,3 +122,16 @@ def test_reference_that_does_not_exist_is_told_before_anything_is_spent() -> Non
     study_file = small_study("arms.impon.sampler=rho-loss", "run.reference=crossfitt")
     with pytest.raises(ConfigError, match="Did you mean 'crossfit'"):
         plan(study_file, "impon", 3, study_file.storage)
+
+
+def test_data_that_are_there_and_broken_are_not_taken_for_missing() -> None:
+    """A script that checks first and trains then must stop at the check."""
+    for name in ("cat", "dog"):
+        Path("pets", name).mkdir(parents=True)
+        for number in range(3):
+            Path("pets", name, f"{number}.png").write_bytes(b"hello")
+    study_file = small_study("dataset=folder", "data_dir=pets")
+    with pytest.raises(DataError, match=r"0\.png: is no picture that can be read"):
+        plan(study_file, "impon", 3, ADDRESS)
+    study_file = small_study("dataset=folder", "data_dir=nowhere")
+    assert "There is no folder" in plan(study_file, "impon", 3, ADDRESS)["missing_here"][0]

@@ -209,6 +209,9 @@ def test_each_trial_is_changed_as_its_own_augment_says(
 def test_image_size_is_searched_over_the_same_rows(tiny_config: TrainingConfig) -> None:
     """Each size is loaded once, and only the pixels differ."""
     sizes = CategoricalDistribution([8, 12])
+    with pytest.raises(ConfigError, match=r"space\.image_size needs image_size in \[run\], too"):
+        Objective(tiny_config, {"image_size": sizes})
+    tiny_config = tiny_config.model_copy(update={"image_size": 8})
     objective = Objective(tiny_config, {"image_size": sizes})
     study = optuna.create_study(
         direction="maximize", sampler=optuna.samplers.GridSampler({"image_size": [8, 12]})

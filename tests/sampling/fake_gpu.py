@@ -134,6 +134,8 @@ class FakeDevice:
             return thing
         if type(thing) is tuple:
             return tuple(self.move(value) for value in thing)
+        if isinstance(thing, tuple):  # with names
+            return type(thing)(*(self.move(value) for value in thing))
         if isinstance(thing, FunctionType):
             for cell in thing.__closure__ or ():
                 cell.cell_contents = self.move(cell.cell_contents)

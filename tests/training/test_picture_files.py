@@ -99,7 +99,10 @@ def test_a_split_that_has_one_class_only_is_not_taken_for_a_packing(tmp_path: Pa
         ),
         ([*pets("train"), "val/cat/1.jpg", "val/eel/1.jpg"], r"val' has classes .*: \['eel'\]"),
         ([*pets("train"), "val/cat/notes.txt"], "val' has no image that can be read here"),
-        ([*pets("train"), "train/eel/1.heic"], "eel' has no image .* are none: 1 × .heic"),
+        (
+            [*pets("train"), "train/eel/1.heic"],
+            "eel' has no image .* Left out in all folders: 1 × .heic",
+        ),
     ],
 )
 def test_what_cannot_be_told_is_refused(files: list[str], complaint: str, tmp_path: Path) -> None:

@@ -239,7 +239,8 @@ def test_image_size_is_searched_over_the_same_rows(tiny_config: TrainingConfig) 
 def test_image_size_is_not_searched_over_where_splits_are_given(
     tiny_config: TrainingConfig, tiny_splits: Splits
 ) -> None:
+    sized = tiny_config.model_copy(update={"image_size": 8})
     with pytest.raises(
         ConfigError, match=r"space\.image_size cannot be searched over where splits"
     ):
-        Objective(tiny_config, {"image_size": CategoricalDistribution([8, 12])}, splits=tiny_splits)
+        Objective(sized, {"image_size": CategoricalDistribution([8, 12])}, splits=tiny_splits)

@@ -18,7 +18,7 @@ from impon_hpo.lookup import load_object
 from impon_hpo.training.checkpoint import read_state
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.fine_tuning import heads, the_heads
-from impon_hpo.training.splits import Splits
+from impon_hpo.training.splits import Normalise, Splits
 
 log = logging.getLogger("impon_hpo")
 
@@ -152,29 +152,6 @@ def _first(names: list[str]) -> str:
     return ", ".join(names[:NAMED]) + more
 
 
-class Normalise:
-    """Turns images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory.
-
-    Args:
-        mean: (C,) mean to subtract, in units of 0 … 1.
-        std: (C,) standard deviation to divide by, likewise.
-        device: Where the images are.
-    """
-
-    def __init__(self, mean: Tensor, std: Tensor, device: torch.device) -> None:
-        self._moments = (255 * mean).to(device), (255 * std).to(device)
-        self._spread: dict[torch.Size, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Return the images normalised."""
-        shape = images.shape[1:]
-        if shape not in self._spread:  # long runs of memory are faster than 3 values at a time
-            mean, std = (moment.expand(shape).contiguous() for moment in self._moments)
-            self._spread[shape] = mean, std
-        mean, std = self._spread[shape]
-        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
-
-
 def own_normalisation(config: TrainingConfig, model: nn.Module, splits: Splits) -> Normalise | None:
     """Return how images are normalised for a model, or None where it is as the data's own say.
 
@@ -208,8 +185,11 @@ def own_normalisation(config: TrainingConfig, model: nn.Module, splits: Splits) 
                 "the data's own mean. For ImageNet's weights, set normalisation = 'imagenet'."
             )
         return None
-    mean, std = (torch.tensor(tuple(moment), dtype=torch.float32) for moment in moments)
-    return Normalise(mean, std, splits.train.labels.device)
+    device = splits.train.labels.device
+    mean, std = (
+        (255 * torch.tensor(tuple(moment), dtype=torch.float32)).to(device) for moment in moments
+    )
+    return Normalise(mean, std)
 
 
 def _declared(config: TrainingConfig, model: nn.Module) -> tuple[Any, Any] | None:

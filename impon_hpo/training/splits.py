@@ -73,6 +73,28 @@ class Split:
         return zip(self.images.split(size), self.labels.split(size), strict=True)
 
 
+class Normalise:
+    """Turns images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory.
+
+    Args:
+        mean: (C,) float32 to subtract, in units of 0 … 255, on the device of the images.
+        std: (C,) float32 to divide by, likewise.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        self._moments = mean, std
+        self._spread: dict[torch.Size, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the images normalised."""
+        shape = images.shape[1:]
+        if shape not in self._spread:  # long runs of memory are faster than 3 values at a time
+            mean, std = (moment.expand(shape).contiguous() for moment in self._moments)
+            self._spread[shape] = mean, std
+        mean, std = self._spread[shape]
+        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
 @dataclass(frozen=True)
 class Splits:
     """What one run trains on, is judged on, and is tested on after everything is decided.
@@ -148,23 +170,10 @@ class Splits:
         device = self.train.images.device
         return mean.float().to(device), std.float().to(device)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Turn images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory."""
-        mean, std = self._pixel_moments(images.shape[1:])
-        return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
-
-    def _pixel_moments(self, shape: torch.Size) -> tuple[Tensor, Tensor]:
-        # Expanded to a whole image: long runs of memory are faster than 3 values at a time.
-        if shape not in self._spread:
-            self._spread[shape] = (
-                self.mean.expand(shape).contiguous(),
-                self.std.expand(shape).contiguous(),
-            )
-        return self._spread[shape]
-
     @cached_property
-    def _spread(self) -> dict[torch.Size, tuple[Tensor, Tensor]]:
-        return {}
+    def normalise(self) -> Normalise:
+        """Turns images (k, H, W, C) uint8 into (k, C, H, W) float32, channels last in memory."""
+        return Normalise(self.mean, self.std)
 
     def rows(self) -> Rows:
         """Return the training rows as a batch sampler reads them."""

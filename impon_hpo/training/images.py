@@ -34,6 +34,20 @@ SHARE = 0.4
 """Share of a GPU's free memory that images may take; the rest is for the model and its steps."""
 
 
+class Source:
+    """An array (m, H, W, C) uint8 that images are rows of: what is worked out about all of it is
+    worked out once, whoever has which rows."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+        self.tensor = _as_tensor(pixels)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """Moments and thumbnails of each image."""
+        return looks_of(self.pixels)
+
+
 class Images:
     """Images (n, H, W, C) uint8 that are read a few rows at a time.
 
@@ -42,7 +56,7 @@ class Images:
     (`on_device`), or each batch through pinned host memory.
 
     Args:
-        pixels: (m, H, W, C) uint8.
+        pixels: (m, H, W, C) uint8, or what other images have of it.
         rows: (n,) int64, which of `pixels` these images are, in order; default all.
         device: Where images are wanted; default the CPU.
         there: (n, H, W, C) uint8, the images on that device, if they lie there.
@@ -62,15 +76,20 @@ class Images:
 
     def __init__(
         self,
-        pixels: NDArray[np.uint8],
+        pixels: NDArray[np.uint8] | Source,
         rows: NDArray[np.int64] | None = None,
         device: torch.device = CPU,
         there: Tensor | None = None,
     ) -> None:
-        self.pixels, self.rows, self.device = pixels, rows, device
+        self._source = pixels if isinstance(pixels, Source) else Source(pixels)
+        self.rows, self.device = rows, device
         self._there = there
-        self._tensor = _as_tensor(pixels)
         self._index = None if rows is None else torch.from_numpy(rows)
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """The array (m, H, W, C) uint8 that these images are rows of."""
+        return self._source.pixels
 
     @classmethod
     def of_tensor(cls, images: Tensor) -> Images:
@@ -110,11 +129,11 @@ class Images:
         if self._index is not None:
             rows = self._index.index_select(0, rows)
         if self.device == CPU:
-            return self._tensor.index_select(dim, rows)
+            return self._source.tensor.index_select(dim, rows)
         # torch gives pinned memory to the next batch only once this one's copy is done.
         shape = len(rows), *self.pixels.shape[1:]
         pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        torch.index_select(self._tensor, dim, rows, out=pinned)
+        torch.index_select(self._source.tensor, dim, rows, out=pinned)
         return pinned.to(self.device, non_blocking=True)
 
     def __getitem__(self, key: slice | int | Sequence[int] | Tensor) -> Tensor:
@@ -139,7 +158,11 @@ class Images:
         picked = rows.cpu().numpy()
         kept = picked if self.rows is None else self.rows[picked]
         there = None if self._there is None else self._there.index_select(0, rows.to(self.device))
-        return Images(self.pixels, kept, self.device, there)
+        return Images(self._source, kept, self.device, there)
+
+    def on_host(self) -> Images:
+        """Return these images as they are read on the CPU."""
+        return self if self.device == CPU else Images(self._source, self.rows)
 
     def resized(self, size: int) -> Images:
         """Return these images at `size` × `size` pixels."""
@@ -153,19 +176,19 @@ class Images:
         for chunk in self._chunks():
             there[begin : begin + len(chunk)] = chunk
             begin += len(chunk)
-        return Images(self.pixels, self.rows, self.device, there)
+        return Images(self._source, self.rows, self.device, there)
 
     @cached_property
     def thumbnails(self) -> Images:
         """Each image shrunk to at most 8 × 8 pixels, (n, h, w, C) uint8."""
-        small = Images(self._looks.thumbnails, self.rows, self.device)
+        small = Images(self._source.looks.thumbnails, self.rows, self.device)
         return small if self.device == CPU else small.on_device()
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean (C,) and mean square (C,), float64 on the CPU, in units of 0 … 255."""
         if self.nbytes > LARGE:
-            moments = self._looks.moments
+            moments = self._source.looks.moments
             per_image = torch.from_numpy(moments if self.rows is None else moments[self.rows])
         else:
             per_image = torch.cat([image_moments(chunk) for chunk in self._chunks()])
@@ -180,10 +203,11 @@ class Images:
         """A hash of the images: of their pixels or, if they are many, of thumbnails and means."""
         digest = hashlib.sha256()
         if self.nbytes > LARGE:
-            for looks in (self._looks.thumbnails, self._looks.moments):
+            looks = self._source.looks
+            for kind in (looks.thumbnails, looks.moments):
                 for begin in range(0, len(self), 4096):
                     rows = np.arange(begin, min(begin + 4096, len(self)))
-                    digest.update(looks[rows if self.rows is None else self.rows[rows]].tobytes())
+                    digest.update(kind[rows if self.rows is None else self.rows[rows]].tobytes())
         else:
             for chunk in self._chunks():
                 digest.update(chunk.contiguous().numpy().tobytes())
@@ -191,12 +215,7 @@ class Images:
 
     def _chunks(self) -> Iterator[Tensor]:
         """Yield all images from host memory, a few megabytes at a time."""
-        on_host = Images(self.pixels, self.rows)
-        return on_host.split(max(1, CHUNK * len(self) // max(1, self.nbytes)))
-
-    @cached_property
-    def _looks(self) -> Looks:
-        return looks_of(self.pixels)
+        return self.on_host().split(max(1, CHUNK * len(self) // max(1, self.nbytes)))
 
 
 def placed(images: Sequence[Images], device: torch.device) -> list[Images]:

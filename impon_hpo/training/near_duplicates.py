@@ -5,7 +5,6 @@ Thumbnails find who may look alike, and the details of the images decide.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -16,7 +15,7 @@ from scipy.spatial import KDTree
 from torch.nn.functional import interpolate, normalize
 
 from impon_hpo.training.images import Images
-from impon_hpo.training.pixel_store import Filling, Notes, kept_array
+from impon_hpo.training.pixel_store import Filling, Notes, kept_array, name_of
 
 log = logging.getLogger("impon_hpo")
 
@@ -64,16 +63,12 @@ def twins(images: Images, among: Images, usual: Images | None = None) -> tuple[R
         >>> twins(brighter, Images(photographs))
         (array([0, 1]), array([7, 8]))
     """
-    images, among = _on_cpu(images), _on_cpu(among)
+    images, among = images.on_host(), among.on_host()
     if images.thumbnails.shape[1:] != among.thumbnails.shape[1:]:
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     if min(*images.shape[1:3], *among.shape[1:3]) < LEAST_SIDE:
         return _copies(images, among)
-    return _look_alikes(images, among, _on_cpu(usual or among))
-
-
-def _on_cpu(images: Images) -> Images:
-    return Images(images.pixels, images.rows)
+    return _look_alikes(images, among, (usual or among).on_host())
 
 
 def _copies(images: Images, among: Images) -> tuple[Rows, Rows]:
@@ -173,8 +168,8 @@ def say_twins(
         trained: Images that are trained on, and their names.
         judged: Those of each other split, by its name.
     """
-    every = [trained[0].fingerprint, *(images.fingerprint for images, _ in judged.values())]
-    name = hashlib.sha256(" ".join(["twins 1", *every]).encode()).hexdigest()[:32]
+    judged_by = (images.fingerprint for images, _ in judged.values())
+    name = name_of("twins 1", trained[0].fingerprint, *judged_by)
 
     def look(filling: Filling) -> Notes:
         return {"said": _said(trained, judged)}
@@ -192,7 +187,7 @@ def _said(
     for kind, (others, their_names) in judged.items():
         n = min(LOOKED_AT, 1 + COMPARED // len(images))
         looked_at = np.sort(np.random.default_rng(0).permutation(len(others))[:n])
-        rows, same = twins(_on_cpu(others).of(torch.from_numpy(looked_at)), images)
+        rows, same = twins(others.on_host().of(torch.from_numpy(looked_at)), images)
         more = " that were looked at" if len(looked_at) < len(others) else ""
         if len(rows):
             counts.append(f"{len(np.unique(rows)):,} of {len(looked_at):,} {kind} pictures{more}")

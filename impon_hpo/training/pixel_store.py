@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeGuard
@@ -71,6 +71,13 @@ class Filling:
         """Write rows (k, ...) from `row` on."""
         content = np.ascontiguousarray(values, dtype=self.dtype)
         os.pwrite(self._file.fileno(), content.data.cast("B"), self.begin + row * self._row)
+
+    def put_all(self, chunks: Iterable[NDArray[Any]]) -> None:
+        """Write chunks (k, ...) one behind the other, from the first row on."""
+        row = 0
+        for chunk in chunks:
+            self.put(row, chunk)
+            row += len(chunk)
 
     def keep(self, kept: NDArray[np.int64]) -> None:
         """Move the rows `kept` (k,), which ascend, to the front; the array ends behind them."""
@@ -252,13 +259,10 @@ def stored(images: NDArray[np.uint8], image_size: int | None) -> NDArray[np.uint
         return images
 
     def fill(filling: Filling) -> Notes:
-        row = 0
-        for chunk in _at_size(images, side):
-            filling.put(row, chunk)
-            row += len(chunk)
+        filling.put_all(_at_size(images, side))
         return {}
 
-    name = _hash("pixels 1", _identity(images), *side)
+    name = name_of("pixels 1", _identity(images), *side)
     return kept_array(name, lambda: shape, np.uint8, fill, "the images")[0]
 
 
@@ -316,14 +320,11 @@ def looks_of(pixels: NDArray[np.uint8]) -> Looks:
             yield found
 
     def fill(filling: Filling) -> Notes:
-        row = 0
-        for found in looks():
-            filling.put(row, found)
-            row += len(found)
+        filling.put_all(looks())
         return {}
 
     if is_mapped(pixels) and pixels.filename is not None:
-        name = _hash("looks 1", _identity(pixels))
+        name = name_of("looks 1", _identity(pixels))
         array, _ = kept_array(name, lambda: (n,), look, fill, "what the images look like")
     else:
         array = np.concatenate(list(looks()))
@@ -353,7 +354,8 @@ def _identity(images: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _hash(*parts: object) -> str:
+def name_of(*parts: object) -> str:
+    """Return the name of a kept array: a hash of what decides its content."""
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()[:32]
 
 

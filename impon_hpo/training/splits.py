@@ -252,14 +252,14 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     groups = groups_of(data, config)
     drawn = draw_rows(data, config, groups)
     _check_corrected(labels, kept, drawn, data, config)
-    pixels = stored(data.images, config.image_size)
+    whole = Images(stored(data.images, config.image_size), device=device)
     names = data.names + data.validation_names
 
-    def part(rows: NDArray[np.int64], images: NDArray[np.uint8] = pixels, before: int = 0) -> Split:
+    def part(rows: NDArray[np.int64], images: Images = whole, before: int = 0) -> Split:
         # Sorted, the rows keep the data set's order, which reads faster and favours no class.
         rows = np.sort(rows[kept[rows]])
         return Split(
-            Images(images, rows - before, device),
+            images.of(torch.from_numpy(rows - before)),
             _numbers(labels[rows], device),
             tuple(names[row] for row in rows.tolist()),
             None if groups is None else _numbers(groups[rows], device),
@@ -268,7 +268,7 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     if data.validation_images is None:
         validation = part(drawn.validation)
     else:
-        own = stored(data.validation_images, config.image_size)
+        own = Images(stored(data.validation_images, config.image_size), device=device)
         validation = part(drawn.validation, own, len(data.labels))
         log.info(
             "validation: %d images that the data set has for it; validation_size does not apply",
@@ -277,10 +277,8 @@ def split_data(data: ImageData, config: TrainingConfig, device: torch.device) ->
     if data.test_images is None or data.test_labels is None:
         test = part(drawn.test)
     else:
-        own = stored(data.test_images, config.image_size)
-        test = Split(
-            Images(own, device=device), _numbers(data.test_labels, device), data.test_names
-        )
+        own = Images(stored(data.test_images, config.image_size), device=device)
+        test = Split(own, _numbers(data.test_labels, device), data.test_names)
     parts = [part(drawn.train), validation, test]
     images = placed([split.images for split in parts], device)
     train, validation, test = (

@@ -60,7 +60,7 @@ def test_nothing_is_copied(rows: NDArray[np.int64] | None, tmp_path: Path) -> No
         images = Images(pixels, rows)
         assert np.shares_memory(images.pixels, pixels)
         assert np.shares_memory(images.of(torch.tensor([2, 1])).pixels, pixels)
-        assert images._tensor.data_ptr() == pixels.ctypes.data
+        assert images._source.tensor.data_ptr() == pixels.ctypes.data
 
 
 def test_rows_on_the_cpu_pick_images_that_lie_on_a_device() -> None:

@@ -9,7 +9,7 @@ import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -32,6 +32,15 @@ from impon_hpo.training.pixel_store import (
 )
 
 VALUES = np.random.default_rng(0).integers(256, size=(50, 4, 4, 3), dtype=np.uint8)
+
+
+def as_file(
+    folder: Path, values: NDArray[np.uint8], mode: Literal["r", "c"] = "r"
+) -> NDArray[np.uint8]:
+    """Return values as a file of one's own that is mapped into memory."""
+    np.save(folder / "mine.npy", values)
+    array: NDArray[np.uint8] = np.load(folder / "mine.npy", mmap_mode=mode)
+    return array
 
 
 class Maker:
@@ -297,8 +306,7 @@ def test_a_mapped_file_of_ones_own_stays_where_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_store, "LARGE", 1000)
-    np.save(tmp_path / "mine.npy", VALUES)
-    mine = np.load(tmp_path / "mine.npy", mmap_mode="r")
+    mine = as_file(tmp_path, VALUES)
     assert stored(mine, 4) is mine
 
 
@@ -306,20 +314,18 @@ def test_a_mapped_file_read_backwards_is_not_copied_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_store, "LARGE", 100)
-    np.save(tmp_path / "mine.npy", VALUES)
-    backwards = np.load(tmp_path / "mine.npy", mmap_mode="r")[..., ::-1]
+    backwards = as_file(tmp_path, VALUES)[..., ::-1]
     array = stored(backwards, None)
     np.testing.assert_array_equal(array, VALUES[..., ::-1])
     assert is_mapped(array)
-    assert Images(array)._tensor.data_ptr() == array.ctypes.data
+    assert Images(array)._source.tensor.data_ptr() == array.ctypes.data
 
 
 def test_a_mapped_file_that_was_changed_in_memory_only_is_not_taken_for_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_store, "LARGE", 100)
-    np.save(tmp_path / "mine.npy", VALUES)
-    mine = np.load(tmp_path / "mine.npy", mmap_mode="c")
+    mine = as_file(tmp_path, VALUES, "c")
     before = stored(mine, 8).copy()
     mine[:] = 255 - mine
     np.testing.assert_array_equal(stored(mine, None), 255 - VALUES)
@@ -331,8 +337,7 @@ def test_parts_of_a_mapped_file_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pixel_store, "LARGE", 100)
-    np.save(tmp_path / "mine.npy", VALUES)
-    mine = np.load(tmp_path / "mine.npy", mmap_mode="r")
+    mine = as_file(tmp_path, VALUES)
     for part in (mine[:20], mine[20:40], mine[::2], mine[20:40].copy(), mine[[3, 1]]):
         expected = resize(torch.from_numpy(np.array(part)), 3).numpy()
         np.testing.assert_array_equal(stored(part, 3), expected)
@@ -346,8 +351,7 @@ def test_a_mapped_file_that_has_changed_is_read_again(
     monkeypatch.setattr(pixel_store, "LARGE", 100)
     for values in (VALUES, 255 - VALUES):
         (tmp_path / "mine.npy").unlink(missing_ok=True)
-        np.save(tmp_path / "mine.npy", values)
-        mine = np.load(tmp_path / "mine.npy", mmap_mode="r")
+        mine = as_file(tmp_path, values)
         np.testing.assert_array_equal(looks_of(mine).thumbnails, values)
 
 
@@ -358,8 +362,7 @@ def test_looks_are_means_and_thumbnails(
 ) -> None:
     images: NDArray[np.uint8] = np.random.default_rng(1).integers(256, size=shape, dtype=np.uint8)
     if mapped:
-        np.save(tmp_path / "mine.npy", images)
-        images = np.load(tmp_path / "mine.npy", mmap_mode="r")
+        images = as_file(tmp_path, images)
     looks = looks_of(images)
     floats = np.asarray(images, dtype=float)
     np.testing.assert_allclose(looks.moments[:, 0], floats.mean((1, 2)), rtol=1e-5)

@@ -109,7 +109,7 @@ def crossfit(config: TrainingConfig, splits: Splits) -> tuple[Reference, int]:
         for epoch in range(settings.epochs):
             run.train_rows(epoch + 1, PhaseTimer(device))
             rows_trained += run.steps_per_epoch * settings.batch_size
-            logits = _logits(run, held_out)
+            logits = torch.cat([part for part, _ in run.predictions(held_out, "last")])
             rows_judged += len(held_out)
             losses = cross_entropy(logits, held_out.labels, reduction="none")
             # A row that a small model is sure about, but wrong, must not outweigh all others.
@@ -170,10 +170,6 @@ def _small_config(config: TrainingConfig, settings: CrossfitSettings) -> Trainin
         "sampler_options": {},
     }
     return config.model_copy(update=changed)
-
-
-def _logits(run: TrainingRun, split: Split) -> Tensor:
-    return torch.cat([run.training_step.predict(images) for images, _ in split.parts()])
 
 
 def _relative_flops(

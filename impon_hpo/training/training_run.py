@@ -247,13 +247,22 @@ class TrainingRun:
 
     def judged(self, split: Split, weights: str | None = None) -> Tensor:
         """Return what `evaluate` does as (2,) float64 on the device, without waiting for it."""
+        judgement = Judgement(self.splits.n_classes, self.device)
+        for logits, labels in self.predictions(split, weights):
+            judgement.add(logits, labels)
+        return judgement.result(self.config.metric)
+
+    def predictions(
+        self, split: Split, weights: str | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the logits (k, n_classes) of `weights` (default: `eval_weights`) and the labels
+        (k,) of a split, a part at a time."""
         averaged = None if weights == "last" else self.averaged
         model = None if averaged is None else averaged.module
-        judgement = Judgement(self.splits.n_classes, self.device)
-        with self._randomly:
-            for images, labels in split.parts():
-                judgement.add(self.training_step.predict(images, model), labels)
-        return judgement.result(self.config.metric)
+        for images, labels in split.parts():
+            with self._randomly:
+                logits = self.training_step.predict(images, model)
+            yield logits, labels
 
     def step(
         self, images: Tensor, labels: Tensor, weights: Tensor | None

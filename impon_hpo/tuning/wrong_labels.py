@@ -17,7 +17,6 @@ from typing import Any
 
 import optuna
 import torch
-from optuna.artifacts import upload_artifact
 from torch import Tensor
 
 from impon_hpo.errors import ConfigError, describing
@@ -35,6 +34,7 @@ from impon_hpo.training.reference_folder import KeptReference, References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
+from impon_hpo.tuning.artifacts import upload
 from impon_hpo.tuning.contact_sheet import png, sheet
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -218,12 +218,8 @@ def attach(study: optuna.Study, facts: dict[str, Any], store: ArtifactStore) -> 
     """Leave the finding and its picture with an arm's study, for the note of the dashboard."""
     artifact = None
     if facts["picture"] is not None:
-        artifact = upload_artifact(
-            artifact_store=store,
-            file_path=facts["picture"],
-            study_or_trial=study,
-            mimetype="image/png",
-        )
+        picture = Path(facts["picture"])
+        artifact = upload(study, store, picture.name, "image/png", picture.read_bytes())
     study.set_user_attr(LABELS, {"sentence": facts["sentence"], "artifact": artifact})
 
 
@@ -296,9 +292,7 @@ class _WatchedRun(TrainingRun):
     def train_epoch(self, between_steps: Callable[[], None] | None = None) -> EpochResult:
         result = super().train_epoch(between_steps)
         validation = self.splits.validation
-        model = None if self.averaged is None else self.averaged.module
-        parts = [self.training_step.predict(images, model) for images, _ in validation.parts()]
-        logits = torch.cat(parts)
+        logits = torch.cat([part for part, _ in self.predictions(validation)])
         rows = torch.arange(len(validation), device=self.device) + len(self.splits.train)
         self.memory.add(rows, logits)
         return result

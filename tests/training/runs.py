@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,26 @@ def numbers(results: Iterator[EpochResult] | list[EpochResult]) -> list[dict[str
 
 def results_of(splits: Splits, **given: Any) -> list[dict[str, Any]]:
     return numbers(train_epochs(config(**given), splits))
+
+
+def results_in_threads(
+    splits: Splits, seeds: Sequence[int], **given: Any
+) -> dict[int, list[dict[str, Any]]]:
+    """Train with each seed in a thread of its own, all at once, and return the results by seed."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    ready = threading.Barrier(len(seeds))
+
+    def train(seed: int) -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+        found[seed] = results_of(splits, **given, seed=seed)
+
+    threads = [threading.Thread(target=train, args=(seed,)) for seed in seeds]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def linear(n_classes: int) -> nn.Module:

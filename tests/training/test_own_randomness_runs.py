@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.own_randomness import OwnRandomness
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import TrainingRun, train_epochs
-from tests.training.runs import CPU, config, numbers, results_of
+from tests.training.runs import CPU, config, numbers, results_in_threads, results_of
 from tests.training.test_training_run_resume import assert_resumes
 
 DROPPING = "tests.training.nets:dropping"
@@ -125,19 +124,7 @@ def test_a_checkpoint_of_before_is_read(tiny_splits: Splits, tmp_path: Path) -> 
 def test_runs_in_two_threads_are_each_as_if_alone(tiny_splits: Splits) -> None:
     seeds = (0, 1)
     alone = [results_of(tiny_splits, model=DROPPING, seed=seed) for seed in seeds]
-    together: dict[int, list[dict[str, Any]]] = {}
-    ready = threading.Barrier(len(seeds))
-
-    def train(seed: int) -> None:
-        torch.set_num_threads(1)
-        ready.wait()
-        together[seed] = results_of(tiny_splits, model=DROPPING, seed=seed)
-
-    threads = [threading.Thread(target=train, args=(seed,)) for seed in seeds]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together = results_in_threads(tiny_splits, seeds, model=DROPPING)
     assert [together[seed] for seed in seeds] == alone
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +25,7 @@ from tests.training.runs import (
     SECONDS,
     assert_same_state,
     config,
+    results_in_threads,
     results_of,
 )
 
@@ -203,17 +203,7 @@ EVERYTHING = "auto+trivial+rand+erase+mixup+cutmix+tests.training.augmenting:shi
 
 def test_runs_in_two_threads_have_the_numbers_that_they_have_alone(tiny_splits: Splits) -> None:
     expected = {seed: results_of(tiny_splits, augment=EVERYTHING, seed=seed) for seed in (0, 1)}
-    found: dict[int, Any] = {}
-
-    def train(seed: int) -> None:
-        found[seed] = results_of(tiny_splits, augment=EVERYTHING, seed=seed)
-
-    threads = [threading.Thread(target=train, args=(seed,)) for seed in expected]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == expected
+    assert results_in_threads(tiny_splits, [0, 1], augment=EVERYTHING) == expected
 
 
 def test_what_changes_images_has_a_seed_of_its_own(tiny_splits: Splits) -> None:

@@ -43,6 +43,13 @@ def pets(folder: Path) -> Path:
     return root
 
 
+def add_validation(root: Path) -> Path:
+    """Add `val/` (cat 2, dog 1) to the folder."""
+    draw_class(root / "val" / "cat", 2, seed=5)
+    draw_class(root / "val" / "dog", 1, seed=6)
+    return root
+
+
 @contextmanager
 def opened() -> Iterator[list[str]]:
     """Note the name of every image file that is opened."""

@@ -13,7 +13,15 @@ from torchvision.datasets import ImageFolder
 from impon_hpo.errors import DataError
 from impon_hpo.training.data import load_folder
 from impon_hpo.training.image_folder import AT_A_TIME
-from tests.training.pets import assert_equals_torchvision, draw, draw_class, load, opened, pets
+from tests.training.pets import (
+    add_validation,
+    assert_equals_torchvision,
+    draw,
+    draw_class,
+    load,
+    opened,
+    pets,
+)
 
 
 @pytest.fixture
@@ -259,9 +267,7 @@ def test_other_pixels_of_the_same_size_and_time_are_decoded_again(tmp_path: Path
 
 @pytest.fixture
 def with_validation(root: Path) -> Path:
-    draw_class(root / "val" / "cat", 2, seed=5)
-    draw_class(root / "val" / "dog", 1, seed=6)
-    return root
+    return add_validation(root)
 
 
 def test_pictures_of_validation_are_read_and_named_by_their_place(with_validation: Path) -> None:

@@ -13,7 +13,7 @@ from impon_hpo.errors import DataError
 from impon_hpo.training import pixel_store
 from impon_hpo.training.data import load_dataset, load_folder
 from tests.settings import training_config
-from tests.training.pets import draw, draw_class, load, opened, pets
+from tests.training.pets import add_validation, draw, draw_class, load, opened, pets
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def test_broken_folder_leaves_no_cache_behind(root: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("first", [True, False])
 def test_broken_pictures_are_left_out_and_listed_when_asked_to(
-    first: bool, with_validation: Path, said: list[str]
+    first: bool, root: Path, said: list[str]
 ) -> None:
-    root = with_validation
+    add_validation(root)
     broken = root / "train" / ("cat/0.png" if first else "dog/2.png")
     broken.write_text("<html>")
     (root / "val" / "cat" / "gone.png").symlink_to(root / "nowhere.png")

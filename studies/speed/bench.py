@@ -306,7 +306,8 @@ def data(
     rounds: Rounds = 3,
     format: Formatted = Format.table,
 ) -> None:
-    """A folder of images: decoded in a plain loop, decoded once by us, opened from the cache."""
+    """A folder of images: decoded in a plain loop, decoded once by us, opened from the cache, and
+    a run on it started again."""
     from pathlib import Path
 
     with loading():

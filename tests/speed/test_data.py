@@ -25,6 +25,7 @@ def test_every_image_is_decoded_and_the_users_cache_is_left_alone(tmp_path: Path
         "PIL in a loop",
         "decoded once",
         "from the cache",
+        "second start",
     ]
     assert measured.settings["images"] == 6
     assert os.environ["XDG_CACHE_HOME"] == cache

@@ -1,4 +1,4 @@
-"""`bench.py data`: a folder of images decoded once, and then opened from its cache."""
+"""`bench.py data`: a folder of images decoded once, opened from its cache, and trained on again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from benchmarks.measure import (
@@ -18,12 +19,16 @@ from benchmarks.measure import (
     spread,
     surroundings,
 )
+from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.data import load_folder
 from impon_hpo.training.picture_files import picture_extensions
+from impon_hpo.training.splits import load_splits
+from impon_hpo.training.training_run import TrainingRun
 
 
 def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurement:
-    """Time a folder of images: decoded in a plain loop, decoded by us, opened from the cache.
+    """Time a folder of images: decoded in a plain loop, decoded by us, opened from the cache; and a
+    run on it that is started again, up to its first step of two rows.
 
     The cache is in a temporary folder and starts empty in every round. The files are read once
     beforehand, so that no side pays for the disk.
@@ -47,7 +52,24 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
     def load() -> None:
         load_folder(root=root, download=False, image_size=image_size)
 
-    plain, first, again = [], [], []
+    def start() -> None:
+        # Another spelling each time: a process looks for near-duplicates once a data set.
+        started.append("/")
+        config = TrainingConfig(
+            dataset="folder",
+            data_dir=f"{root}{''.join(started)}",
+            image_size=image_size,
+            width=8,
+            batch_size=2,
+            compile="off",
+        )
+        run = TrainingRun(config, load_splits(config, torch.device("cpu")))
+        run.sampler.start_epoch(1)
+        draw = run.sampler.draw()
+        run.step(*run.splits.train.batch(draw.rows), draw.weights)
+
+    plain, first, again, second = [], [], [], []
+    started: list[str] = []
     before = os.environ.get("XDG_CACHE_HOME")
     try:
         for _ in range(rounds):
@@ -56,6 +78,8 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
                 plain.append(decode_plainly(files))
                 first.append(seconds_of(load))
                 again.append(seconds_of(load))
+                start()
+                second.append(seconds_of(start))
     finally:
         if before is None:
             os.environ.pop("XDG_CACHE_HOME", None)
@@ -65,6 +89,7 @@ def measure_data(*, root: Path, image_size: int | None, rounds: int) -> Measurem
         "PIL in a loop": spread(plain),
         "decoded once": spread(first),
         "from the cache": spread(again),
+        "second start": spread(second),
     }
     rows = [_row(name, seconds, len(files)) for name, seconds in sides.items()]
     settings = {"root": str(root), "images": len(files), "rounds": rounds}

@@ -131,10 +131,10 @@ def sign_flip_p(differences: Numbers, side: int) -> float:
 def _more(values: Numbers, limit: float, level: float) -> int | None:
     n, spread = len(values), float(values.std(ddof=1))
     distance = abs(float(values.mean()) - limit)
-    for n_blocks in range(max(n + 1, 5), MOST_BLOCKS + 1):
-        if distance > stats.t.ppf(1 - level, n_blocks - 1) * spread / math.sqrt(n_blocks):
-            return n_blocks - n
-    return None
+    numbers = np.arange(max(n + 1, 5), MOST_BLOCKS + 1)
+    reach = stats.t.ppf(1 - level, numbers - 1) * spread / np.sqrt(numbers)
+    enough = numbers[distance > reach]
+    return int(enough[0]) - n if len(enough) else None
 
 
 @dataclass(frozen=True)

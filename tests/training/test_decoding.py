@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +259,9 @@ def test_damaged_headers_raise_nothing_else(extension: str, tmp_path: Path) -> N
         for at in random.integers(2, min(64, len(content)), 3):
             damaged[at] = int(random.integers(0, 256))
         path.write_bytes(damaged)
+        with suppress(Exception), Image.open(path) as opened:
+            if math.prod(opened.size) > 2**22:  # Pillow may take minutes for it
+                continue
         try:
             decode(str(path), 8)
         except DataError as error:

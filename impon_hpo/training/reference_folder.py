@@ -248,4 +248,7 @@ def learnt_enough(val_accuracy: float, n_classes: int, metric: str = "accuracy")
 
 def without_reference(config: TrainingConfig) -> TrainingConfig:
     """Return `config` for a run without a reference: uniform, unless its sampler works without."""
-    return uniformly(config) if sampler_class(config.sampler).needs_reference else config
+    name = config.sampler
+    if name == "placebo":
+        name = config.sampler_options.get("of", "impon")
+    return uniformly(config) if sampler_class(name).needs_reference else config

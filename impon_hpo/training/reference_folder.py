@@ -178,7 +178,8 @@ class References:
             settings = crossfit_settings(config).model_dump()
             kept = KeptReference(reference, cost, "crossfit", settings, splits.fingerprint)
             kept.save(path)
-            return kept
+            # The file has fewer digits: the run that made it reads what all later ones read.
+            return KeptReference.load(path, splits)
 
     def learn(
         self,

@@ -1,23 +1,27 @@
-"""An objective in people's own Optuna code: trials of every kind, directions, threads, processes."""
+"""An objective in people's own Optuna code: any trial, directions, threads, processes."""
 
 from __future__ import annotations
 
 import copy
 import logging
+import multiprocessing
 import os
 import pickle
 import random
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import cloudpickle
-import joblib
 import numpy as np
 import optuna
 import pytest
 import torch
+from joblib.externals.loky.backend.reduction import dumps as loky_dumps
+from optuna.artifacts import Backoff, Boto3ArtifactStore
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
@@ -31,7 +35,9 @@ from impon_hpo.storage.connect import artifact_store
 from impon_hpo.storage.trials import COST, USED, epochs_of
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.data import load_dataset
+from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.image_data import ImageData
+from impon_hpo.training.images import Images
 from impon_hpo.training.reference_folder import References
 from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.artifacts import Checkpoints
@@ -159,9 +165,7 @@ def test_a_pruned_trial_again_goes_to_its_end(tiny_splits: Splits) -> None:
 
 
 def test_a_fixed_trial_that_diverges_is_pruned_as_in_a_study(tiny_splits: Splits) -> None:
-    objective = Objective(
-        small(), {"lr": CategoricalDistribution([1e30])}, splits=tiny_splits
-    )
+    objective = Objective(small(), {"lr": CategoricalDistribution([1e30])}, splits=tiny_splits)
     with pytest.raises(optuna.TrialPruned, match="training loss of epoch"):
         objective(FixedTrial({"lr": 1e30}))
 
@@ -192,9 +196,7 @@ def test_a_study_of_other_directions_is_refused_before_anything_is_loaded(
 ) -> None:
     loads.clear()
     study = optuna.create_study(**given)
-    objective = Objective(
-        small(dataset=f"{__name__}:counted_digits"), {"lr": LR}, values=values
-    )
+    objective = Objective(small(dataset=f"{__name__}:counted_digits"), {"lr": LR}, values=values)
     with pytest.raises(ConfigError) as refused:
         study.optimize(objective, n_trials=1)
     assert line in str(refused.value)
@@ -212,9 +214,7 @@ def test_values_that_are_none_are_refused(values: Any) -> None:
         Objective(small(), {}, values=values)
 
 
-def test_several_values_are_returned_in_their_order(
-    tiny_splits: Splits, said: list[str]
-) -> None:
+def test_several_values_are_returned_in_their_order(tiny_splits: Splits, said: list[str]) -> None:
     values = ("parameters", "metric", "cost", "seconds")
     study = optuna.create_study(
         directions=["minimize", "maximize", "minimize", "minimize"],
@@ -332,10 +332,8 @@ def test_trials_in_threads_are_each_as_if_alone(
 
 
 @pytest.fixture
-def switching() -> Any:
+def switching() -> Iterator[None]:
     """Let Python switch threads a hundred times as often."""
-    import sys
-
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-5)
     yield
@@ -358,9 +356,180 @@ def test_two_trials_in_two_threads_overlap(tiny_splits: Splits) -> None:
     both = threading.Barrier(2, timeout=20)
     objective = Objective(small(model=DROPPING), {"lr": LR}, splits=tiny_splits)
 
-    def met(trial: optuna.Trial) -> Any:
-        return objective(trial, lambda trial, result: both.wait() and None)
+    def meet(trial: optuna.Trial, result: EpochResult) -> None:
+        both.wait()
 
     study = new_study()
-    study.optimize(met, n_trials=2, n_jobs=2)
+    study.optimize(lambda trial: objective(trial, meet), n_trials=2, n_jobs=2)
     assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
+
+
+# Other processes.
+
+
+def sent(objective: Objective, how: Callable[[Any], bytes] = pickle.dumps) -> Any:
+    data: Any = how(objective)
+    return pickle.loads(data)
+
+
+@pytest.mark.parametrize("how", [pickle.dumps, cloudpickle.dumps, loky_dumps])
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_pickled_objective_loads_the_data_where_it_arrives(
+    how: Callable[[Any], bytes], trained: bool
+) -> None:
+    objective = Objective(
+        small(dataset=f"{__name__}:counted_digits", image_size=8),
+        {"lr": LR, "image_size": CategoricalDistribution([8, 12])},
+        artifact_store=artifact_store("artifacts"),
+        references=References(Path("references")),
+        checkpoints=Checkpoints(Path("checkpoints")),
+        n_trials=5,
+    )
+    fixed = FixedTrial({"lr": 0.05, "image_size": 12})
+    value = objective(fixed) if trained else None
+    loads.clear()
+    assert len(how(objective)) < 5000
+    arrived = sent(objective, how)
+    assert loads == []
+    study = new_study()
+    study.enqueue_trial(fixed.params or {"lr": 0.05, "image_size": 12})
+    study.optimize(arrived, n_trials=1)
+    assert len(loads) == 1
+    assert value is None or study.best_value == value
+    assert len(list(Path("artifacts").iterdir())) > 3
+    assert objective(study.best_trial) == study.best_value
+
+
+@pytest.mark.parametrize("copied", [sent, copy.deepcopy, copy.copy])
+def test_splits_that_are_given_travel(tiny_splits: Splits, copied: Any) -> None:
+    objective = Objective(small(sampler="rho-loss"), {"lr": LR}, splits=tiny_splits)
+    before = objective(FixedTrial({"lr": 0.05}))
+    assert copied(objective)(FixedTrial({"lr": 0.05})) == before
+
+
+def test_mapped_images_travel_once(tmp_path: Path) -> None:
+    path = tmp_path / "pixels"
+    pixels: Any = np.memmap(path, np.uint8, "w+", shape=(60, 8, 8, 3))
+    pixels[:] = np.random.default_rng(0).integers(0, 256, pixels.shape)
+    pixels.flush()
+    mapped = Images(np.memmap(path, np.uint8, "r", shape=(60, 8, 8, 3)))
+    one, other = mapped.of(torch.arange(40)), mapped.of(torch.arange(40, 60))
+    expected = one[:], other[:]
+    _ = one.moments, one.fingerprint
+    data = pickle.dumps((one, other))
+    assert len(data) < 1.5 * pixels.nbytes
+    path.unlink()
+    for images, before in zip(pickle.loads(data), expected, strict=True):
+        assert torch.equal(images[:], before)
+
+
+def test_a_store_with_a_connection_of_its_own_is_refused(tiny_splits: Splits) -> None:
+    client = boto3.client("s3", region_name="eu-north-1")
+    store = Backoff(Boto3ArtifactStore("bucket", client=client))
+    objective = Objective(small(), {}, splits=tiny_splits, artifact_store=store)
+    for send in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(StorageError, match="holds a connection, which cannot be pickled"):
+            send(objective)
+
+
+def optimise(objective: Objective, storage: str, name: str) -> int:
+    torch.set_num_threads(1)
+    optuna.load_study(study_name=name, storage=storage).optimize(objective, n_trials=2)
+    return os.getpid()
+
+
+def test_two_spawned_processes_work_on_one_sqlite_file(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    study = new_study(storage=storage, study_name="spawned")
+    objective = Objective(small(dataset="digits"), {"lr": LR})
+    value = objective(FixedTrial({"lr": 0.05}))
+    study.enqueue_trial({"lr": 0.05})
+    spawn = multiprocessing.get_context("spawn")
+    processes = [
+        spawn.Process(target=optimise, args=(objective, storage, "spawned")) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(100)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 4
+    assert study.trials[0].value == value
+
+
+# What else people do with an objective.
+
+SAMPLERS_OF_OPTUNA: list[Callable[[], BaseSampler]] = [
+    optuna.samplers.CmaEsSampler,
+    optuna.samplers.GPSampler,
+    optuna.samplers.NSGAIISampler,
+    optuna.samplers.NSGAIIISampler,
+    optuna.samplers.QMCSampler,
+    optuna.samplers.TPESampler,
+    lambda: optuna.samplers.GridSampler({"lr": [0.02, 0.05], "batch_size": [16]}),
+    lambda: optuna.samplers.PartialFixedSampler({"lr": 0.05}, optuna.samplers.RandomSampler(0)),
+]
+PRUNERS_OF_OPTUNA: list[Callable[[], BasePruner]] = [
+    optuna.pruners.MedianPruner,
+    lambda: optuna.pruners.HyperbandPruner(min_resource=1, max_resource=2, reduction_factor=2),
+    lambda: optuna.pruners.PatientPruner(optuna.pruners.MedianPruner(1), patience=1),
+    lambda: optuna.pruners.PercentilePruner(50.0, n_startup_trials=1),
+    optuna.pruners.SuccessiveHalvingPruner,
+    lambda: optuna.pruners.ThresholdPruner(lower=0.0),
+    optuna.pruners.WilcoxonPruner,
+]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", SAMPLERS_OF_OPTUNA)
+def test_every_study_sampler_proposes_for_it(
+    tiny_splits: Splits, sampler: Callable[[], BaseSampler]
+) -> None:
+    objective = Objective(small(epochs=1), SPACE, splits=tiny_splits)
+    study = new_study(sampler=sampler())
+    study.optimize(objective, n_trials=2)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+    assert objective(study.best_trial) == study.best_value
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("pruner", PRUNERS_OF_OPTUNA)
+def test_every_pruner_judges_its_epochs(
+    tiny_splits: Splits, pruner: Callable[[], BasePruner]
+) -> None:
+    objective = Objective(small(), SPACE, splits=tiny_splits)
+    study = new_study(pruner=pruner())
+    study.optimize(objective, n_trials=4)
+    for trial in study.trials:
+        assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        assert trial.value == trial.intermediate_values[trial.last_step or 0]
+
+
+def test_a_function_around_it_has_suggestions_and_a_verdict_of_its_own(
+    tiny_splits: Splits,
+) -> None:
+    objective = Objective(small(), SPACE, splits=tiny_splits)
+    other = Objective(small(seed=1), SPACE, splits=tiny_splits)
+
+    def mean(trial: Any) -> float:
+        share = trial.suggest_float("share", 0, 1)
+        value: Any = share * objective(trial) + (1 - share) * other(trial)
+        trial.set_user_attr("share", share)
+        if value > 1:
+            raise optuna.TrialPruned
+        return float(value)
+
+    study = new_study(storage=JournalStorage(JournalFileBackend("journal.log")))
+    study.enqueue_trial({"share": 0.5})
+    study.optimize(
+        mean,
+        n_trials=3,
+        timeout=100,
+        catch=(RuntimeError,),
+        gc_after_trial=True,
+        callbacks=[MaxTrialsCallback(2, states=(TrialState.COMPLETE,))],
+    )
+    study.optimize(mean, n_trials=1)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+    assert study.trials[0].user_attrs["share"] == 0.5
+    assert mean(study.best_trial) == study.best_value

@@ -47,8 +47,7 @@ class Source:
         self.tensor = _as_tensor(pixels)
 
     def __reduce__(self) -> tuple[type[Source], tuple[NDArray[np.uint8]]]:
-        # Not the tensor, which is the same memory; and a mapped file is not there elsewhere.
-        return Source, (np.array(self.pixels),)
+        return Source, (self.pixels,)  # not the tensor, which is the same memory
 
     @cached_property
     def looks(self) -> Looks:

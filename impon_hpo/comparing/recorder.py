@@ -26,8 +26,8 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import Checkpoints, upload
-from impon_hpo.tuning.objective import COMPLETE, DIVERGED, resumed_run, train_trial
-from impon_hpo.tuning.past import Past
+from impon_hpo.tuning.objective import COMPLETE, DIVERGED, train_trial
+from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import open_any_study

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,6 @@ from optuna.trial import FixedTrial, FrozenTrial
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import (
-    CheckpointError,
     ConfigError,
     ImponHpoError,
     NonFiniteLossError,
@@ -37,15 +38,14 @@ from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.reference_folder import References, check_reference, learnt_enough, prepare
 from impon_hpo.training.row_memory import RowMemory
-from impon_hpo.training.splits import Splits
+from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, describe
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.lease import PausedError
-from impon_hpo.tuning.past import Past
+from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
-from impon_hpo.tuning.this_process import ThisProcess
 from impon_hpo.tuning.values import (
     check_directions,
     check_values,
@@ -133,7 +133,6 @@ class Objective:
             )
         self.config = config
         self.space = dict(space)
-        self.device = find_device(config.device)
         self.values = tuple(values)
         self._splits = splits
         self._artifact_store = artifact_store
@@ -143,19 +142,26 @@ class Objective:
             check_reference(config)
         self._checkpoints = checkpoints
         self._n_trials = n_trials
-        self._here = ThisProcess(self.device)
+        self._begin_here()
+
+    def _begin_here(self) -> None:
+        """Make what an objective has in one process, for all its threads."""
+        self.device = find_device(self.config.device)  # "auto" may be another one elsewhere
+        self._loaded = by_size(lambda config: load_splits(config, self.device))
+        self._epochs_here = Counter[tuple[object, ...]]()
+        self._taught = self._pruner_judged = False
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Objective(sampler={self.config.sampler!r}, space={sorted(self.space)})"
 
     def __getstate__(self) -> dict[str, Any]:
         check_travels(self._artifact_store)
-        return self.__dict__ | {"_here": None}
+        return self.__dict__ | {"_loaded": None, "_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self.device = find_device(self.config.device)  # "auto" may be another one here
-        self._here = ThisProcess(self.device)
+        self._begin_here()
 
     @property
     def splits(self) -> Splits:
@@ -164,7 +170,7 @@ class Objective:
 
     def splits_of(self, config: TrainingConfig) -> Splits:
         """Return the data at the `image_size` of settings; the rows are the same at each."""
-        return self._splits or self._here.splits_of(config)
+        return self._splits or self._loaded(config)
 
     def __call__(
         self, trial: optuna.Trial | FixedTrial | FrozenTrial, on_epoch: OnEpoch | None = None
@@ -186,7 +192,7 @@ class Objective:
         check_directions(trial.study, self.values)
         several = len(self.values) > 1
         if several:
-            self._here.say_once(pruner_without_effect(trial.study))
+            self._judge_pruner(trial.study)
         config = with_settings(self.config, suggest(trial, self.space))
         past = Past.of(trial)
         checkpoint = None
@@ -195,7 +201,8 @@ class Objective:
         config, splits, memory = self._with_reference(trial, config, past)
 
         def counted(trial: optuna.Trial, result: EpochResult) -> None:
-            self._here.count(_shape(config))
+            with self._lock:
+                self._epochs_here[_shape(config)] += 1
             if on_epoch is not None:
                 on_epoch(trial, result)
 
@@ -222,6 +229,13 @@ class Objective:
             reports=not several,
         )
         return values_of(run, self.values)
+
+    def _judge_pruner(self, study: optuna.Study) -> None:
+        """Say once where a pruner cannot do anything."""
+        with self._lock:
+            if not self._pruner_judged and (sentence := pruner_without_effect(study)):
+                log.warning(sentence)
+            self._pruner_judged = True
 
     def _outside_study(self, trial: FixedTrial | FrozenTrial) -> float | tuple[float, ...]:
         """Train the configuration of a trial that is in no study, or done, and leave no trace."""
@@ -250,16 +264,16 @@ class Objective:
 
     def untaught(self, study: optuna.Study) -> bool:
         """Return whether trials of a study ask for a reference that has still to be learnt."""
-        if self._here.taught or not wants_reference(self.config):
+        if self._taught or not wants_reference(self.config):
             return False
-        self._here.taught = self._references.find(study, self.config, self.splits) is not None
-        return not self._here.taught
+        self._taught = self._references.find(study, self.config, self.splits) is not None
+        return not self._taught
 
     def _epochs_ahead(self, trial: optuna.Trial, config: TrainingConfig) -> float:
         """Return about how many epochs of this trial's shape this worker has before it afterwards:
         as many a trial of the study as until now."""
         n_left = max(0, (self._n_trials or 0) - trial.number - 1)
-        epochs_a_trial = self._here.epochs[_shape(config)] / (trial.number + 1)
+        epochs_a_trial = self._epochs_here[_shape(config)] / (trial.number + 1)
         return epochs_a_trial * n_left
 
     def _with_reference(
@@ -288,28 +302,6 @@ class Objective:
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
     """Return what decides whether two configurations can share what is compiled."""
     return tuple(getattr(config, name) for name in SHAPING)
-
-
-def resumed_run(
-    config: TrainingConfig,
-    splits: Splits,
-    memory: RowMemory | None,
-    checkpoint: Checkpoint | None,
-    epochs_ahead: float = 0.0,
-) -> TrainingRun:
-    """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
-    deleted."""
-    run = TrainingRun(config, splits, memory, epochs_ahead)
-    if checkpoint is not None:
-        try:
-            run.continue_from(checkpoint)
-        except CheckpointError as error:
-            log.warning("%s The trial starts again.", error)
-            checkpoint.delete()
-            if memory is not None:
-                memory.clear()
-            run = TrainingRun(config, splits, memory, epochs_ahead)
-    return run
 
 
 def train_trial(

@@ -50,9 +50,8 @@ def check_directions(study: optuna.Study, values: Sequence[str]) -> None:
     needed, directions = [DIRECTIONS[name] for name in values], study.directions
     if directions == needed:
         return
-    lower = [name.lower() for name in (direction.name for direction in directions)]
-    given = f"the directions {lower}" if len(lower) > 1 else f"the direction '{lower[0]}'"
-    words = [direction.name.lower() for direction in needed]
+    had, words = ([one.name.lower() for one in some] for some in (directions, needed))
+    given = f"the directions {had}" if len(had) > 1 else f"the direction '{had[0]}'"
     arguments = f'direction="{words[0]}"' if len(words) == 1 else f"directions={words}"
     several = ""
     if len(values) == 1 and len(directions) > 1:

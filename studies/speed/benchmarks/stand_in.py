@@ -21,7 +21,7 @@ from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.objective import train_trial
-from impon_hpo.tuning.past import Past
+from impon_hpo.tuning.resuming import Past
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile, read_study_file

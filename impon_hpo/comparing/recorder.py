@@ -26,13 +26,8 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import Checkpoints, upload
-from impon_hpo.tuning.objective import (
-    COMPLETE,
-    DIVERGED,
-    Past,
-    resumed_run,
-    train_trial,
-)
+from impon_hpo.tuning.objective import COMPLETE, DIVERGED, train_trial
+from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import open_any_study
@@ -115,7 +110,7 @@ class Recorder:
                 text = json.dumps(losses)
                 upload(trial, self.artifact_store, STEP_LOSSES, "application/json", text)
 
-        return train_trial(
+        made = train_trial(
             trial,
             begun,
             past=Past.of(trial),
@@ -126,6 +121,7 @@ class Recorder:
             save_seconds=SAVE_SECONDS,
             prunes=False,
         )
+        return made.results[-1].val_accuracy
 
     def _taught(
         self, run: PlannedRun, config: TrainingConfig, splits: Splits

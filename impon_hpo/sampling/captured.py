@@ -3,6 +3,7 @@ call and not once per operation."""
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ Inputs = Sequence[Tensor | None]
 
 WARM_UP = 3
 """Calls of each kind before the capture: libraries load, compilers compile, tuners tune."""
+
+
+_one_at_a_time = threading.Lock()
+"""The stream of a lane, torch's watch for what waits and Python's warnings are the process's."""
 
 
 class Graph(Protocol):
@@ -196,7 +201,10 @@ class Captured:
         if kind.graph is None:
             kind.inputs = [None if one is None else one.clone() for one in inputs]
             try:
-                kind.graph = self._graph_type(function, kind.inputs, self._generators, self._stream)
+                with _one_at_a_time:
+                    kind.graph = self._graph_type(
+                        function, kind.inputs, self._generators, self._stream
+                    )
             except Exception as error:
                 self._give_up(f"{type(error).__name__}: {error}")
                 return call(function, inputs, self._halfway)
@@ -229,9 +237,9 @@ class Captured:
         """Call, and return what made the host wait, or "", and the result."""
         if self._device.type != "cuda":
             return "", call(function, inputs, self._halfway)
-        before = torch.cuda.get_sync_debug_mode()
-        with warnings.catch_warnings(record=True) as caught:
+        with _one_at_a_time, warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            before = torch.cuda.get_sync_debug_mode()
             torch.cuda.set_sync_debug_mode("warn")
             try:
                 outputs = self._beside(function, inputs)

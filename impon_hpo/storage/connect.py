@@ -205,4 +205,27 @@ def _bucket(address: str) -> ArtifactStore:
         ) from None
     except Exception as error:  # botocore's errors are made as they are met
         raise StorageError(f"The bucket '{address}' cannot be reached: {error}") from None
-    return Backoff(Boto3ArtifactStore(bucket.strip("/"), client=client))
+    return Backoff(Bucket(bucket.strip("/"), client=client))
+
+
+class Bucket(Boto3ArtifactStore):
+    """A bucket that is opened with boto3's own settings, here and in a process that it goes to."""
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str]]:
+        return Bucket, (self.bucket,)
+
+
+def check_travels(store: ArtifactStore | None) -> None:
+    """Check that a store can be sent to another process, or copied.
+
+    Raises:
+        StorageError: It holds a connection, which cannot.
+    """
+    inner = store._backend if isinstance(store, Backoff) else store
+    connected = isinstance(inner, Boto3ArtifactStore | GCSArtifactStore)
+    if connected and not isinstance(inner, Bucket):
+        raise StorageError(
+            f"{type(inner).__name__} holds a connection, which cannot be pickled or copied. Give "
+            'impon_hpo.artifact_store("s3://bucket") or a folder, or make the objective where it '
+            "is used."
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -34,6 +35,9 @@ SHARE = 0.4
 """Share of a GPU's free memory that images may take; the rest is for the model and its steps."""
 
 
+_one_at_a_time = threading.Lock()
+
+
 class Source:
     """An array (m, H, W, C) uint8 that images are rows of: what is worked out about all of it is
     worked out once, whoever has which rows."""
@@ -41,6 +45,9 @@ class Source:
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self.pixels = pixels
         self.tensor = _as_tensor(pixels)
+
+    def __reduce__(self) -> tuple[type[Source], tuple[NDArray[np.uint8]]]:
+        return Source, (self.pixels,)  # not the tensor, which is the same memory
 
     @cached_property
     def looks(self) -> Looks:
@@ -245,6 +252,7 @@ def placed(images: Sequence[Images], device: torch.device) -> list[Images]:
 
 
 def _as_tensor(pixels: NDArray[Any]) -> Tensor:
-    with warnings.catch_warnings():  # a mapped file is read-only, and nothing writes to it
+    # A mapped file is read-only, and nothing writes to it. The filters are those of the process.
+    with _one_at_a_time, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
         return torch.from_numpy(pixels if min(pixels.strides) >= 0 else pixels.copy())

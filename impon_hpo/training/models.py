@@ -126,7 +126,7 @@ def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
 
 
 class Draws(NamedTuple):
-    """What the layers of a model draw from while it trains.
+    """What the layers of a model draw from while it trains or is judged.
 
     Args:
         at_random: Whether they draw at random.
@@ -138,7 +138,8 @@ class Draws(NamedTuple):
 
 
 def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> Draws:
-    """Check the logits of two images in training mode, and return what layers draw from.
+    """Check the logits of two images in training mode, and return what layers draw from, in either
+    mode: a model may draw while it is judged, too.
 
     Running statistics, mode and random state are left as they were.
 
@@ -152,11 +153,11 @@ def check_training(config: TrainingConfig, model: nn.Module, splits: Splits) -> 
         if buffer is not None
     ]
     was_training = model.training
-    model.train()
     with OwnRandomness(0, torch.device("cpu"), python=True):
         before, before_in_python = torch.get_rng_state(), _python_states()
         try:
-            _check_output(config.model, model, splits)
+            for training in (False, True):
+                _check_output(config.model, model.train(training), splits)
         finally:
             model.train(was_training)
             for module, name, buffer, value in kept:
@@ -262,7 +263,8 @@ def forward_flops(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     image = torch.zeros(1, *image_shape, device=parameter.device, dtype=parameter.dtype)
     training = model.training
     model.eval()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    own = OwnRandomness(0, image.device, python=True)  # the user's may draw
+    with own, torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(image)
     model.train(training)
     return int(counter.get_total_flops())

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,9 +236,14 @@ def _sample(array: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+_one_at_a_time = threading.Lock()
+
+
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    # It can only be read by setting it, which counts for all threads: a strict one meanwhile.
+    with _one_at_a_time:
+        mask = os.umask(0o077)
+        os.umask(mask)
     return mask
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -226,13 +227,16 @@ reference=none)
 
 
 def by_size(load: Callable[[TrainingConfig], Splits]) -> Callable[[TrainingConfig], Splits]:
-    """Return `load` for settings that differ in `image_size` at most: each size is loaded once."""
+    """Return `load` for settings that differ in `image_size` at most: each size is loaded once,
+    however many threads ask for it."""
     loaded: dict[int | None, Splits] = {}
+    one_at_a_time = threading.Lock()
 
     def splits_of(config: TrainingConfig) -> Splits:
-        if config.image_size not in loaded:
-            loaded[config.image_size] = load(config)
-        return loaded[config.image_size]
+        with one_at_a_time:
+            if config.image_size not in loaded:
+                loaded[config.image_size] = load(config)
+            return loaded[config.image_size]
 
     return splits_of
 

@@ -137,6 +137,20 @@ def _file_name(study: optuna.Study) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
+def describe(trial: optuna.Trial, run: TrainingRun, store: ArtifactStore | None) -> None:
+    """Leave with a trial that ends what came of it: numbers, and files if there is a store."""
+    if not run.results:
+        return
+    last = run.results[-1]
+    # As numbers of their own, the dashboard can sort and plot by them.
+    for name, number in ({"share_seen": last.share_seen} | last.diagnostics).items():
+        with describing(f"impon:{name} of trial {trial.number} could not be recorded"):
+            trial.set_user_attr(f"impon:{name}", number)
+    if store is not None:
+        with describing(f"The files of trial {trial.number} could not be attached"):
+            upload_files(trial, store, run)
+
+
 def upload_files(trial: optuna.Trial, store: ArtifactStore, run: TrainingRun) -> None:
     """Attach what the trial has not attached already, while it is not finished yet.
 

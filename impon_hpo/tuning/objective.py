@@ -5,30 +5,29 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.trial import FixedTrial, FrozenTrial
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import (
-    CheckpointError,
     ConfigError,
     ImponHpoError,
     NonFiniteLossError,
     describing,
 )
-from impon_hpo.storage.connect import ArtifactStore
+from impon_hpo.storage.connect import ArtifactStore, check_travels
 from impon_hpo.storage.trials import (
     COST,
     EPOCH,
     INTERRUPTED,
     PRUNED,
     REASON,
-    UNTIL,
     USED,
     epochs_of,
     wasted_again,
@@ -41,11 +40,18 @@ from impon_hpo.training.reference_folder import References, check_reference, lea
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
-from impon_hpo.tuning.artifacts import Checkpoints, upload_files
+from impon_hpo.tuning.artifacts import Checkpoints, describe
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.lease import PausedError
+from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
+from impon_hpo.tuning.values import (
+    check_directions,
+    check_values,
+    pruner_without_effect,
+    values_of,
+)
 from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
@@ -64,6 +70,14 @@ class Objective:
     the batch sampler's last diagnostics; and as artifacts the learning curve, the resolved
     settings, and which images it picked most and never.
 
+    It is an objective as others are (with Optuna 5.0): for `study.ask` and `study.tell`; for a
+    function of your own around it; for a `FixedTrial` and for a trial of a study that is done,
+    which are trained without a pruner, and nothing is written down: with one thread,
+    `objective(study.best_trial)` is `study.best_value` to the bit where no reference is read that
+    has been learnt since. With `n_jobs=2`, each trial comes to what it comes to alone. It can be
+    pickled and copied, trained or not: data are loaded where it arrives, unless they are given as
+    `splits`.
+
     Args:
         config: The settings of every trial.
         space: Settings that each trial draws, by name.
@@ -75,9 +89,13 @@ class Objective:
             the waiting ones goes on where it was; default: nowhere.
         n_trials: Trials that the study is to have, from which `compile = "auto"` works out what
             compiling would save; default: not known, so only the trial's own epochs count.
+        values: What a trial returns, in the order of the study's directions: "metric" (higher is
+            better), and with it "cost" (forward-equivalents), "parameters" or "seconds" (lower is
+            better). Of several, none is reported and nothing is pruned, since Optuna does not.
 
     Raises:
-        ConfigError: The space does not fit the settings, or the device is not there.
+        ConfigError: The space does not fit the settings, the device is not there, or `values` are
+            no such names.
 
     Example:
         >>> import optuna
@@ -104,8 +122,10 @@ class Objective:
         references: References | None = None,
         checkpoints: Checkpoints | None = None,
         n_trials: int | None = None,
+        values: Sequence[str] = ("metric",),
     ) -> None:
         check_space(config, space)
+        check_values(values)
         if splits is not None and "image_size" in space:
             raise ConfigError(
                 "space.image_size cannot be searched over where splits are given, since they have "
@@ -113,9 +133,8 @@ class Objective:
             )
         self.config = config
         self.space = dict(space)
-        self.device = find_device(config.device)
-        self.splits_of = by_size(lambda config: splits or load_splits(config, self.device))
-        """Settings -> the data at their `image_size`; the rows are the same at each."""
+        self.values = tuple(values)
+        self._splits = splits
         self._artifact_store = artifact_store
         references = references or References(cache_folder() / "references")
         self._references = SharedReferences(references, artifact_store)
@@ -123,29 +142,57 @@ class Objective:
             check_reference(config)
         self._checkpoints = checkpoints
         self._n_trials = n_trials
+        self._begin_here()
+
+    def _begin_here(self) -> None:
+        """Make what an objective has in one process, for all its threads."""
+        self.device = find_device(self.config.device)  # "auto" may be another one elsewhere
+        self._loaded = by_size(lambda config: load_splits(config, self.device))
         self._epochs_here = Counter[tuple[object, ...]]()
-        self._taught = False
+        self._taught = self._pruner_judged = False
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Objective(sampler={self.config.sampler!r}, space={sorted(self.space)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        check_travels(self._artifact_store)
+        return self.__dict__ | {"_loaded": None, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._begin_here()
 
     @property
     def splits(self) -> Splits:
         """The data, loaded when first asked for."""
         return self.splits_of(self.config)
 
-    def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch | None = None) -> float:
+    def splits_of(self, config: TrainingConfig) -> Splits:
+        """Return the data at the `image_size` of settings; the rows are the same at each."""
+        return self._splits or self._loaded(config)
+
+    def __call__(
+        self, trial: optuna.Trial | FixedTrial | FrozenTrial, on_epoch: OnEpoch | None = None
+    ) -> float | tuple[float, ...]:
         """Train the trial's configuration and return its validation accuracy, 0 … 1, or
-        what else `metric` says; higher is better.
+        what else `metric` says; higher is better. With several `values`, return a tuple of them.
 
         Args:
             trial: The trial.
-            on_epoch: Called after every new epoch, before the pruner is asked.
+            on_epoch: Called after every new epoch of a study's trial, before the pruner is asked.
 
         Raises:
+            ConfigError: The study has not the directions that `values` ask for.
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
             PausedError: The trial has come to the rung at which it waits.
         """
+        if isinstance(trial, FixedTrial | FrozenTrial):
+            return self._outside_study(trial)
+        check_directions(trial.study, self.values)
+        several = len(self.values) > 1
+        if several:
+            self._judge_pruner(trial.study)
         config = with_settings(self.config, suggest(trial, self.space))
         past = Past.of(trial)
         checkpoint = None
@@ -154,7 +201,8 @@ class Objective:
         config, splits, memory = self._with_reference(trial, config, past)
 
         def counted(trial: optuna.Trial, result: EpochResult) -> None:
-            self._epochs_here[_shape(config)] += 1
+            with self._lock:
+                self._epochs_here[_shape(config)] += 1
             if on_epoch is not None:
                 on_epoch(trial, result)
 
@@ -167,9 +215,9 @@ class Objective:
                         "The trial's value stands; the next trial learns one.",
                     ):
                         self._references.learn(trial.study, self.config, self.splits, memory)
-            self._describe(trial, run)
+            describe(trial, run, self._artifact_store)
 
-        return train_trial(
+        run = train_trial(
             trial,
             functools.partial(
                 resumed_run, config, splits, memory, checkpoint, self._epochs_ahead(trial, config)
@@ -178,7 +226,41 @@ class Objective:
             checkpoint=checkpoint,
             on_epoch=counted,
             ended=ended,
+            reports=not several,
         )
+        return values_of(run, self.values)
+
+    def _judge_pruner(self, study: optuna.Study) -> None:
+        """Say once where a pruner cannot do anything."""
+        with self._lock:
+            if not self._pruner_judged and (sentence := pruner_without_effect(study)):
+                log.warning(sentence)
+            self._pruner_judged = True
+
+    def _outside_study(self, trial: FixedTrial | FrozenTrial) -> float | tuple[float, ...]:
+        """Train the configuration of a trial that is in no study, or done, and leave no trace."""
+        config = with_settings(self.config, suggest(trial, self.space))
+        splits = self.splits_of(config)
+        used, began = trial.user_attrs.get(USED, ""), bool(epochs_of(trial.user_attrs))
+        if wants_reference(config):
+            kept = None
+            if used or not began:  # else it was trained without
+                kept = self._references.find(None, self.config, self.splits)
+            if used and (kept is None or used != self._references.key(self.config, self.splits)):
+                log.warning(
+                    "The reference %s, which trial %d was trained with, is not what its settings "
+                    "ask for here, or not on this machine: its value may be another one.",
+                    used,
+                    trial.number,
+                )
+            config, splits, _ = prepare(config, splits, kept)
+        run = TrainingRun(config, splits)
+        try:
+            for _ in epochs_left(run, None):
+                pass
+        except NonFiniteLossError as error:
+            raise optuna.TrialPruned(str(error)) from error
+        return values_of(run, self.values)
 
     def untaught(self, study: optuna.Study) -> bool:
         """Return whether trials of a study ask for a reference that has still to be learnt."""
@@ -216,79 +298,10 @@ class Objective:
             )
         return prepared
 
-    def _describe(self, trial: optuna.Trial, run: TrainingRun) -> None:
-        """Leave with a trial that ends what came of it."""
-        if not run.results:
-            return
-        last = run.results[-1]
-        # As numbers of their own, the dashboard can sort and plot by them.
-        for name, number in ({"share_seen": last.share_seen} | last.diagnostics).items():
-            with describing(f"impon:{name} of trial {trial.number} could not be recorded"):
-                trial.set_user_attr(f"impon:{name}", number)
-        if self._artifact_store is not None:
-            with describing(f"The files of trial {trial.number} could not be attached"):
-                upload_files(trial, self._artifact_store, run)
-
 
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
     """Return what decides whether two configurations can share what is compiled."""
     return tuple(getattr(config, name) for name in SHAPING)
-
-
-@dataclass(frozen=True)
-class Past:
-    """What the storage holds of a trial as it begins or goes on: it may have been interrupted, or
-    have lost its worker.
-
-    Args:
-        epochs: What is recorded of its epochs, by number.
-        reported: The epochs whose accuracy Optuna has.
-        used: Key of the reference that it used, or "".
-        pruned: Why it is to end, or "": the pruner said so, or nothing can promote it any more.
-        until: The epoch at which it waits to be promoted, or None.
-    """
-
-    epochs: Mapping[int, Mapping[str, Any]]
-    reported: frozenset[int]
-    used: str = ""
-    pruned: str = ""
-    until: int | None = None
-
-    @classmethod
-    def of(cls, trial: optuna.Trial | optuna.trial.FixedTrial) -> Past:
-        """Return the past of a live trial; a FixedTrial has none."""
-        if not isinstance(trial, optuna.Trial):
-            return cls({}, frozenset())
-        frozen = trial.storage.get_trial(trial._trial_id)
-        return cls(
-            epochs=epochs_of(frozen.user_attrs),
-            reported=frozenset(frozen.intermediate_values),
-            used=frozen.user_attrs.get(USED, ""),
-            pruned=frozen.user_attrs.get(PRUNED, ""),
-            until=frozen.user_attrs.get(UNTIL),
-        )
-
-
-def resumed_run(
-    config: TrainingConfig,
-    splits: Splits,
-    memory: RowMemory | None,
-    checkpoint: Checkpoint | None,
-    epochs_ahead: float = 0.0,
-) -> TrainingRun:
-    """Return the run as its checkpoint left it, or a new one; a checkpoint that cannot be used is
-    deleted."""
-    run = TrainingRun(config, splits, memory, epochs_ahead)
-    if checkpoint is not None:
-        try:
-            run.continue_from(checkpoint)
-        except CheckpointError as error:
-            log.warning("%s The trial starts again.", error)
-            checkpoint.delete()
-            if memory is not None:
-                memory.clear()
-            run = TrainingRun(config, splits, memory, epochs_ahead)
-    return run
 
 
 def train_trial(
@@ -302,9 +315,10 @@ def train_trial(
     measure: Callable[[TrainingRun], Mapping[str, float]] | None = None,
     save_seconds: float = 0.0,
     prunes: bool = True,
-) -> float:
-    """Train a trial from where it is to its end, record and report every epoch, and return the
-    last validation accuracy.
+    reports: bool = True,
+) -> TrainingRun:
+    """Train a trial from where it is to its end, record and report every epoch, and return its
+    run.
 
     Args:
         trial: The trial.
@@ -318,6 +332,7 @@ def train_trial(
         save_seconds: At least so many seconds lie between two checkpoints, but for one when it is
             stopped.
         prunes: Whether the study's pruner is asked.
+        reports: Whether epochs are reported, which Optuna allows where a trial has one value.
 
     Raises:
         optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
@@ -331,12 +346,12 @@ def train_trial(
         for result in tuple(run.results):  # of before
             if result.epoch not in past.epochs:  # the last one, so the weights are those after it
                 _record(trial, run, result, past, measure)
-            _report(trial, result, past, run.config.epochs, prunes=prunes)
+            _report(trial, result, past, run.config.epochs, prunes=prunes, reports=reports)
         for result in epochs_left(run, checkpoint, save_seconds=save_seconds):
             _record(trial, run, result, past, measure)
             if on_epoch is not None:
                 on_epoch(trial, result)
-            _report(trial, result, past, run.config.epochs, prunes=prunes)
+            _report(trial, result, past, run.config.epochs, prunes=prunes, reports=reports)
     except optuna.TrialPruned as pruned:
         assert run is not None
         _end(trial, run, past, str(pruned))
@@ -362,7 +377,7 @@ def train_trial(
         trial.set_user_attr(REASON, "")
     trial.set_user_attr(COST, sum(result.cost for result in run.results))
     ended(run, COMPLETE)
-    return run.results[-1].val_accuracy
+    return run
 
 
 def _stop(
@@ -392,9 +407,17 @@ def _record(
 
 
 def _report(
-    trial: optuna.Trial, result: EpochResult, past: Past, horizon: int, *, prunes: bool
+    trial: optuna.Trial,
+    result: EpochResult,
+    past: Past,
+    horizon: int,
+    *,
+    prunes: bool,
+    reports: bool,
 ) -> None:
     """Report an epoch, unless that is done, and ask the pruner, unless that was decided."""
+    if not reports:
+        return
     if result.epoch not in past.reported:
         trial.report(result.val_accuracy, step=result.epoch)
     elif result.epoch < max(past.reported):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from typing import Any
 
@@ -18,6 +19,9 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits
 
 log = logging.getLogger("impon_hpo")
+
+_one_at_a_time = threading.Lock()
+"""Of the threads that find a reference at the same moment, one uploads it."""
 
 
 class SharedReferences:
@@ -45,7 +49,7 @@ class SharedReferences:
 
     def find(
         self,
-        study: optuna.Study,
+        study: optuna.Study | None,
         config: TrainingConfig,
         splits: Splits,
         *,
@@ -54,7 +58,8 @@ class SharedReferences:
         """Return the reference that `config` asks for, made if need be; None if it cannot be yet.
 
         Args:
-            study: The study that is charged for it, and in which its artifact is noted.
+            study: The study that is charged for it, and in which its artifact is noted; None:
+                nobody is charged, and only this machine is looked through.
             config: The settings.
             splits: The data.
             teacher: All settings of the run that it comes from, where that run is known.
@@ -64,11 +69,12 @@ class SharedReferences:
             CheckpointError: A file is broken, of other data, or cannot be written.
         """
         key = self.references.key(config, splits, teacher=teacher)
-        if config.reference in MAKERS:
+        if study is not None and config.reference in MAKERS:
             self._fetch(study, key, splits)
         kept = self.references.find(config, splits, teacher=teacher)
-        if kept is not None:
-            self._share(study, key, kept)
+        if study is not None and kept is not None:
+            with _one_at_a_time:
+                self._share(study, key, kept)
         return kept
 
     def learn(
@@ -82,7 +88,9 @@ class SharedReferences:
     ) -> None:
         """Keep what a finished trial observed as the prequential reference, if it is the first."""
         key = self.references.key(config, splits, teacher=teacher)
-        self._share(study, key, self.references.learn(config, splits, memory, teacher=teacher))
+        kept = self.references.learn(config, splits, memory, teacher=teacher)
+        with _one_at_a_time:
+            self._share(study, key, kept)
 
     def _fetch(self, study: optuna.Study, key: str, splits: Splits) -> None:
         """Copy a reference from the artifact store; a broken one is left there and rebuilt."""

@@ -12,6 +12,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.trial import FixedTrial, FrozenTrial
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
@@ -172,7 +173,9 @@ def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> Trainin
     return TrainingConfig.checked(settings, context=context)
 
 
-def suggest(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def suggest(
+    trial: optuna.Trial | FixedTrial | FrozenTrial, space: Mapping[str, BaseDistribution]
+) -> dict[str, Any]:
     """Ask the trial for a value of each setting of the space."""
     params: dict[str, Any] = {}
     for key, distribution in space.items():

@@ -44,7 +44,7 @@ WAITING_SHARE = 0.1
 """The pause before the next look, as a share of the time that it has waited already."""
 
 OnEpoch = Callable[[optuna.Trial, EpochResult], None]
-Train = Callable[[optuna.Trial, OnEpoch], float]
+Train = Callable[[optuna.Trial, OnEpoch], float | Sequence[float]]
 
 
 @dataclass(frozen=True)
@@ -295,7 +295,8 @@ class _Worker:
 
     def _run(self, job: Job, trial: optuna.Trial, lease: Lease) -> Exception | None:
         study = job.study
-        value, state = None, None
+        value: float | Sequence[float] | None = None
+        state = None
         try:
             with lease.held():
                 value = job.train(trial, functools.partial(self._epoch, lease))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import re
 import time
 import traceback
@@ -89,6 +91,12 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     with mock_aws():
         boto3.client("s3").create_bucket(Bucket="ours")
         yield "s3://ours"
+
+
+def test_a_bucket_goes_to_another_process(bucket: str) -> None:
+    store = pickle.loads(pickle.dumps(artifact_store(bucket)))
+    store.write("one", io.BytesIO(b"1"))
+    assert artifact_store(bucket).open_reader("one").read() == b"1"
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
 
 import optuna
 import pytest
@@ -19,7 +18,7 @@ from impon_hpo.storage.trials import COST, INTERRUPTED, REASON, epochs_of
 from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
-from impon_hpo.training.splits import Splits, load_splits
+from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
 from tests.sampling.tape import on_tape
@@ -168,23 +167,6 @@ def test_a_space_that_does_not_fit_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(ConfigError, match=r"space\.learning_rate"):
         Objective(tiny_config, {"learning_rate": FloatDistribution(0.1, 1)})
-
-
-def test_data_are_loaded_once_for_all_trials(
-    tiny_config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import impon_hpo.tuning.objective as module
-
-    loads = []
-
-    def counted(*args: Any) -> Splits:
-        loads.append(args)
-        return load_splits(*args)
-
-    monkeypatch.setattr(module, "load_splits", counted)
-    objective = Objective(tiny_config.model_copy(update={"epochs": 1}), SPACE)
-    _study().optimize(objective, n_trials=2)
-    assert len(loads) == 1
 
 
 def test_each_trial_is_changed_as_its_own_augment_says(

@@ -58,6 +58,8 @@ class Curriculum(ShuffledEpochs):
     beside_training = True
     _state = ("_easiest_first",)
 
+    needs_reference = True  # of those that want one: without, there is no order
+
     @classmethod
     def wants_reference(cls, options: Mapping[str, Any]) -> bool:
         return bool(options.get("difficulty", "reference") == "reference")

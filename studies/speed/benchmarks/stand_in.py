@@ -20,7 +20,8 @@ from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.lease import Watch
-from impon_hpo.tuning.objective import Past, train_trial
+from impon_hpo.tuning.objective import train_trial
+from impon_hpo.tuning.resuming import Past
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
@@ -138,7 +139,7 @@ class StandIn:
         config = self.study_file.arms[ARM]
         run = _Sleep(config, trial.number, self.epoch_seconds, self.times, self._last)
         try:
-            return train_trial(
+            train_trial(
                 trial,
                 lambda: run,  # type: ignore[arg-type, return-value]
                 past=Past.of(trial),
@@ -146,6 +147,7 @@ class StandIn:
                 ended=lambda run, how: None,
                 on_epoch=on_epoch,
             )
+            return run.results[-1].val_accuracy
         finally:
             self._last, self.times.ended = run.last, time.perf_counter()
 

@@ -104,7 +104,7 @@ def run_trials(
     )
     _ = objective.splits
 
-    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float | Sequence[float]:
         def timed(trial: optuna.Trial, result: EpochResult) -> None:
             clock.epoch(result)
             on_epoch(trial, result)

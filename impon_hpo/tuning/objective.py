@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import (
@@ -45,7 +44,9 @@ from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.lease import PausedError
 from impon_hpo.tuning.shared_references import SharedReferences
-from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
+from impon_hpo.tuning.space import SHAPING, suggest, with_settings
+from impon_hpo.tuning.space_check import check_conditions, check_space
+from impon_hpo.tuning.space_syntax import parse_space
 from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
@@ -66,7 +67,9 @@ class Objective:
 
     Args:
         config: The settings of every trial.
-        space: Settings that each trial draws, by name.
+        space: Settings that each trial draws, by name: one of Optuna's distributions, a list of
+            choices, a `range`, or a table as in a study file; `Conditional` where it is drawn only
+            beside certain values of others. Empty: every trial repeats `config`.
         splits: The data; default: loaded from `config` at the first trial, and for each
             `image_size` of the space.
         artifact_store: Where a trial's files and references go; default: nowhere.
@@ -97,7 +100,7 @@ class Objective:
     def __init__(
         self,
         config: TrainingConfig,
-        space: Mapping[str, BaseDistribution],
+        space: Mapping[str, Any],
         *,
         splits: Splits | None = None,
         artifact_store: ArtifactStore | None = None,
@@ -105,14 +108,15 @@ class Objective:
         checkpoints: Checkpoints | None = None,
         n_trials: int | None = None,
     ) -> None:
-        check_space(config, space)
-        if splits is not None and "image_size" in space:
+        self.space = parse_space(space)
+        check_space(config, self.space)
+        check_conditions([config], self.space)
+        if splits is not None and "image_size" in self.space:
             raise ConfigError(
                 "space.image_size cannot be searched over where splits are given, since they have "
                 "one size. Leave out splits: then the data are loaded at each."
             )
         self.config = config
-        self.space = dict(space)
         self.device = find_device(config.device)
         self.splits_of = by_size(lambda config: splits or load_splits(config, self.device))
         """Settings -> the data at their `image_size`; the rows are the same at each."""
@@ -146,7 +150,7 @@ class Objective:
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
             PausedError: The trial has come to the rung at which it waits.
         """
-        config = with_settings(self.config, suggest(trial, self.space))
+        config = with_settings(self.config, suggest(trial, self.space, self.config))
         past = Past.of(trial)
         checkpoint = None
         if self._checkpoints is not None:

@@ -26,7 +26,7 @@ def test_a_study_file_is_read_whole() -> None:
     assert list(study.arms) == ["impon", "uniform"]
     assert study.arms["impon"].sampler == "impon"
     assert study.arms["impon"].seed == 1, "the study's seed, since [run] is silent"
-    assert study.space == {
+    assert dict(study.space) == {
         "lr": FloatDistribution(1e-3, 0.3, log=True),
         "batch_size": CategoricalDistribution([16, 32]),
     }

@@ -143,25 +143,28 @@ def _refusal(
             return False
         return True
 
+    def without(key: str) -> dict[str, Any]:
+        return {name: value for name, value in changed.items() if name != key}
+
     ends = {key: ends_of(space[key]) for key in changed}
-    decisive = [key for key in changed if any(is_valid({**changed, key: end}) for end in ends[key])]
+    decisive = [
+        key for key in changed if any(is_valid({**changed, key: end}) for end in ends[key])
+    ] or [key for key in changed if is_valid(without(key))]
     shown = ", ".join(f"{key} = {json.dumps(changed[key])}" for key in decisive or changed)
     together = " together" if len(decisive or changed) > 1 else ""
     text = f"space allows {shown}{together}, which is not a valid run: {error}"
-    if len(decisive) != 2:
+    choices = [key for key in decisive if isinstance(space[key], CategoricalDistribution)]
+    if len(decisive) != 2 or len(choices) != 2:
         return text
     # What an error names first is what does not go with the rest.
-    child, parent = sorted(decisive, key=str(error).find)
-    for key, other in ((child, parent), (parent, child)):
-        if not isinstance(space[other], CategoricalDistribution):
-            continue
+    first, second = sorted(choices, key=str(error).find)
+    for key, other in ((first, second), (second, first)):
         fitting = [
             value
             for value in ends[other]
             if all(is_valid({**changed, other: value, key: end}) for end in ends[key])
         ]
-        without = {name: value for name, value in changed.items() if name != key}
-        if fitting and all(is_valid({**without, other: value}) for value in ends[other]):
+        if fitting and all(is_valid({**without(key), other: value}) for value in ends[other]):
             values = fitting[0] if len(fitting) == 1 else fitting
             return (
                 f"{text} Search over {key} only where it fits: {key} = {{ …, when = {{ {other} = "

@@ -142,6 +142,8 @@ def _distribution(key: str, entry: Any) -> Distribution:
     if isinstance(entry, range) and entry:
         low, high = sorted((entry[0], entry[-1]))
         return IntDistribution(low, high, step=abs(entry.step))
+    if isinstance(entry, tuple):
+        entry = tuple(map(_plain, entry))
     if isinstance(entry, tuple) and _could_be_range(entry):
         name = (
             "IntDistribution" if all(isinstance(x, int) for x in entry[:2]) else "FloatDistribution"
@@ -173,7 +175,7 @@ def _is_number(value: Any) -> bool:
 
 def _could_be_range(values: tuple[Any, ...]) -> bool:
     """Return whether these are two numbers, perhaps with a word on how to draw between them."""
-    numbers = [_is_number(_plain(value)) for value in values]
+    numbers = [_is_number(value) for value in values]
     return numbers[:2] == [True, True] and (len(numbers) == 2 or not all(numbers))
 
 
@@ -303,18 +305,21 @@ def _flat_values(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 def _check_drawn(key: str, name: str, values: tuple[Any, ...], distribution: Distribution) -> None:
     """Refuse a condition on values that the space does not have."""
+    choices: list[Any] = []
     if isinstance(distribution, FloatDistribution):
         raise ConfigError(
             f"space.{key}.when.{name}: {name} is drawn from a range of numbers, which hits none "
             "of them exactly. A condition may name choices and whole numbers."
         )
+    if isinstance(distribution, CategoricalDistribution):
+        choices = list(distribution.choices)
+        known = ", ".join(map(json.dumps, choices))
+    else:
+        step = "" if distribution.step == 1 else f" in steps of {distribution.step}"
+        known = f"whole numbers from {distribution.low} to {distribution.high}{step}"
     for value in values:
         if not can_be(distribution, value):
-            choices = getattr(distribution, "choices", ())
-            has = ", ".join(map(json.dumps, choices)) or (
-                f"whole numbers from {distribution.low} to {distribution.high}"  # type: ignore[union-attr]
-            )
             raise ConfigError(
-                f"space.{key}.when.{name} must be among what space.{name} has ({has}), but got "
+                f"space.{key}.when.{name} must be among what space.{name} has ({known}), but got "
                 f"{json.dumps(value)}.{suggestion(str(value), map(str, choices))}"
             )

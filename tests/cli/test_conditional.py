@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 import json
-import lzma
 import shlex
 from pathlib import Path
 
 import pytest
 
+from impon_hpo.comparing.evidence import read_committed
 from impon_hpo.reporting.chart import Palette
 from impon_hpo.reporting.note import note
 from impon_hpo.reporting.study_charts import study_charts
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import read_studies
+from impon_hpo.tuning.study_file import read_study_file
 from tests.command import run
 from tests.comparing.comparisons import COMPARED, GRID
-from tests.comparing.tiny import ONLY_IMPON, TINY
+from tests.comparing.tiny import ONLY_IMPON, TINY, record
 from tests.studies import SMALL, write_study
 
 SPACE = """\
@@ -30,8 +31,10 @@ LR = 'lr = { type = "float", low = 1e-3, high = 0.3, log = true }\n'
 STUDY = (
     SMALL.replace('name = "SuccessiveHalvingPruner"\nreduction_factor = 3', 'name = "promote"')
     .replace('"RandomSampler"', '"TPESampler"\nn_startup_trials = 2')
-    .replace("n_trials = 3", "n_trials = 6")
+    .replace("n_trials = 3", "n_trials = 5")
     .replace("subset = 240", "subset = 64")
+    .replace("width = 4", "width = 2")
+    .replace("validation_size = 100", "validation_size = 60")
     .replace("[space]\n" + LR, SPACE)
     .replace('sampler = "impon"', 'sampler = "impon"\nbank_size = 64')
 )
@@ -47,13 +50,13 @@ def test_it_is_tuned_to_its_end_and_shown(capsys: pytest.CaptureFixture[str]) ->
     assert "categorical choices [True, False], when optimizer is sgd" in capsys.readouterr().out
     assert run("tune", "small") == 0
     storage = open_storage("sqlite:///runs/small/study.db", create=False)
-    (record,) = read_studies(storage, "small")
-    assert sorted({trial.state for trial in record.trials}) == ["COMPLETE", "PRUNED"]
-    assert len(record.trials) == 6
-    for trial in record.trials:
+    (tuned,) = read_studies(storage, "small")
+    assert sorted({trial.state for trial in tuned.trials}) == ["COMPLETE", "PRUNED"]
+    assert len(tuned.trials) == 5
+    for trial in tuned.trials:
         assert ("nesterov" in trial.params) == (trial.params["optimizer"] == "sgd")
-    assert {trial.params["optimizer"] for trial in record.trials} == {"sgd", "adam"}
-    assert "when optimizer is sgd" in note(record, [record])
+    assert {trial.params["optimizer"] for trial in tuned.trials} == {"sgd", "adam"}
+    assert "when optimizer is sgd" in note(tuned, [tuned])
     capsys.readouterr()
 
     assert run("status", "small", "--format", "json") == 0
@@ -64,28 +67,29 @@ def test_it_is_tuned_to_its_end_and_shown(capsys: pytest.CaptureFixture[str]) ->
     with Path("runs/small/trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["nesterov"] for row in rows] == [
-        str(trial.params.get("nesterov", "")) for trial in record.trials
+        str(trial.params.get("nesterov", "")) for trial in tuned.trials
     ]
-    assert study_charts(record, [record], Palette(["impon"]))
+    assert study_charts(tuned, [tuned], Palette(["impon"]))
 
 
 def test_its_comparison_is_planned_recorded_and_read_back(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     write_study(COMPARED.replace("[space]\n" + LR, SPACE))
-    small = given(*TINY, *ONLY_IMPON, "compare.blocks=2", "compare.configurations=3")
-    assert run("plan", "small", "--format", "json", *small) == 0
+    small = (*TINY, *ONLY_IMPON, "run.width=2", "run.epochs=1")
+    assert run("plan", "small", "--format", "json", *given(*small)) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert run("compare", "small", "--format", "json", *small) == 0
-    summary = json.loads(capsys.readouterr().out)
-    with lzma.open("runs/small/compare/recordings.csv.xz", "rt") as file:
-        rows = list(csv.DictReader(file))
-    assert sum(int(row["cost"]) for row in rows) == plan["cost_left"]
-    assert {bool(row["nesterov"]) for row in rows} == {True, False}
-    for row in rows:
-        assert bool(row["nesterov"]) == (row["optimizer"] == "sgd")
-    assert run("report", "small", "--recordings", "runs/small/compare", *small) == 0
-    assert json.loads(Path("runs/small/report/summary.json").read_text()) == summary
+    study_file = read_study_file("small", small)
+    recorded = record(study_file)
+    assert sum(int(row["cost"]) for row in recorded.rows) == plan["cost_left"]
+    assert {"nesterov" in row for row in recorded.rows} == {True, False}
+    for row in recorded.rows:
+        assert ("nesterov" in row) == (row["optimizer"] == "sgd")
+    back = read_committed(study_file, Path("runs/small/compare"))
+    assert back.about["configurations"] == recorded.about["configurations"]
+    assert [("nesterov" in row) for row in back.rows] == [
+        ("nesterov" in row) for row in recorded.rows
+    ]
 
 
 def test_its_grid_has_no_configuration_twice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -250,7 +250,7 @@ def comparison_grid(study_file: StudyFile, only: Sequence[str] = ()) -> Grid:
                 taught_by=first.teacher if first.taught else "",
             )
         )
-    _check_conditions(study_file.space, [study_file.run, *(each.config for each in trainings)])
+    _check_arms_agree(study_file.space, [study_file.run, *(each.config for each in trainings)])
     trainings.sort(key=lambda training: schedules.index(sharing[training.name][0].policy.schedule))
     return Grid(
         study=study_file.name,
@@ -302,7 +302,7 @@ def samplers_grid(study_file: StudyFile, arms: Sequence[str], n_seeds: int) -> G
     """
     _check_points(study_file.run)
     configs = [study_file.arms[arm] for arm in arms]
-    _check_conditions(study_file.space, configs)
+    _check_arms_agree(study_file.space, configs)
     params = list(_every_configuration(study_file.space, configs[0]))
     teacher = next((arm for arm in arms if study_file.arms[arm].sampler == "uniform"), "")
     trainings = []
@@ -346,7 +346,7 @@ def _every_configuration(space: Space, config: TrainingConfig) -> Iterator[dict[
     return walk(space, config, {key: ends_of(space[key]) for key in space})
 
 
-def _check_conditions(space: Space, configs: Sequence[TrainingConfig]) -> None:
+def _check_arms_agree(space: Space, configs: Sequence[TrainingConfig]) -> None:
     """Refuse a condition that holds in some arms only: all train the same configurations."""
     for key, condition in space.conditions.items():
         for name in condition:

@@ -161,6 +161,15 @@ def ends_of(distribution: Distribution) -> tuple[Any, ...]:
     return (distribution.low, distribution.high)
 
 
+def edges(space: Space) -> dict[str, list[Any]]:
+    """Return the ends of each setting, and what else of it a condition names."""
+    values = {key: list(ends_of(distribution)) for key, distribution in space.items()}
+    for when in space.conditions.values():
+        for name in when.keys() & values.keys():
+            values[name] += [value for value in when[name] if value not in values[name]]
+    return values
+
+
 def corners(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     """Yield each bound and each choice of each setting alone, then all lowest and all highest.
 
@@ -179,13 +188,8 @@ def corners(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
 def context_of(space: Space, key: str, config: TrainingConfig) -> dict[str, Any] | None:
     """Return values of the settings that a setting's condition depends on, with which it holds; or
     None where it never does."""
-    names = ancestors(space, key)
-    values = {name: list(ends_of(space[name])) for name in names}
-    for when in space.conditions.values():
-        for name in when.keys() & values.keys():
-            values[name] += [value for value in when[name] if can_be(space[name], value)]
-    above = Space({name: space[name] for name in names}, space.conditions)
-    chosen = walk(above, config, values)
+    above = Space({name: space[name] for name in ancestors(space, key)}, space.conditions)
+    chosen = walk(above, config, edges(above))
     return next((each for each in chosen if is_active(space, key, config, each)), None)
 
 

@@ -20,6 +20,7 @@ from impon_hpo.tuning.space import (
     Space,
     ancestors,
     context_of,
+    edges,
     ends_of,
     setting_of,
     walk,
@@ -113,7 +114,7 @@ def _check_named(key: str, name: str, values: Sequence[Any]) -> None:
 def _combinations(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     """Yield what is checked: every combination of bounds and choices, or where those are many, the
     combinations of any two settings, with the others at their lowest and at their highest."""
-    ends = {key: ends_of(distribution) for key, distribution in space.items()}
+    ends = edges(space)
     if _count(ends, ends) <= COMBINATIONS:
         yield from walk(space, config, ends)
         return

@@ -177,6 +177,16 @@ def test_a_condition_need_hold_in_one_arm_only() -> None:
         check_space(config, space)
 
 
+@pytest.mark.parametrize(
+    "beside", [{}, {"batch_size": MANY["batch_size"], "ema_epochs": list(range(1, 21))}]
+)
+def test_what_a_condition_on_a_number_between_the_bounds_allows_is_checked(
+    beside: dict[str, Any],
+) -> None:
+    space = {"width": range(4, 9), "lr": Conditional([-1.0], {"width": 6})}
+    assert "lr = -1.0" in complaint({**beside, **space})
+
+
 def test_image_sizes_need_one_in_the_run() -> None:
     sizes = {"image_size": CategoricalDistribution([8, 16])}
     assert "space.image_size needs image_size in [run]" in complaint(sizes)

@@ -113,7 +113,7 @@ def _check_named(key: str, name: str, values: Sequence[Any]) -> None:
 
 def _combinations(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     """Yield what is checked: every combination of bounds and choices, or where those are many, the
-    combinations of any two settings, with the others at their lowest."""
+    combinations of any two settings that have no more, with the others at their lowest."""
     ends = edges(space)
     if _count(ends, ends) <= COMBINATIONS:
         yield from walk(space, config, ends)

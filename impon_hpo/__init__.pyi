@@ -27,6 +27,7 @@ from .training.splits import load_splits as load_splits
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
+from .tuning.space_syntax import Conditional as Conditional
 
 __version__: str
 __all__: list[str]

@@ -16,6 +16,7 @@ WITH_EXAMPLE = (
     "BatchSampler",
     "Checkpoint",
     "ClassBalanced",
+    "Conditional",
     "Draw",
     "EpochResult",
     "ImageData",

@@ -5,18 +5,12 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-    distribution_to_json,
-)
+from optuna.distributions import CategoricalDistribution, IntDistribution
 
 from impon_hpo.comparing.arms import FRACTION, UNIFORM, Arm, arms_of, uniform_of
 from impon_hpo.environment import versions
@@ -24,7 +18,15 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.storage.connect import quiet_studies
 from impon_hpo.training.config import TrainingConfig, wants_reference
-from impon_hpo.tuning.space import suggest, with_settings
+from impon_hpo.tuning.space import (
+    Distribution,
+    Space,
+    ends_of,
+    setting_of,
+    suggest,
+    walk,
+    with_settings,
+)
 from impon_hpo.tuning.study_file import StudyFile
 
 Key = tuple[str, int, int]
@@ -98,7 +100,7 @@ class Grid:
     kind: str
     trainings: tuple[Training, ...]
     params: Sequence[dict[str, Any]]
-    space: Mapping[str, BaseDistribution]
+    space: Space
     seed: int
     n_blocks: int
     test_size: int | None = 0
@@ -144,7 +146,7 @@ class Grid:
             "seed": self.seed,
             "pruner": {"name": "NopPruner"},
             "run": training.config.identity(),
-            "space": {key: distribution_to_json(value) for key, value in self.space.items()},
+            "space": self.space.identity(),
             "configurations": [self.params[number] for number in training.numbers],
             "weights": list(training.weights),
             "test_size": self.test_size,
@@ -177,14 +179,14 @@ def configurations(study_file: StudyFile, n: int) -> list[dict[str, Any]]:
     Raises:
         ConfigError: The space has not so many.
     """
-    space = study_file.space
+    space, run = study_file.space, study_file.run
     with quiet_studies():
         study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=study_file.seed))
-    drawn = [{key: _middle(distribution) for key, distribution in space.items()}]
+    drawn = list(walk(space, run, {key: [_middle(space[key])] for key in space}))
     n_draws = 0
     while len(drawn) < n and n_draws < DRAWS_EACH * n:
         n_draws += 1
-        params = suggest(study.ask(), space)
+        params = suggest(study.ask(), space, run)
         if params not in drawn:
             drawn.append(params)
     if len(drawn) < n:
@@ -195,10 +197,9 @@ def configurations(study_file: StudyFile, n: int) -> list[dict[str, Any]]:
     return drawn
 
 
-def _middle(distribution: BaseDistribution) -> Any:
+def _middle(distribution: Distribution) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[0]
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     low, high = distribution.low, distribution.high
     middle = (low * high) ** 0.5 if distribution.log else (low + high) / 2
     if distribution.step is not None:
@@ -249,6 +250,7 @@ def comparison_grid(study_file: StudyFile, only: Sequence[str] = ()) -> Grid:
                 taught_by=first.teacher if first.taught else "",
             )
         )
+    _check_arms_agree(study_file.space, [study_file.run, *(each.config for each in trainings)])
     trainings.sort(key=lambda training: schedules.index(sharing[training.name][0].policy.schedule))
     return Grid(
         study=study_file.name,
@@ -299,7 +301,9 @@ def samplers_grid(study_file: StudyFile, arms: Sequence[str], n_seeds: int) -> G
             teacher, and there is none.
     """
     _check_points(study_file.run)
-    params = list(_every_configuration(study_file.space))
+    configs = [study_file.arms[arm] for arm in arms]
+    _check_arms_agree(study_file.space, configs)
+    params = list(_every_configuration(study_file.space, configs[0]))
     teacher = next((arm for arm in arms if study_file.arms[arm].sampler == "uniform"), "")
     trainings = []
     for arm in arms:
@@ -331,14 +335,25 @@ def samplers_grid(study_file: StudyFile, arms: Sequence[str], n_seeds: int) -> G
     )
 
 
-def _every_configuration(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    choices = []
+def _every_configuration(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
     for key, distribution in space.items():
         if not isinstance(distribution, CategoricalDistribution):
             raise ConfigError(
                 f"space.{key}: compare-samplers trains every configuration of a grid, so every "
-                'setting must be { type = "categorical", choices = […] }.'
+                "setting must be a list of choices, such as lr = [0.01, 0.1] "
+                '({ type = "categorical", choices = […] }).'
             )
-        choices.append([(key, choice) for choice in distribution.choices])
-    for combination in itertools.product(*choices):
-        yield dict(combination)
+    return walk(space, config, {key: ends_of(space[key]) for key in space})
+
+
+def _check_arms_agree(space: Space, configs: Sequence[TrainingConfig]) -> None:
+    """Refuse a condition that holds in some arms only: all train the same configurations."""
+    for key, condition in space.conditions.items():
+        for name in condition:
+            values = {json.dumps(setting_of(config, name), default=str) for config in configs}
+            if name not in space and len(values) > 1:
+                raise ConfigError(
+                    f"space.{key}.when.{name}: all arms of a comparison train the same "
+                    f"configurations, but they differ in {name} ({', '.join(sorted(values))}). "
+                    "Let the condition name another setting."
+                )

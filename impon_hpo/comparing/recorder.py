@@ -79,7 +79,7 @@ class Recorder:
             optuna.TrialPruned: Its loss is no longer finite.
         """
         run = self.runs[training.name][trial.number]
-        suggest(trial, self.grid.space)
+        suggest(trial, self.grid.space, training.config)
         config = self.grid.config(run)
         splits = self.splits(config)
         hidden = self._hidden(splits, config.seed)

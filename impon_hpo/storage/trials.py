@@ -329,12 +329,16 @@ def read_study(study: optuna.Study, trials: Sequence[FrozenTrial] | None = None)
     )
 
 
-def space_words(distribution: str) -> str:
-    """Return a distribution, given as the JSON text that an identity has of it, for people to read:
-    "float low 0.001, high 0.5, log True"."""
-    words = json.loads(distribution)
-    arguments = {
-        key: value for key, value in words["attributes"].items() if value not in (None, False)
-    }
+def space_words(entry: str) -> str:
+    """Return a setting that is searched over, given as the JSON text that an identity has of it,
+    for people to read: "float low 0.001, high 0.5, log True, when optimizer is sgd or adam"."""
+    words = json.loads(entry)
+    listed = [
+        f"{key} {value}"
+        for key, value in words["attributes"].items()
+        if value is not None and value is not False
+    ]
+    for name, values in words.get("when", {}).items():
+        listed.append(f"when {name} is {' or '.join(map(str, values))}")
     kind = words["name"].removesuffix("Distribution").lower()
-    return f"{kind} " + ", ".join(f"{key} {value}" for key, value in arguments.items())
+    return f"{kind} {', '.join(listed)}"

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
@@ -25,7 +24,7 @@ from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
-from impon_hpo.tuning.space import SHAPING, corners, with_settings
+from impon_hpo.tuning.space import SHAPING, Space, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
 MADE_UP = {
@@ -40,7 +39,7 @@ MADE_UP = {
 
 def check_fit(
     config: TrainingConfig,
-    space: Mapping[str, BaseDistribution],
+    space: Space,
     splits_of: Callable[[TrainingConfig], Splits],
 ) -> None:
     """Build model, batch sampler and augmentation at every bound of the space once.
@@ -58,7 +57,7 @@ def check_fit(
     if wants_reference(config):
         check_reference(config)
     shapes: list[dict[str, Any]] = [{}]
-    for corner in corners(space):
+    for corner in corners(space, config):
         fitting = (*SHAPING, "augment", "augment_options")
         shape = {key: value for key, value in corner.items() if key.split(".")[0] in fitting}
         if shape not in shapes:
@@ -139,9 +138,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
-        "space": {
-            key: space_words(distribution_to_json(value)) for key, value in study_file.space.items()
-        },
+        "space": {key: space_words(text) for key, text in study_file.space.identity().items()},
         "run": config.identity(),
         "missing_here": missing,
     }

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FixedTrial, FrozenTrial
 
 from impon_hpo.environment import cache_folder
@@ -45,7 +44,9 @@ from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.lease import PausedError
 from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
-from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
+from impon_hpo.tuning.space import SHAPING, suggest, with_settings
+from impon_hpo.tuning.space_check import check_conditions, check_space
+from impon_hpo.tuning.space_syntax import parse_space
 from impon_hpo.tuning.values import (
     check_directions,
     check_values,
@@ -80,7 +81,9 @@ class Objective:
 
     Args:
         config: The settings of every trial.
-        space: Settings that each trial draws, by name.
+        space: Settings that each trial draws, by name: one of Optuna's distributions, a list of
+            choices, a `range`, or a table as in a study file; `Conditional` where it is drawn only
+            beside certain values of others. Empty: every trial repeats `config`.
         splits: The data; default: loaded from `config` at the first trial, and for each
             `image_size` of the space.
         artifact_store: Where a trial's files and references go; default: nowhere.
@@ -115,7 +118,7 @@ class Objective:
     def __init__(
         self,
         config: TrainingConfig,
-        space: Mapping[str, BaseDistribution],
+        space: Mapping[str, Any],
         *,
         splits: Splits | None = None,
         artifact_store: ArtifactStore | None = None,
@@ -124,15 +127,16 @@ class Objective:
         n_trials: int | None = None,
         values: Sequence[str] = ("metric",),
     ) -> None:
-        check_space(config, space)
+        self.space = parse_space(space)
+        check_space(config, self.space)
+        check_conditions([config], self.space)
         check_values(values)
-        if splits is not None and "image_size" in space:
+        if splits is not None and "image_size" in self.space:
             raise ConfigError(
                 "space.image_size cannot be searched over where splits are given, since they have "
                 "one size. Leave out splits: then the data are loaded at each."
             )
         self.config = config
-        self.space = dict(space)
         self.values = tuple(values)
         self._splits = splits
         self._artifact_store = artifact_store
@@ -193,7 +197,7 @@ class Objective:
         several = len(self.values) > 1
         if several:
             self._judge_pruner(trial.study)
-        config = with_settings(self.config, suggest(trial, self.space))
+        config = with_settings(self.config, suggest(trial, self.space, self.config))
         past = Past.of(trial)
         checkpoint = None
         if self._checkpoints is not None:
@@ -239,7 +243,7 @@ class Objective:
 
     def _outside_study(self, trial: FixedTrial | FrozenTrial) -> float | tuple[float, ...]:
         """Train the configuration of a trial that is in no study, or done, and leave no trace."""
-        config = with_settings(self.config, suggest(trial, self.space))
+        config = with_settings(self.config, suggest(trial, self.space, self.config))
         splits = self.splits_of(config)
         used, began = trial.user_attrs.get(USED, ""), bool(epochs_of(trial.user_attrs))
         if wants_reference(config):

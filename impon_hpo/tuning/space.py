@@ -1,22 +1,24 @@
-"""The search space: over which training settings a study searches, as Optuna distributions."""
+"""The search space: which training settings a study searches over, and under which conditions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 from optuna.distributions import (
-    BaseDistribution,
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    distribution_to_json,
 )
 from optuna.trial import FixedTrial, FrozenTrial
 
-from impon_hpo.errors import ConfigError
-from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
+
+Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 SHAPING = ("model", "width", "batch_size", "train_layers", "image_size")
 """Settings that decide the shapes of a run: of its model, of its batches and of its gradients."""
@@ -42,116 +44,174 @@ FIXED = {
 }
 """Settings that cannot be searched over, and why."""
 
-_MAKERS: dict[str, tuple[type[BaseDistribution], set[str]]] = {
-    "float": (FloatDistribution, {"low", "high", "log", "step"}),
-    "int": (IntDistribution, {"low", "high", "log", "step"}),
-    "categorical": (CategoricalDistribution, {"choices"}),
-}
 
+@dataclass(frozen=True)
+class Space(Mapping[str, Distribution]):
+    """A search space, as `parse_space` makes it: what each setting is drawn from, by key. A setting
+    inside of a table has a key such as "augment_options.mixup.alpha".
 
-def parse_space(table: Mapping[str, Any]) -> dict[str, BaseDistribution]:
-    """Turn `[space]` of a study file into Optuna distributions.
-
-    A setting inside of a table, such as `space.augment_options.mixup.alpha`, has the key
-    "augment_options.mixup.alpha".
-
-    Raises:
-        ConfigError: A key, a type or a bound is wrong.
+    Args:
+        distributions: The distributions; a conditional one comes after those that its condition
+            names.
+        conditions: Of each conditional setting: the values, one of which each of the named settings
+            must have in a trial, whether it is searched over or stands in `[run]`. Where that does
+            not hold, the conditional setting is not drawn and keeps the value of `[run]`.
     """
-    return {key: _parse_one(key, entry) for key, entry in _flat(table)}
+
+    distributions: Mapping[str, Distribution]
+    conditions: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
+
+    def __getitem__(self, key: str) -> Distribution:
+        return self.distributions[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.distributions)
+
+    def __len__(self) -> int:
+        return len(self.distributions)
+
+    def identity(self) -> dict[str, str]:
+        """Return what makes it the same space, a JSON text for each setting."""
+        texts = {key: distribution_to_json(value) for key, value in self.items()}
+        for key, when in self.conditions.items():
+            texts[key] = json.dumps(json.loads(texts[key]) | {"when": when})
+        return texts
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, entry in table.items():
-        holds_tables = isinstance(entry, dict) and all(isinstance(x, dict) for x in entry.values())
-        if holds_tables and entry:
-            yield from _flat(entry, f"{prefix}{key}.")
-        else:
-            yield prefix + key, entry
+def is_active(space: Space, key: str, config: TrainingConfig, chosen: Mapping[str, Any]) -> bool:
+    """Return whether the condition of a setting holds.
 
-
-def _parse_one(key: str, entry: Any) -> BaseDistribution:
-    if not isinstance(entry, dict) or "type" not in entry:
-        raise ConfigError(
-            f"space.{key} must be a table such as "
-            '{ type = "float", low = 1e-3, high = 0.5, log = true }, '
-            f"but got {entry!r}."
-        )
-    kind = entry["type"]
-    if kind not in _MAKERS:
-        raise ConfigError(
-            f"space.{key}.type must be 'float', 'int' or 'categorical', but got {kind!r}."
-        )
-    maker, allowed = _MAKERS[kind]
-    arguments = {name: value for name, value in entry.items() if name != "type"}
-    for name in arguments:
-        if name not in allowed:
-            raise ConfigError(
-                f"Unknown key 'space.{key}.{name}'.{suggestion(name, allowed)} "
-                f"A {kind} takes: {', '.join(sorted(allowed))}."
-            )
-    if kind != "categorical":
-        for name in ("low", "high"):
-            if isinstance(arguments.get(name), bool) or not isinstance(
-                arguments.get(name), int | float
-            ):
-                raise ConfigError(
-                    f"space.{key}.{name} must be a number, but got {arguments.get(name)!r}."
-                )
-    elif not isinstance(arguments.get("choices"), list):
-        raise ConfigError(
-            f"space.{key}.choices must be a list, but got {arguments.get('choices')!r}."
-        )
-    try:
-        return maker(**arguments)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"space.{key}: {error}") from error
-
-
-def check_space(config: TrainingConfig, space: Mapping[str, BaseDistribution]) -> None:
-    """Check that every setting of the space exists, can be searched over, and fits at its bounds.
-
-    Raises:
-        ConfigError: A setting does not exist or is fixed, or a bound is not a valid setting.
+    Args:
+        space: The space.
+        key: The setting.
+        config: The settings of every trial.
+        chosen: What a trial has drawn so far.
     """
-    searchable = [name for name in TrainingConfig.model_fields if name not in FIXED]
-    if "image_size" in space and config.image_size is None:
-        raise ConfigError(
-            "space.image_size needs image_size in [run], too: at that size the data are loaded "
-            "first, checked, and looked at for references. Set it to one of those searched over."
-        )
-    for key in space:
-        name, *inside = key.split(".")
-        if name in FIXED:
-            raise ConfigError(f"space.{key} cannot be searched over: {FIXED[name]}.")
-        if name not in searchable or (inside and not isinstance(getattr(config, name), dict)):
-            raise ConfigError(
-                f"Unknown key 'space.{key}'.{suggestion(key, searchable)} "
-                f"Searchable: {', '.join(searchable)}."
-            )
-    for changed in corners(space):
-        try:
-            with_settings(config, changed)
-        except ConfigError as error:
-            raise ConfigError(
-                f"space allows {changed}, which is not a valid run: {error}"
-            ) from error
+    for name, values in space.conditions.get(key, {}).items():
+        value = chosen[name] if name in chosen else setting_of(config, name)
+        if not any(is_same(value, wanted) for wanted in values):
+            return False
+    return True
 
 
-def corners(space: Mapping[str, BaseDistribution]) -> Iterator[dict[str, Any]]:
-    """Yield each bound and each choice of each setting alone, then all lowest and all highest."""
-    lowest, highest = {}, {}
+def setting_of(config: TrainingConfig, key: str) -> Any:
+    """Return the value of a setting, or None where a table has no such key."""
+    name, *inside = key.split(".")
+    value = getattr(config, name)
+    for part in inside:
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def is_same(value: Any, other: Any) -> bool:
+    """Return whether two values are the same; 1 is not true."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
+
+
+def suggest(
+    trial: optuna.Trial | FixedTrial | FrozenTrial, space: Space, config: TrainingConfig
+) -> dict[str, Any]:
+    """Ask the trial for a value of each setting whose condition holds.
+
+    Args:
+        trial: The trial.
+        space: The space.
+        config: The settings of every trial, which conditions may name.
+    """
+    params: dict[str, Any] = {}
     for key, distribution in space.items():
+        if not is_active(space, key, config, params):
+            continue
         if isinstance(distribution, CategoricalDistribution):
-            ends: tuple[Any, ...] = distribution.choices
+            params[key] = trial.suggest_categorical(key, distribution.choices)
+            continue
+        is_float = isinstance(distribution, FloatDistribution)
+        suggest_number: Any = trial.suggest_float if is_float else trial.suggest_int
+        low, high, step = distribution.low, distribution.high, distribution.step
+        params[key] = suggest_number(key, low, high, log=distribution.log, step=step)
+    return params
+
+
+def walk(
+    space: Space, config: TrainingConfig, values: Mapping[str, Sequence[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield each configuration once that some values of each setting make: a setting whose
+    condition does not hold is not in it. The last setting changes fastest.
+
+    Args:
+        space: The space.
+        config: The settings of every trial.
+        values: The values of each setting.
+    """
+    keys = list(space)
+
+    def onward(at: int, chosen: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if at == len(keys):
+            yield chosen
+        elif is_active(space, keys[at], config, chosen):
+            for value in values[keys[at]]:
+                yield from onward(at + 1, chosen | {keys[at]: value})
         else:
-            assert isinstance(distribution, FloatDistribution | IntDistribution)
-            ends = (distribution.low, distribution.high)
-        for end in ends:
-            yield {key: end}
-        lowest[key], highest[key] = ends[0], ends[-1]
-    yield lowest
-    yield highest
+            yield from onward(at + 1, chosen)
+
+    return onward(0, {})
+
+
+def ends_of(distribution: Distribution) -> tuple[Any, ...]:
+    """Return the choices, or the lowest and the highest value."""
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    return (distribution.low, distribution.high)
+
+
+def edges(space: Space) -> dict[str, list[Any]]:
+    """Return the ends of each setting, and what else of it a condition names."""
+    values = {key: list(ends_of(distribution)) for key, distribution in space.items()}
+    for when in space.conditions.values():
+        for name in when.keys() & values.keys():
+            values[name] += [value for value in when[name] if value not in values[name]]
+    return values
+
+
+def corners(space: Space, config: TrainingConfig) -> Iterator[dict[str, Any]]:
+    """Yield each bound and each choice of each setting alone, then all lowest and all highest.
+
+    With a conditional setting come those that make its condition hold; one whose condition never
+    does is left out.
+    """
+    for key, distribution in space.items():
+        context = context_of(space, key, config)
+        if context is not None:
+            for end in ends_of(distribution):
+                yield context | {key: end}
+    for at in (0, -1):
+        yield from walk(space, config, {key: [ends_of(space[key])[at]] for key in space})
+
+
+def context_of(space: Space, key: str, config: TrainingConfig) -> dict[str, Any] | None:
+    """Return values of the settings that a setting's condition depends on, with which it holds; or
+    None where it never does."""
+    above = Space({name: space[name] for name in ancestors(space, key)}, space.conditions)
+    chosen = walk(above, config, edges(above))
+    return next((each for each in chosen if is_active(space, key, config, each)), None)
+
+
+def ancestors(space: Space, key: str) -> list[str]:
+    """Return the settings of the space that a condition depends on, those of their own first."""
+    names: list[str] = []
+    for name in space.conditions.get(key, {}):
+        if name in space:
+            names += [*ancestors(space, name), name]
+    return list(dict.fromkeys(names))
+
+
+def can_be(distribution: Distribution, value: Any) -> bool:
+    """Return whether a choice or a whole number can be drawn."""
+    if isinstance(distribution, CategoricalDistribution):
+        return any(is_same(value, choice) for choice in distribution.choices)
+    if isinstance(distribution, FloatDistribution) or isinstance(value, bool):
+        return False
+    return value in range(distribution.low, distribution.high + 1, distribution.step)
 
 
 def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> TrainingConfig:
@@ -171,20 +231,3 @@ def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> Trainin
             table = table.setdefault(part, {})
         table[name] = value
     return TrainingConfig.checked(settings, context=context)
-
-
-def suggest(
-    trial: optuna.Trial | FixedTrial | FrozenTrial, space: Mapping[str, BaseDistribution]
-) -> dict[str, Any]:
-    """Ask the trial for a value of each setting of the space."""
-    params: dict[str, Any] = {}
-    for key, distribution in space.items():
-        if isinstance(distribution, CategoricalDistribution):
-            params[key] = trial.suggest_categorical(key, distribution.choices)
-            continue
-        assert isinstance(distribution, FloatDistribution | IntDistribution)
-        is_float = isinstance(distribution, FloatDistribution)
-        suggest_number: Any = trial.suggest_float if is_float else trial.suggest_int
-        low, high, step = distribution.low, distribution.high, distribution.step
-        params[key] = suggest_number(key, low, high, log=distribution.log, step=step)
-    return params

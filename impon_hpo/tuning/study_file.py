@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from optuna.distributions import BaseDistribution, distribution_to_json
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
@@ -18,7 +17,9 @@ from impon_hpo.settings import Settings, explain
 from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
-from impon_hpo.tuning.space import check_space, parse_space
+from impon_hpo.tuning.space import Space
+from impon_hpo.tuning.space_check import check_conditions, check_space
+from impon_hpo.tuning.space_syntax import parse_space
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -35,7 +36,7 @@ class StudyFile(Settings):
         pruner: `[pruner]`: name and arguments of one of Optuna's, or "promote": see `Promotion`.
         study_sampler: `[study_sampler]`: name and arguments.
         run: `[run]`: what all arms have in common.
-        space: `[space]`: settings searched over, as Optuna distributions.
+        space: `[space]`: settings searched over.
         arms: `[arms.NAME]`: the training configuration of each arm, by name, in the order of the
             file.
         compare: `[compare]` as it stands in the file; see `protocol`.
@@ -52,7 +53,7 @@ class StudyFile(Settings):
     pruner: dict[str, Any] = Field(default_factory=lambda: {"name": "NopPruner"})
     study_sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "TPESampler"})
     run: TrainingConfig
-    space: dict[str, BaseDistribution]
+    space: Space
     arms: dict[str, TrainingConfig] = Field(min_length=1)
     compare: Protocol = Protocol()
     folder: Path
@@ -85,6 +86,7 @@ class StudyFile(Settings):
     def _check(self) -> Self:
         for config in self.arms.values():
             check_space(config, self.space)
+        check_conditions(list(self.arms.values()), self.space)
         for epochs in {config.epochs for config in self.arms.values()}:
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
@@ -151,7 +153,7 @@ class StudyFile(Settings):
             "pruner": self.pruner,
             "study_sampler": self.study_sampler,
             "run": self.arms[arm].identity(),
-            "space": {key: distribution_to_json(value) for key, value in self.space.items()},
+            "space": self.space.identity(),
         }
 
 

@@ -116,6 +116,41 @@ def test_space_that_has_not_so_many_is_refused(space: str, n: int) -> None:
         configurations(tiny_study(space), n + 1)
 
 
+CONDITIONAL = (
+    "space={ nesterov = { choices = [true, false], when = { optimizer = 'sgd' } }, "
+    "optimizer = ['sgd', 'adam', 'adamw'], lr = [0.01, 0.1] }"
+)
+EIGHT = [
+    {"optimizer": optimizer, "lr": lr} | nesterov
+    for optimizer in ("sgd", "adam", "adamw")
+    for lr in (0.01, 0.1)
+    for nesterov in ([{"nesterov": True}, {"nesterov": False}] if optimizer == "sgd" else [{}])
+]
+"""All that the conditional space has."""
+
+
+def test_configurations_have_conditional_settings_only_where_they_count() -> None:
+    study_file = tiny_study(CONDITIONAL, "compare.configurations=8")
+    drawn = configurations(study_file, 8)
+    assert drawn[0] == EIGHT[0], "the first choices"
+    assert sorted(drawn, key=str) == sorted(EIGHT, key=str)
+    with pytest.raises(ConfigError, match=r"must be at most 8, .* but got 9\."):
+        configurations(study_file, 9)
+
+
+def test_middle_of_the_space_lacks_what_its_condition_leaves_out() -> None:
+    first = configurations(tiny_study(CONDITIONAL, "space.optimizer=['adam', 'sgd']"), 1)
+    assert first == [{"optimizer": "adam", "lr": 0.01}]
+
+
+def test_condition_on_what_a_policy_changes_is_refused() -> None:
+    """All arms train the same configurations."""
+    space = "space={ warmup_epochs = { choices = [0.1, 0.2], when = { schedule = 'cosine' } } }"
+    assert len(comparison_grid(tiny_study(space)).params) == 2
+    with pytest.raises(ConfigError, match=r"when\.schedule: .* differ in schedule .*constant"):
+        comparison_grid(tiny_study(space, "compare.policies=[{schedule='constant'}]"))
+
+
 # The runs of `compare`.
 
 POLICIES = "compare.policies=[{}, {schedule='constant', weights='ema'}]"
@@ -308,6 +343,21 @@ def test_every_arm_meets_the_same_configurations_and_seeds() -> None:
     runs = [run for training in grid.trainings for run in grid.runs(training)]
     assert {grid.config(run).seed for run in runs} == {1, 2}  # from the study's seed on
     assert {grid.config(run).lr for run in runs} == {0.01, 0.1}
+
+
+def test_grid_over_conditional_settings_has_each_configuration_once() -> None:
+    study = small_study(CONDITIONAL, text=GRID)
+    grid = samplers_grid(study, ["impon", "uniform"], 1)
+    assert sorted(grid.params, key=str) == sorted(EIGHT, key=str)
+    for run in grid.runs(grid.trainings[0]):
+        assert grid.config(run).nesterov == grid.params[run.configuration].get("nesterov", False)
+
+
+def test_condition_on_what_differs_between_arms_is_refused() -> None:
+    space = "space={ lr = { choices = [0.1], when = { sampler = 'impon' } } }"
+    with pytest.raises(ConfigError, match=r"space\.lr\.when\.sampler: all arms of a comparison"):
+        samplers_grid(small_study(space, text=GRID), ["impon", "uniform"], 1)
+    assert samplers_grid(small_study(space, text=GRID), ["impon"], 1).params == [{"lr": 0.1}]
 
 
 def test_a_loss_has_no_points_to_compare() -> None:

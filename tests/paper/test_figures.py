@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 import figures
 from figures import PAPER_RATES, arms_table, summarise
@@ -99,7 +100,9 @@ def test_table_marks_the_paper_s_rates() -> None:
 def test_every_arm_of_the_study_has_a_rate_that_it_trains_at() -> None:
     paper = read_study_file(str(STUDIES / "paper"))
     assert set(PAPER_RATES) == set(paper.arms)
-    assert set(PAPER_RATES.values()) <= set(paper.space["lr"].choices)  # type: ignore[attr-defined]
+    rates = paper.space["lr"]
+    assert isinstance(rates, CategoricalDistribution)
+    assert set(PAPER_RATES.values()) <= set(rates.choices)
 
 
 SMALL = ["dataset=digits", "subset=240", "width=2", "epochs=2", "epoch_fraction=0.3"]

@@ -65,6 +65,21 @@ def test_every_choice_of_the_space_is_checked_and_not_only_the_default() -> None
         plan(study_file, "impon", 3, ADDRESS)
 
 
+def test_a_conditional_setting_is_checked_beside_what_it_needs() -> None:
+    # The other model has no such layers, and is that of [run].
+    models = "model = ['resnet18', 'tests.training.nets:dropping']"
+    layers = "train_layers = { choices = ['blocks, fc']%s }"
+    other = "model=tests.training.nets:dropping"
+    condition = ", when = { model = 'resnet18' }"
+    conditional = f"space={{ {models}, {layers % condition} }}"
+    facts = plan(small_study(conditional, other), "uniform", 3, ADDRESS)
+    assert facts["space"]["train_layers"] == (
+        "categorical choices ['blocks, fc'], when model is resnet18"
+    )
+    with pytest.raises(ConfigError, match="blocks"):
+        plan(small_study(f"space={{ {models}, {layers % ''} }}", other), "uniform", 3, ADDRESS)
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

@@ -21,6 +21,7 @@ from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.space_syntax import Conditional
 from tests.sampling.tape import on_tape
 
 SPACE = {"lr": FloatDistribution(1e-2, 1e-1, log=True)}
@@ -226,3 +227,47 @@ def test_image_size_is_not_searched_over_where_splits_are_given(
         ConfigError, match=r"space\.image_size cannot be searched over where splits"
     ):
         Objective(sized, {"image_size": CategoricalDistribution([8, 12])}, splits=tiny_splits)
+
+
+def test_a_space_is_written_as_people_write_it(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    space = {
+        "optimizer": ["sgd", "adam"],
+        "nesterov": Conditional([True], when={"optimizer": "sgd"}),
+        "lr": {"low": 0.01, "high": 0.1},
+    }
+    study = _study()
+    short = tiny_config.model_copy(update={"epochs": 1})
+    study.optimize(Objective(short, space, splits=tiny_splits), n_trials=4)
+    assert {trial.params["optimizer"] for trial in study.trials} == {"sgd", "adam"}
+    for trial in study.trials:
+        config = short.model_copy(update=trial.params)
+        assert config.nesterov == (config.optimizer == "sgd")
+        assert [result.val_accuracy for result in train_epochs(config, tiny_splits)] == trial.values
+
+
+def test_an_empty_space_repeats_one_configuration(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = _study()
+    study.optimize(Objective(tiny_config, {}, splits=tiny_splits), n_trials=2)
+    first, second = study.trials
+    assert first.params == {}
+    assert first.value == second.value
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (None, "A space must be a table of settings"),
+        ({"lr": (0.1, 0.2)}, "could be a range or a choice"),
+        ({"optimizer": ["sgd", "adam"], "nesterov": [True, False]}, "not a valid run"),
+        ({"nesterov": Conditional([True], {"optimizer": "adam"})}, "never holds"),
+    ],
+)
+def test_a_wrong_space_is_refused_before_anything_is_loaded(
+    tiny_config: TrainingConfig, space: Any, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Objective(tiny_config.model_copy(update={"dataset": "no_module:no_data"}), space)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
 from tests.studies import SMALL, small_study, write_study
@@ -26,7 +29,7 @@ def test_a_study_file_is_read_whole() -> None:
     assert list(study.arms) == ["impon", "uniform"]
     assert study.arms["impon"].sampler == "impon"
     assert study.arms["impon"].seed == 1, "the study's seed, since [run] is silent"
-    assert study.space == {
+    assert dict(study.space) == {
         "lr": FloatDistribution(1e-3, 0.3, log=True),
         "batch_size": CategoricalDistribution([16, 32]),
     }
@@ -91,6 +94,17 @@ def test_an_arm_can_change_the_run() -> None:
         ("RandomSampler", "RandmSampler", "Did you mean 'RandomSampler'"),
         ("low = 1e-3", "low = 0", "space.lr"),
         ("lr = {", "lrate = {", "Unknown key 'space.lrate'"),
+        ("batch_size = {", "width = 8\nbatch_size = {", "space.width = 8 is a single value"),
+        (
+            "batch_size = {",
+            'optimizer = ["sgd", "adam"]\nnesterov = [true, false]\nbatch_size = {',
+            'nesterov = { …, when = { optimizer = "sgd" } }',
+        ),
+        (
+            "batch_size = {",
+            'nesterov = { choices = [true, false], when = { optimizer = "adam" } }\nbatch_size = {',
+            'optimizer = "adam", never holds, since optimizer is "sgd" and not searched over',
+        ),
         ("epochs = 3", "epochs = = 3", "Invalid value"),
         ("[arms.impon]", "[armz.impon]", "Unknown key 'armz'. Did you mean 'arms'?"),
     ],
@@ -102,6 +116,45 @@ def test_a_mistake_names_file_key_and_what_would_be_right(old: str, new: str, sa
         read_study_file(str(folder))
     assert said in str(caught.value)
     assert "small/study.toml" in str(caught.value)
+
+
+CONDITIONAL = SMALL.replace(
+    "batch_size = {",
+    'nesterov = { choices = [true, false], when = { optimizer = "sgd" } }\n'
+    'optimizer = ["sgd", "adam"]\nbatch_size = {',
+)
+
+
+def test_a_setting_may_have_a_condition_which_is_part_of_the_identity() -> None:
+    study = small_study(text=CONDITIONAL)
+    assert study.space.conditions == {"nesterov": {"optimizer": ("sgd",)}}
+    identity = study.identity("impon")["space"]
+    assert identity == json.loads(json.dumps(identity)), "plain JSON"
+    other = small_study("space.nesterov.when.batch_size=16", text=CONDITIONAL)
+    changed = other.identity("impon")["space"]
+    assert {key for key in changed if changed[key] != identity[key]} == {"nesterov"}
+    assert identity["batch_size"] == small_study().identity("impon")["space"]["batch_size"]
+
+
+def test_a_condition_may_name_the_batch_sampler_of_an_arm() -> None:
+    text = SMALL.replace(
+        "[space]", "[space]\nlr_head = { choices = [0.1], when = { sampler = 'impon' } }"
+    )
+    study = small_study(text=text)
+    for arm, keys in (
+        ("impon", {"lr", "batch_size", "lr_head"}),
+        ("uniform", {"lr", "batch_size"}),
+    ):
+        params = suggest(optuna.create_study().ask(), study.space, study.arms[arm])
+        assert set(params) == keys
+
+
+def test_a_list_is_a_choice_and_continues_the_study_that_spelt_it_out() -> None:
+    long = 'batch_size = { type = "categorical", choices = [16, 32] }'
+    assert long in SMALL
+    short = small_study(text=SMALL.replace(long, "batch_size = [16, 32]"))
+    by_option = small_study("space.batch_size=[16, 32]")
+    assert short.identity("impon") == by_option.identity("impon") == small_study().identity("impon")
 
 
 def test_a_mistake_in_run_is_told_once_and_not_for_every_arm() -> None:

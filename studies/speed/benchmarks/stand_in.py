@@ -135,8 +135,8 @@ class StandIn:
     _last: float | None = None
 
     def __call__(self, trial: optuna.Trial, on_epoch: OnEpoch) -> float:
-        suggest(trial, self.study_file.space)
         config = self.study_file.arms[ARM]
+        suggest(trial, self.study_file.space, config)
         run = _Sleep(config, trial.number, self.epoch_seconds, self.times, self._last)
         try:
             train_trial(

@@ -87,15 +87,20 @@ def watch(
     from impon_hpo.reporting.status import summarise
     from impon_hpo.storage.connect import open_storage
     from impon_hpo.storage.trials import read_arms_and_comparison
+    from impon_hpo.tuning.combinations import combinations_of
     from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study, check_samplers=False)
+    n_trials = trials or study_file.n_trials
+    combinations = combinations_of(study_file.study_sampler, study_file.space, seed=study_file.seed)
+    if combinations is not None:
+        n_trials = min(n_trials, len(combinations))
     opened = open_storage(storage or study_file.storage, create=False)
 
     try:
         arms, trainings = watch_study(
             lambda: read_arms_and_comparison(opened, study_file.name),
-            n_trials=trials or study_file.n_trials,
+            n_trials=n_trials,
             console=talk,
             interval=interval,
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -43,10 +42,11 @@ from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
+from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued
+from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.lease import PausedError
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
-from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
 
@@ -145,8 +145,9 @@ class Objective:
         Raises:
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
             PausedError: The trial has come to the rung at which it waits.
+            TrialSettingsError: Its values are outside of the space, or cannot be a run.
         """
-        config = with_settings(self.config, suggest(trial, self.space))
+        config = self._settings_of(trial)
         past = Past.of(trial)
         checkpoint = None
         if self._checkpoints is not None:
@@ -169,16 +170,28 @@ class Objective:
                         self._references.learn(trial.study, self.config, self.splits, memory)
             self._describe(trial, run)
 
+        def begin() -> TrainingRun:
+            with blaming_settings(trial):
+                ahead = self._epochs_ahead(trial, config)
+                return resumed_run(config, splits, memory, checkpoint, ahead)
+
         return train_trial(
             trial,
-            functools.partial(
-                resumed_run, config, splits, memory, checkpoint, self._epochs_ahead(trial, config)
-            ),
+            begin,
             past=past,
             checkpoint=checkpoint,
             on_epoch=counted,
             ended=ended,
         )
+
+    def _settings_of(self, trial: optuna.Trial) -> TrainingConfig:
+        with_settings(self.config, {})  # what is wrong with every trial is the fault of none
+        if isinstance(trial, optuna.Trial):
+            with blaming_settings(trial):
+                check_enqueued(trial, self.space)
+        params = suggest(trial, self.space)
+        with blaming_settings(trial):
+            return with_settings(self.config, params)
 
     def untaught(self, study: optuna.Study) -> bool:
         """Return whether trials of a study ask for a reference that has still to be learnt."""

@@ -17,6 +17,7 @@ from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
 from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.combinations import combinations_of
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import check_space, parse_space
 
@@ -88,6 +89,7 @@ class StudyFile(Settings):
         for epochs in {config.epochs for config in self.arms.values()}:
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
+        combinations_of(self.study_sampler, self.space, seed=self.seed)
         if self.compare.model_fields_set:
             make_pruner(self.protocol.pruner, epochs=self.run.epochs)
         return self

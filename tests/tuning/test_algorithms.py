@@ -100,7 +100,10 @@ def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name:
         ),
         ({"name": "MedianPruner", "n_startup": 1}, "Did you mean 'n_startup_trials'"),
         ({"name": "PercentilePruner", "percentile": 101.0}, "between 0 and 100"),
-        ({"name": "PercentilePruner"}, "PercentilePruner: "),
+        (
+            {"name": "PercentilePruner"},
+            "needs percentile. It takes: percentile, n",
+        ),
         ({"name": "SuccessiveHalvingPruner", "reduction_factor": 1}, "reduction_factor"),
         ({"name": "no_such_module:Pruner"}, "cannot be imported"),
     ],

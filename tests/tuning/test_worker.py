@@ -17,12 +17,13 @@ from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import IDENTITY, WORKER, StudyRecord, read_studies, read_study
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
+from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.lease import Watch, put_back
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import Job, OnEpoch, pause_seconds, work
+from impon_hpo.tuning.worker import pause_seconds, work
 from tests.studies import SMALL, small_study
 
 HERE = {"versions": {"python": "3"}, "cpu": "some", "platform": "some", "device": "cpu"}

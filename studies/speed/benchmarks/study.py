@@ -26,9 +26,9 @@ from benchmarks.measure import Measurement, Spread, alternate, spread, surroundi
 from impon_hpo import EpochResult, ImponHpoError, Objective
 from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies
 from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.processes import STORAGE
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import OnEpoch
 
 EPOCH_SECONDS = 5.0
 """The epoch that overheads are compared with."""

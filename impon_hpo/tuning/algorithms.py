@@ -23,6 +23,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from impon_hpo.errors import ConfigError, ImponHpoError
 from impon_hpo.lookup import find, suggestion
+from impon_hpo.settings import WORDS
 from impon_hpo.storage.connect import no_experimental_warnings
 from impon_hpo.tuning.promotion import PROMOTE, promotion_of
 
@@ -123,7 +124,7 @@ def _family(module: ModuleType, base: type[Base]) -> dict[str, type[Base]]:
     return {
         name: member
         for name, member in members.items()
-        if inspect.isclass(member) and issubclass(member, base) and member is not base
+        if inspect.isclass(member) and issubclass(member, base) and not inspect.isabstract(member)
     }
 
 
@@ -217,9 +218,12 @@ def _argument(
         pass  # an annotation that only a type checker understands
     except ValidationError as error:
         reasons = dict.fromkeys(
-            mistake["msg"] for mistake in error.errors() if mistake["type"] != "none_required"
+            WORDS.get(mistake["type"], mistake["msg"])
+            for mistake in error.errors()
+            if mistake["type"] != "none_required"
         )
-        raise ConfigError(f"{where} = {value!r}: {', or: '.join(reasons)}.") from None
+        words = ", or: ".join(reasons).replace("an instance of Sequence", "a list")
+        raise ConfigError(f"{where} = {value!r}: {words}.") from None
     return value
 
 

@@ -41,7 +41,7 @@ def rehearse(study_file: StudyFile, arm: str) -> None:
                 raise optuna.TrialPruned
         return value
 
-    with warnings.catch_warnings(), quiet_studies():
+    with warnings.catch_warnings(), quiet_studies(optuna.logging.CRITICAL):
         warnings.simplefilter("ignore")
         study = optuna.create_study(
             direction="maximize",

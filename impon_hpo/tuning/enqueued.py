@@ -12,7 +12,6 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
-    check_distribution_compatibility,
 )
 from optuna.trial import FrozenTrial
 
@@ -55,17 +54,9 @@ def check_enqueued(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -
     Raises:
         ConfigError: The space does not have one of them.
     """
-    stored = frozen(trial)
-    for key, value in enqueued_values(stored).items():
+    for key, value in enqueued_values(frozen(trial)).items():
         if key in space:
             check_value(key, value, space[key])
-            if key in stored.distributions:
-                try:
-                    check_distribution_compatibility(stored.distributions[key], space[key])
-                except ValueError as error:
-                    raise ConfigError(
-                        f"{key} = {value!r} was drawn from another space: {error}"
-                    ) from error
 
 
 def check_names(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> None:

@@ -41,7 +41,7 @@ def grid_study(sampler: str = GRID, pruner: str = HALVING) -> Path:
 
 
 def tune(*arguments: str) -> int:
-    return run("tune", "small", *arguments)
+    return run("tune", "small", "--arm", "uniform", *arguments)
 
 
 def tried(address: str) -> list[tuple[Any, ...]]:
@@ -55,8 +55,9 @@ EVERY = sorted(
 )
 
 
-@pytest.mark.parametrize("pruner", [HALVING, PROMOTE])
-@pytest.mark.parametrize("address", ["sqlite:///grid.db", "grid.journal"])
+@pytest.mark.parametrize(
+    ("pruner", "address"), [(HALVING, "sqlite:///grid.db"), (PROMOTE, "grid.journal")]
+)
 def test_a_grid_is_tried_once_and_then_the_study_ends(
     pruner: str, address: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,7 +79,8 @@ def test_a_grid_is_tried_once_and_then_the_study_ends(
 @pytest.mark.parametrize("pruner", [HALVING, PROMOTE])
 def test_two_workers_try_a_grid_once(pruner: str, postgres: str) -> None:
     grid_study(pruner=pruner)
-    workers = [start("tune", "small", "--storage", postgres, "--trials", "9") for _ in range(2)]
+    command = ["tune", "small", "--arm", "uniform", "--storage", postgres, "--trials", "9"]
+    workers = [start(*command) for _ in range(2)]
     assert [worker.wait() for worker in workers] == [0, 0]
     assert tried(postgres) == EVERY
     for worker in workers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 from typing import Any
 
@@ -12,9 +13,22 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
+from impon_hpo.errors import (
+    ConfigError,
+    ImponHpoError,
+    NothingYetError,
+    StorageError,
+    TrialSettingsError,
+)
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import IDENTITY, WORKER, StudyRecord, read_studies, read_study
+from impon_hpo.storage.trials import (
+    IDENTITY,
+    NO_REASON,
+    WORKER,
+    StudyRecord,
+    read_studies,
+    read_study,
+)
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.tuning.job import Job, OnEpoch
@@ -93,6 +107,123 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on() -> None:
     record, said = _tune(_open(small_study()), Stub(fail), 3)
     assert (record.count("COMPLETE"), record.count("FAIL")) == (2, 1)
     assert "trial 1 failed: RuntimeError: out of memory" in said
+
+
+def test_every_failed_trial_has_a_reason() -> None:
+    def fail(number: int) -> float:
+        if number == 0:
+            raise RuntimeError("out of\nmemory")
+        return math.nan if number == 1 else 0.5
+
+    record, said = _tune(_open(small_study()), Stub(fail), 4)
+    assert [trial.state for trial in record.trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    reasons = [trial.reason for trial in record.trials]
+    assert reasons[0] == "RuntimeError: out of memory"
+    assert reasons[1] == "ArithmeticError: a trial's value must be a number, but is nan"
+    assert f"trial 1 failed: {reasons[1]}" in said.splitlines()
+
+
+def test_a_trial_that_is_failed_from_outside_is_told_to_have_no_reason() -> None:
+    study = _open(small_study())
+    study.tell(study.ask(), state=TrialState.FAIL)
+    assert read_study(study).trials[0].reason == NO_REASON
+
+
+def test_settings_of_a_trial_do_not_count_among_failures_in_a_row() -> None:
+    def fail(number: int) -> float:
+        if number % 3 == 2:
+            raise RuntimeError(f"cause {number}")
+        raise TrialSettingsError("batch_size must be\n16 or 32.")
+
+    study = _open(small_study())
+    with pytest.raises(ImponHpoError, match=r"3 trials in a row failed.*cause 8"):
+        _tune(study, Stub(fail), 12)
+    assert len(study.trials) == 9
+    assert read_study(study).trials[0].reason == "batch_size must be 16 or 32."
+
+
+class Moody(optuna.samplers.RandomSampler):
+    """A study sampler that fails at one of its calls, or stops the study after a trial.
+
+    Args:
+        where: The call.
+        number: The trial at which it does.
+        error: What it raises; None: it stops the study.
+    """
+
+    def __init__(self, where: str, number: int, error: Exception | None) -> None:
+        super().__init__(seed=0)
+        self.where, self.number, self.error = where, number, error
+
+    def _act(self, where: str, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if (self.where, self.number) == (where, trial.number):
+            if self.error is not None:
+                raise self.error
+            study.stop()
+
+    def before_trial(self, study: Any, trial: Any) -> None:
+        self._act("before_trial", study, trial)
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> Any:
+        self._act("infer_relative_search_space", study, trial)
+        return super().infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> Any:
+        self._act("sample_relative", study, trial)
+        return super().sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: Any, trial: Any, name: Any, distribution: Any) -> Any:
+        self._act("sample_independent", study, trial)
+        return super().sample_independent(study, trial, name, distribution)
+
+    def after_trial(self, study: Any, trial: Any, state: Any, values: Any) -> None:
+        self._act("after_trial", study, trial)
+
+
+def _tune_with(sampler: Moody, study: optuna.Study, n_trials: int) -> str:
+    printed = io.StringIO()
+    job = Job("impon", study, Stub(), n_trials, sampler_of=lambda number: sampler)
+    with TuningProgress(Console(file=printed, width=200)) as progress:
+        work([job], progress=progress)
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["before_trial", "infer_relative_search_space", "sample_relative", "sample_independent"],
+)
+@pytest.mark.parametrize("error", [ValueError("no such axis"), ImportError("no cmaes")])
+def test_a_study_sampler_that_fails_costs_no_trial(where: str, error: Exception) -> None:
+    study = _open(small_study())
+    with pytest.raises(ImponHpoError, match=f"The study sampler Moody fails: .*{error}.* No trial"):
+        _tune_with(Moody(where, 1, error), study, 3)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "WAITING"]
+    _tune_with(Moody("", 0, None), study, 3)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 3
+
+
+def test_a_study_sampler_that_fails_after_a_trial_leaves_its_value() -> None:
+    study = _open(small_study())
+    with pytest.raises(ImponHpoError, match="The study sampler Moody fails: KeyError: 'grid_id'"):
+        _tune_with(Moody("after_trial", 1, KeyError("grid_id")), study, 3)
+    assert [trial.value for trial in study.trials] == [0.5, 0.5]
+
+
+def test_an_error_of_the_storage_is_not_the_study_samplers() -> None:
+    study = _open(small_study())
+    away = optuna.exceptions.StorageInternalError("database is locked")
+    with pytest.raises(optuna.exceptions.StorageInternalError, match="database is locked"):
+        _tune_with(Moody("before_trial", 1, away), study, 3)
+
+
+def test_a_study_sampler_may_stop_the_study() -> None:
+    study = _open(small_study())
+    said = _tune_with(Moody("after_trial", 1, None), study, 5)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+    assert said.splitlines()[-2:] == [
+        "The study sampler has nothing left to try.",
+        "trial 1 complete",
+    ]
 
 
 def test_three_failures_in_a_row_stop_the_study_with_the_reason() -> None:

@@ -187,9 +187,9 @@ def test_a_model_that_does_not_fit_is_the_trials_fault(
     study = _study()
     study.enqueue_trial({"batch_size": 500})
     impon = tiny_config.model_copy(update={"sampler": "impon"})
-    with pytest.raises(TrialSettingsError, match="bank_size must be between batch_size .500."):
+    with pytest.raises(TrialSettingsError, match="batch_size must be between 1"):
         study.optimize(Objective(impon, space, splits=tiny_splits), n_trials=1)
-    assert "bank_size must be" in study.trials[0].user_attrs[REASON]
+    assert "number of training rows (320)" in study.trials[0].user_attrs[REASON]
 
 
 def test_what_is_wrong_with_every_trial_is_the_fault_of_none(

@@ -36,8 +36,8 @@ def rehearse(study_file: StudyFile, arm: str) -> None:
         value = 0.0
         for epoch in range(1, epochs + 1):
             value = (1 - 0.8**epoch) * (1 + trial.number * 5 % N_BEFORE) / N_BEFORE
-            trial.report(value, epoch)
-            if epoch < epochs and trial.should_prune():
+            storage.set_trial_intermediate_value(trial._trial_id, epoch, value)
+            if epoch < epochs and study.pruner.prune(study, storage.get_trial(trial._trial_id)):
                 raise optuna.TrialPruned
         return value
 
@@ -48,6 +48,7 @@ def rehearse(study_file: StudyFile, arm: str) -> None:
             sampler=optuna.samplers.RandomSampler(seed=0),
             pruner=optuna.pruners.NopPruner(),
         )
+        storage = study._storage
         study.optimize(made_up, n_trials=N_BEFORE)
         study.pruner = make_pruner(study_file.pruner, epochs=epochs)
         if combinations_of(study_file.study_sampler, space, seed=study_file.seed) is None:

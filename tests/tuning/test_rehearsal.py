@@ -54,9 +54,7 @@ def test_study_samplers_that_work_pass(sampler: str) -> None:
 
 
 def test_what_fails_with_trials_is_found() -> None:
-    with pytest.raises(
-        ConfigError, match=r"\[study_sampler\] TPESampler fails as soon as it"
-    ):
+    with pytest.raises(ConfigError, match=r"\[study_sampler\] TPESampler fails as soon as it"):
         rehearse(study_with(sampler='name = "TPESampler"\nn_ei_candidates = 0'), "impon")
 
 
@@ -75,8 +73,8 @@ def test_a_package_that_is_missing_is_told_in_the_dry_run(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    for module in [module for module in sys.modules if module.split(".")[0] == package]:
-        monkeypatch.delitem(sys.modules, module)
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, package, None)
     for module in (optuna.pruners._wilcoxon, optuna.samplers._qmc, optuna.samplers._cmaes):
         for lazy in ("ss", "cmaes"):

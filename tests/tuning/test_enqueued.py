@@ -72,7 +72,9 @@ def test_what_cannot_be_a_run_fails_alone_with_its_reason(
     assert trials[len(BAD)].params["lr"] == 0.02  # the rest was drawn
     assert trials[len(BAD)].params["batch_size"] in (16, 32)
     assert run("status", "small", "--storage", ADDRESS) == 0
-    assert f"{BATCH_SIZE} 500" in " ".join(capfd.readouterr().out.split())
+    told = " ".join(capfd.readouterr().out.split())
+    assert f"trial 1 failed: {BATCH_SIZE} 500." in told
+    assert "others failed: for 5 reasons: see trials.csv" in told
     assert run("status", "small", "--storage", ADDRESS, "--format", "json") == 0
     (facts,) = json.loads(capfd.readouterr().out)
     assert facts["failed"][0] == {"trial": 0, "reason": BAD[0][1]}

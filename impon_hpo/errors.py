@@ -2,12 +2,13 @@
 command to type next, and the rule for what only describes a result: `describing`.
 
 ImponHpoError
-├── ConfigError          a study file, an option or an argument is wrong (also a ValueError)
-├── DataError            a data set is missing, broken or too small
-├── StorageError         a storage cannot be opened, or holds something else
-│   └── NothingYetError  … or nothing has been run into it yet
-├── CheckpointError      a checkpoint is cut short, or belongs to another run
-└── NonFiniteLossError   training diverged: the loss is no longer a number
+├── ConfigError             a study file, an option or an argument is wrong (also a ValueError)
+│   └── TrialSettingsError  … or the values of one trial are: the others can go on
+├── DataError               a data set is missing, broken or too small
+├── StorageError            a storage cannot be opened, or holds something else
+│   └── NothingYetError     … or nothing has been run into it yet
+├── CheckpointError         a checkpoint is cut short, or belongs to another run
+└── NonFiniteLossError      training diverged: the loss is no longer a number
 
 The command line prints the message of any of them without a traceback and exits with 2.
 """
@@ -28,6 +29,10 @@ class ImponHpoError(Exception):
 
 class ConfigError(ImponHpoError, ValueError):
     """A study file, an option or an argument is wrong."""
+
+
+class TrialSettingsError(ConfigError):
+    """The values of one trial cannot be a run: that trial fails, and the study goes on."""
 
 
 class DataError(ImponHpoError):

@@ -90,12 +90,17 @@ def watch(
     from impon_hpo.tuning.live_table import watch as watch_study
 
     study_file = read_study(study, check_samplers=False)
+    n_trials = trials or study_file.n_trials
     opened = open_storage(storage or study_file.storage, create=False)
+
+    def wanted(arm: str) -> int:
+        combinations = study_file.combinations(arm) if arm in study_file.arms else None
+        return n_trials if combinations is None else min(n_trials, len(combinations))
 
     try:
         arms, trainings = watch_study(
             lambda: read_arms_and_comparison(opened, study_file.name),
-            n_trials=trials or study_file.n_trials,
+            wanted=wanted,
             console=talk,
             interval=interval,
         )

@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 import optuna
 import torch
-from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler
 from optuna.storages import BaseStorage
 
 from impon_hpo.comparing.grid import Grid, Key, PlannedRun, Training, study_name
 from impon_hpo.errors import CheckpointError, describing
-from impon_hpo.storage.connect import ArtifactStore, no_experimental_warnings
+from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import RECORDED, WANTED
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.reference_folder import References
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits, load_splits
 from impon_hpo.training.training_run import TrainingRun
+from impon_hpo.tuning.algorithms import proposing
 from impon_hpo.tuning.artifacts import Checkpoints, upload
+from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.objective import COMPLETE, DIVERGED, train_trial
 from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import open_any_study
-from impon_hpo.tuning.worker import Job, OnEpoch
 
 STEP_LOSSES = "step_losses.json"
 LOSSES_AN_EPOCH = 20
@@ -39,12 +39,6 @@ LOSSES_AN_EPOCH = 20
 
 SAVE_SECONDS = 30.0
 """Least time between two checkpoints of a run: most runs are shorter."""
-
-
-def _proposing(params: dict[str, Any]) -> BaseSampler:
-    """Return a study sampler that proposes these values."""
-    with no_experimental_warnings():
-        return PartialFixedSampler(params, RandomSampler())
 
 
 @dataclass
@@ -253,7 +247,7 @@ def make_jobs(
                 train=functools.partial(recorder.train, training),
                 begin=numbers[0],
                 end=numbers[-1] + 1,
-                sampler_of=lambda number, planned=planned: _proposing(  # type: ignore[misc]
+                sampler_of=lambda number, planned=planned: proposing(  # type: ignore[misc]
                     grid.params[planned[number].configuration] if number < len(planned) else {}
                 ),
                 after=after,

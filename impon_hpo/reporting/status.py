@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,9 @@ from impon_hpo.files import readable_bytes, write_csv
 from impon_hpo.settings import metric_words
 from impon_hpo.storage.trials import StudyRecord, TrialRecord, flat_epoch
 from impon_hpo.tuning.promotion import waiting_trials
+
+REASONS = 5
+"""For so many reasons trials may have failed until the rest is only counted."""
 
 IN_STORAGE = "All that was run is in the storage."
 
@@ -37,6 +40,11 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
         },
         "finished": record.n_finished,
+        "failed": [
+            {"trial": trial.number, "reason": trial.reason}
+            for trial in record.trials
+            if trial.state == "FAIL"
+        ],
         "waiting_at_rungs": [
             {
                 "trial": entry.trial.number,
@@ -118,6 +126,7 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     counts = [f"{trials['complete']} complete, {trials['pruned']} pruned, {trials['fail']} failed"]
     counts += [f"{trials[state]} {state}" for state in ("running", "waiting") if trials[state]]
     rows = [("trials", ", ".join(counts))]
+    rows += _failed_rows(facts["failed"])
     epochs = Counter(entry["epoch"] for entry in facts["waiting_at_rungs"])
     if epochs:
         listed = ", ".join(f"{n} at epoch {epoch}" for epoch, n in sorted(epochs.items()))
@@ -150,6 +159,21 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{len(reference['trials'])} trials",
             )
         )
+    return rows
+
+
+def _failed_rows(failed: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return each reason for which trials failed, with their numbers: the most frequent first."""
+    numbers: dict[str, list[int]] = {}
+    for entry in failed:
+        numbers.setdefault(entry["reason"], []).append(entry["trial"])
+    by_size = sorted(numbers.items(), key=lambda item: -len(item[1]))
+    rows = [
+        (f"trial{'s' * (len(trials) > 1)} {', '.join(map(str, trials))} failed", reason)
+        for reason, trials in by_size[:REASONS]
+    ]
+    if len(by_size) > REASONS:
+        rows.append(("others failed", f"for {len(by_size) - REASONS} reasons: see trials.csv"))
     return rows
 
 

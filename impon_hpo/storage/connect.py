@@ -49,10 +49,10 @@ def no_experimental_warnings() -> Iterator[None]:
 
 
 @contextmanager
-def quiet_studies() -> Iterator[None]:
-    """Silence what Optuna tells of every study in memory that is made; warnings are kept."""
+def quiet_studies(level: int = optuna.logging.WARNING) -> Iterator[None]:
+    """Silence what Optuna tells of every study in memory that is made, below a level."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(max(before, optuna.logging.WARNING))
+    optuna.logging.set_verbosity(max(before, level))
     try:
         yield
     finally:

@@ -52,6 +52,10 @@ INTERRUPTED = "interrupted"
 """The reason of a trial that was stopped from outside: it does not count as finished."""
 
 
+NO_REASON = "no reason is recorded: it was ended from outside"
+"""The reason of a trial that failed otherwise than in a worker or an `Objective`."""
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """What one trial was and came to.
@@ -194,7 +198,7 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         # Written when a trial ends, since every write costs as much as deciding whether to prune.
         cost=max(trial.user_attrs.get(COST, 0), sum(epoch["cost"] for epoch in epochs)),
         horizon=horizon,
-        reason=trial.user_attrs.get(REASON, ""),
+        reason=trial.user_attrs.get(REASON) or NO_REASON * (trial.state == TrialState.FAIL),
         reference=trial.user_attrs.get(USED, ""),
         seconds=None if trial.duration is None else trial.duration.total_seconds(),
         wasted_epochs=sum(entry["epochs"] for entry in wasted),

@@ -24,6 +24,7 @@ from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
+from impon_hpo.tuning.rehearsal import rehearse
 from impon_hpo.tuning.space import SHAPING, Space, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -79,10 +80,14 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
     sampler are then checked on made-up images.
 
     Raises:
-        ConfigError: Model or batch sampler do not fit.
+        ConfigError: Model, batch sampler, pruner or study sampler do not fit.
         StorageError: The storage cannot be opened.
     """
     config = study_file.arms[arm]
+    rehearse(study_file, arm)
+    combinations = study_file.combinations(arm)
+    if combinations is not None:
+        n_trials = min(n_trials, len(combinations))
     missing = []
     try:
         device = find_device(config.device)

@@ -115,7 +115,7 @@ def seconds_left(records: Sequence[StudyRecord], n_trials: int) -> float:
 def watch(
     read: Callable[[], tuple[Sequence[StudyRecord], Sequence[StudyRecord]]],
     *,
-    n_trials: int,
+    wanted: Callable[[str], int],
     console: Console,
     interval: float,
 ) -> tuple[Sequence[StudyRecord], Sequence[StudyRecord]]:
@@ -125,7 +125,7 @@ def watch(
     Args:
         read: Reads the arms, and the studies of the comparison, from the storage; either may be
             empty.
-        n_trials: Finished trials wanted of each arm.
+        wanted: Arm -> finished trials wanted of it.
         console: Where to show them.
         interval: Seconds from one look to the next.
 
@@ -139,7 +139,10 @@ def watch(
         while True:
             arms, comparison = read()
             if live is not None:
-                tables = [live_table(_title(record), [record], n_trials) for record in arms]
+                tables = [
+                    live_table(_title(record), [record], wanted(record.identity["arm"]))
+                    for record in arms
+                ]
                 if comparison:
                     title = comparison[0].identity["study"]
                     n_runs = sum(record.n_wanted for record in comparison)
@@ -149,7 +152,7 @@ def watch(
                 runs = changes(comparison, printed)
                 for line in [*changes(arms, printed), *(f"comparison  {line}" for line in runs)]:
                     console.print(line, highlight=False, soft_wrap=True, markup=False)
-            tuned = all(record.n_finished >= n_trials for record in arms)
+            tuned = all(record.n_finished >= wanted(record.identity["arm"]) for record in arms)
             if tuned and all(record.n_finished >= record.n_wanted for record in comparison):
                 return arms, comparison
             time.sleep(interval)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import threading
 from collections import Counter
@@ -41,6 +40,8 @@ from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, describe
 from impon_hpo.tuning.budget import BudgetSpentError
+from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued
+from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.lease import PausedError
 from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
@@ -53,7 +54,6 @@ from impon_hpo.tuning.values import (
     pruner_without_effect,
     values_of,
 )
-from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
 
@@ -178,7 +178,7 @@ class Objective:
 
     def __call__(
         self, trial: optuna.Trial | FixedTrial | FrozenTrial, on_epoch: OnEpoch | None = None
-    ) -> float | tuple[float, ...]:
+    ) -> Any:
         """Train the trial's configuration and return its validation accuracy, 0 … 1, or
         what else `metric` says; higher is better. With several `values`, return a tuple of them.
 
@@ -190,6 +190,7 @@ class Objective:
             ConfigError: The study has not the directions that `values` ask for.
             optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
             PausedError: The trial has come to the rung at which it waits.
+            TrialSettingsError: Its values are outside of the space, or cannot be a run.
         """
         if isinstance(trial, FixedTrial | FrozenTrial):
             return self._outside_study(trial)
@@ -197,7 +198,7 @@ class Objective:
         several = len(self.values) > 1
         if several:
             self._judge_pruner(trial.study)
-        config = with_settings(self.config, suggest(trial, self.space, self.config))
+        config = self._settings_of(trial)
         past = Past.of(trial)
         checkpoint = None
         if self._checkpoints is not None:
@@ -221,11 +222,14 @@ class Objective:
                         self._references.learn(trial.study, self.config, self.splits, memory)
             describe(trial, run, self._artifact_store)
 
+        def begin() -> TrainingRun:
+            with blaming_settings(trial):
+                ahead = self._epochs_ahead(trial, config)
+                return resumed_run(config, splits, memory, checkpoint, ahead)
+
         run = train_trial(
             trial,
-            functools.partial(
-                resumed_run, config, splits, memory, checkpoint, self._epochs_ahead(trial, config)
-            ),
+            begin,
             past=past,
             checkpoint=checkpoint,
             on_epoch=counted,
@@ -265,6 +269,14 @@ class Objective:
         except NonFiniteLossError as error:
             raise optuna.TrialPruned(str(error)) from error
         return values_of(run, self.values)
+
+    def _settings_of(self, trial: optuna.Trial) -> TrainingConfig:
+        with_settings(self.config, {})  # what is wrong with every trial is the fault of none
+        with blaming_settings(trial):
+            check_enqueued(trial, self.space)
+        params = suggest(trial, self.space, self.config)
+        with blaming_settings(trial):
+            return with_settings(self.config, params)
 
     def untaught(self, study: optuna.Study) -> bool:
         """Return whether trials of a study ask for a reference that has still to be learnt."""

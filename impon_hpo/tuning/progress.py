@@ -24,8 +24,8 @@ from impon_hpo.storage.trials import (
 )
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.budget import Budget, spent
+from impon_hpo.tuning.job import Job, count_finished
 from impon_hpo.tuning.live_table import clock, live_table, seconds_left
-from impon_hpo.tuning.worker import Job, count_finished
 
 READING_SHARE = 0.05
 """Share of the time that may go into reading the storage for the table."""
@@ -82,10 +82,12 @@ class TuningProgress(LiveProgress):
     def start(self, jobs: Sequence[Job]) -> None:
         """Take note of what is to be done."""
         (self._job,) = jobs
+        self._n_wanted = self._job.end
 
     def begin(self, job: Job, trials: Sequence[FrozenTrial]) -> None:
         """Take note of what the storage holds as a trial begins."""
         self._record = read_study(job.study, trials)
+        self._n_wanted = job.n_wanted(trials)
 
     def epoch(self, trial: optuna.Trial, result: EpochResult) -> None:
         """Show the result of one epoch."""
@@ -100,8 +102,8 @@ class TuningProgress(LiveProgress):
             f"val {record.metric}": f"{result.val_accuracy:.4f}",
             "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",
             "pruned": f"{record.count('PRUNED')}",
-            "finished": f"{record.n_finished}/{self._job.end}",
-            "time left": clock(seconds_left([record], self._job.end)),
+            "finished": f"{record.n_finished}/{self._n_wanted}",
+            "time left": clock(seconds_left([record], self._n_wanted)),
         }
         if self.budget.given:
             facts["budget left"] = self.budget.left(spent([read_study(trial.study)]))
@@ -122,7 +124,7 @@ class TuningProgress(LiveProgress):
         record = read_study(self._job.study)
         title = f"{record.identity['study']}, arm {record.identity['arm']}"
         left = self.budget.left(spent([record]))
-        return live_table(title, [record], self._job.end, left)
+        return live_table(title, [record], self._n_wanted, left)
 
 
 def _with_epoch(record: StudyRecord, trial: optuna.Trial, result: EpochResult) -> StudyRecord:

@@ -145,7 +145,8 @@ def finished_study(
     *,
     command: dict[str, Any],
 ) -> StudyRecord | None:
-    """Return the record of an arm that has all the trials it wants, where no trial runs; or None.
+    """Return the record of an arm that has all the trials it wants, or has tried all combinations
+    of its grid, where no trial runs; or None.
 
     Neither data nor model are looked at. Question and command are kept as last given.
 
@@ -158,7 +159,11 @@ def finished_study(
     study = optuna.load_study(study_name=name, storage=storage)
     if study.user_attrs.get(IDENTITY) != study_file.identity(arm):
         return None  # `open_study` says what is different
-    record = read_study(study)
+    trials = study.get_trials(deepcopy=False)
+    record = read_study(study, trials)
+    combinations = study_file.combinations(arm)
+    if combinations is not None:
+        n_trials = min(n_trials, combinations.n_trials(trials))
     check_growth(record, n_trials)
     if record.n_finished < n_trials or record.count("RUNNING"):  # one that may be lost
         return None

@@ -16,6 +16,7 @@ from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
 from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.combinations import Combinations, combinations_of
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.space import Space
 from impon_hpo.tuning.space_check import check_conditions, check_space
@@ -90,6 +91,8 @@ class StudyFile(Settings):
         for epochs in {config.epochs for config in self.arms.values()}:
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
+        for name in self.arms:
+            self.combinations(name)
         if self.compare.model_fields_set:
             make_pruner(self.protocol.pruner, epochs=self.run.epochs)
         return self
@@ -134,6 +137,15 @@ class StudyFile(Settings):
                 f"Its arms: {', '.join(self.arms)}."
             )
         return name
+
+    def combinations(self, arm: str) -> Combinations | None:
+        """Return what the study sampler tries in an arm, each combination once; None: it has no
+        such order.
+
+        Raises:
+            ConfigError: Its grid or what it fixes does not fit the space.
+        """
+        return combinations_of(self.study_sampler, self.space, self.arms[arm], seed=self.seed)
 
     def warnings(self) -> list[str]:
         """Return warnings about what is allowed but rarely intended."""

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.storages import BaseStorage
 
 from impon_hpo.environment import environment
@@ -20,13 +21,15 @@ from impon_hpo.storage.connect import (
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
+from impon_hpo.tuning.enqueued import blaming_settings, check_names
+from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.processes import Orders
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import Job, Progress, work
+from impon_hpo.tuning.worker import Progress, work
 
 CHECKPOINT_SHARE = 0.5
 """Share of the free disk that checkpoints of waiting trials may take up, unless told otherwise."""
@@ -55,8 +58,9 @@ def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
 def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> None:
     """Run trials of an arm until as many are finished as wanted.
 
-    A trial that fails is recorded with its reason and the study goes on. Of an arm that has all its
-    trials, neither data nor model are looked at, which take seconds to load.
+    A trial that fails is recorded with its reason and the study goes on. It ends when all
+    combinations of a grid are tried, too. Of an arm that has all its trials, neither data nor model
+    are looked at, which take seconds to load.
 
     Args:
         study_file: The study.
@@ -72,6 +76,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     n_trials = orders.n_trials or study_file.n_trials
     address = orders.storage or study_file.storage
     checkpoints = checkpoints_of(study_file, orders)
+    combinations = study_file.combinations(arm)
     storage: BaseStorage | None = None
     with suppress(NothingYetError):
         storage = open_storage(address, create=False)
@@ -79,7 +84,10 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         record = finished_study(study_file, arm, storage, n_trials, command=command_of(orders))
         if record is not None:
             study = record.optuna_study
-            checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
+            trials = study.get_trials(deepcopy=False)
+            checkpoints.delete_finished(study, trials)
+            if combinations is not None and combinations.all_tried(trials):
+                progress.note(combinations.exhausted)
             return
 
     promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
@@ -90,6 +98,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
     from impon_hpo.tuning.objective import Objective
+    from impon_hpo.tuning.rehearsal import rehearse
 
     objective = Objective(
         study_file.arms[arm],
@@ -99,6 +108,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         checkpoints=checkpoints,
         n_trials=n_trials,
     )
+    rehearse(study_file, arm)
     check_fit(study_file.arms[arm], study_file.space, objective.splits_of)
     storage = open_storage(address, create=True) if storage is None else storage
     study = open_study(
@@ -113,12 +123,19 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         standings = Standings(
             study, promotion, checkpoints, untaught=lambda: objective.untaught(study)
         )
+
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
+        with blaming_settings(trial):  # around `Objective`, others may ask for values of their own
+            check_names(trial, study_file.space)
+        return float(objective(trial, on_epoch))
+
     job = Job(
         arm,
         study,
-        objective,
+        train,
         n_trials,
         standings=standings,
+        combinations=combinations,
         sampler_of=lambda number: make_study_sampler(
             study_file.study_sampler, seed=study_file.seed, number=number
         ),

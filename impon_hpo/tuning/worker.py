@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.errors import ImponHpoError, describing
-from impon_hpo.storage.trials import is_finished, read_study
+from impon_hpo.errors import ImponHpoError, TrialSettingsError, describing
+from impon_hpo.storage.trials import REASON, is_finished, read_study
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.tuning.algorithms import BlamedSampler, proposing
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget, spent
+from impon_hpo.tuning.job import Job, count_finished
 from impon_hpo.tuning.lease import (
     Lease,
     PausedError,
@@ -29,7 +31,6 @@ from impon_hpo.tuning.lease import (
     signed_by,
     this_worker,
 )
-from impon_hpo.tuning.standings import Standings
 
 FAILURES_IN_A_ROW = 3
 POLL_SECONDS = 1.0
@@ -42,46 +43,6 @@ READING_SHARE = 0.05
 
 WAITING_SHARE = 0.1
 """The pause before the next look, as a share of the time that it has waited already."""
-
-OnEpoch = Callable[[optuna.Trial, EpochResult], None]
-Train = Callable[[optuna.Trial, OnEpoch], float | Sequence[float]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """Trials of one study that a worker is to finish: those with the numbers `begin` … `end` - 1.
-
-    Args:
-        name: What is trained, for people: an arm.
-        study: The study.
-        train: Trains a trial and returns its value; calls what it is given after every epoch.
-        end: The first number that is not wanted.
-        begin: The first number.
-        sampler_of: Makes the study sampler for a trial number, seeded by it, so that what is
-            proposed depends neither on interruptions nor, at random, on the other workers.
-        after: A study and a trial number that must be finished before.
-        retries: Whether a trial that fails is offered again instead of being told as failed.
-        standings: Of a halving that promotes: it says which trial is next.
-    """
-
-    name: str
-    study: optuna.Study
-    train: Train
-    end: int
-    begin: int = 0
-    sampler_of: Callable[[int], BaseSampler] | None = None
-    after: tuple[optuna.Study, int] | None = None
-    retries: bool = False
-    standings: Standings | None = None
-
-    def limit(self, trials: Sequence[FrozenTrial]) -> int:
-        """Return the first number that is not wanted, with those that do not count added."""
-        uncounted = sum(trial.state.is_finished() and not is_finished(trial) for trial in trials)
-        return self.end + uncounted
-
-    def n_finished(self, trials: Sequence[FrozenTrial]) -> int:
-        """Return how many of its trials are finished."""
-        return sum(map(is_finished, trials[self.begin : self.limit(trials)]))
 
 
 class Progress(Protocol):
@@ -118,7 +79,8 @@ def work(
     storage has.
 
     A trial that is interrupted, or whose worker is gone, keeps its number and what it reported, and
-    is continued by whoever comes first. A worker waits only when all that is left is held by
+    is continued by whoever comes first. One whose values cannot be a run fails, and the next one
+    begins. A worker waits only when all that is left is held by
     others, in case they are lost.
 
     Args:
@@ -129,7 +91,8 @@ def work(
         checkpoints: Those that training writes; of finished trials they are deleted.
 
     Raises:
-        ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's.
+        ImponHpoError: Three trials in a row failed, or a trial met a mistake of the user's, or the
+            study sampler failed.
         BudgetSpentError: The budget is spent; a trial that had begun waits to be continued.
         KeyboardInterrupt: The user stopped it.
     """
@@ -156,6 +119,8 @@ def _work_on(worker: _Worker) -> None:
         job, trial = claimed
         error = worker.run(job, trial)
         free_since = time.perf_counter()
+        if isinstance(error, TrialSettingsError):  # it says nothing about the others
+            continue
         n_failures = 0 if error is None else n_failures + 1
         if n_failures >= FAILURES_IN_A_ROW:
             raise ImponHpoError(
@@ -215,6 +180,8 @@ class _Worker:
         self.all_jobs = tuple(self.jobs)
         self.studies = list({job.study.study_name: job.study for job in self.jobs}.values())
         self.failed_here: set[int] = set()
+        self.stopped: set[str] = set()
+        """Names of studies whose study sampler has nothing left to try."""
         self._looks: dict[str, _Look] = {}
 
     def claim(self) -> tuple[Job, optuna.Trial] | None:
@@ -243,11 +210,13 @@ class _Worker:
                 standings = job.standings.read()
                 claimed = job.standings.claim(standings, job.limit(last.trials))
                 if claimed is not None:
-                    self.progress.begin(job, last.trials)
-                    return job, _begun(job, *claimed)
+                    return self._begun(job, *claimed, last.trials)
             trials = look(job.study)
-            if job.n_finished(trials) >= job.end - job.begin:
+            stopped = job.study.study_name in self.stopped
+            if stopped or job.n_finished(trials) >= job.n_wanted(trials):
                 self.jobs.remove(job)
+                if job.combinations is not None and job.combinations.all_tried(trials):
+                    self.progress.note(job.combinations.exhausted)
                 continue
             if job.after is not None:
                 study, number = job.after
@@ -255,11 +224,36 @@ class _Worker:
                 if len(others) <= number or not is_finished(others[number]):
                     continue
             self._check_budget()
-            trial = _claim(job, trials, skipped)
-            if trial is not None:
-                self.progress.begin(job, trials)
-                return job, trial
+            claimed = _claim(job, trials, skipped)
+            if claimed is not None:
+                return self._begun(job, *claimed, trials)
         return None
+
+    def _begun(
+        self, job: Job, trial_id: int, number: int, trials: Sequence[FrozenTrial]
+    ) -> tuple[Job, optuna.Trial] | None:
+        """Begin or continue a trial that this process has claimed; None where it has nothing to
+        try. `trials` are those of its study."""
+        study = job.study
+        self.progress.begin(job, trials)
+        try:
+            if job.combinations is not None:
+                # Others may have made trials since then, which come before this one.
+                before = study.get_trials(deepcopy=False)
+                study.sampler = proposing(job.combinations.of(number, before))
+            elif job.sampler_of is not None:
+                study.sampler = BlamedSampler(job.sampler_of(number))
+            seen = study if job.standings is None else job.standings.seen_by_samplers()
+            # As `Study.ask` does: what a study sampler sees is as new as the trial.
+            seen._thread_local.cached_all_trials = None
+            return job, optuna.Trial(seen, trial_id)
+        except TrialSettingsError as error:
+            study.sampler = proposing({})
+            self._fail(job, trial_id, number, error)
+            return None
+        except ImponHpoError:
+            put_back(study, trial_id)
+            raise
 
     def put_back_claimed(self) -> None:
         """Put back what this process holds: a stop may come between a claim and its training, or
@@ -295,7 +289,7 @@ class _Worker:
 
     def _run(self, job: Job, trial: optuna.Trial, lease: Lease) -> Exception | None:
         study = job.study
-        value: float | Sequence[float] | None = None
+        value: float | None = None
         state = None
         try:
             with lease.held():
@@ -308,18 +302,19 @@ class _Worker:
             return None
         except optuna.TrialPruned:
             state = TrialState.PRUNED
-        except ImponHpoError:
-            put_back(study, trial._trial_id)
-            raise
+        except ImponHpoError as error:
+            if job.retries or not isinstance(error, TrialSettingsError):
+                put_back(study, trial._trial_id)
+                raise
+            lease.check()
+            return self._fail(job, trial._trial_id, trial.number, error)
         except Exception as error:
             lease.check()
-            if job.retries:
-                self.failed_here.add(trial._trial_id)
-                put_back(study, trial._trial_id)
-            else:
-                study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-                self._ended(job, trial)
-            self.progress.note(f"trial {trial.number} failed: {type(error).__name__}: {error}")
+            if not job.retries:
+                return self._fail(job, trial._trial_id, trial.number, error)
+            self.failed_here.add(trial._trial_id)
+            put_back(study, trial._trial_id)
+            self.progress.note(f"trial {trial.number} failed: {_reason(error)}")
             return error
         except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
             if self.checkpoints is not None:
@@ -327,15 +322,41 @@ class _Worker:
             put_back(study, trial._trial_id)
             raise
         lease.check()
-        study.tell(trial, value, state, skip_if_finished=True)
-        ended = self._ended(job, trial)
+        if value is not None and math.isnan(value):
+            no_number = ArithmeticError(f"a trial's value must be a number, but is {value}")
+            return self._fail(job, trial._trial_id, trial.number, no_number)
+        self._tell(job, trial.number, value, state)
+        ended = self._ended(job, trial._trial_id)
         with describing(f"The end of trial {trial.number} could not be shown"):
             self.progress.end(job, ended)
         return None
 
-    def _ended(self, job: Job, trial: optuna.Trial) -> FrozenTrial:
+    def _fail(self, job: Job, trial_id: int, number: int, error: Exception) -> Exception:
+        """End a trial as failed, with its reason, and return the error."""
+        reason = _reason(error)
+        job.study._storage.set_trial_user_attr(trial_id, REASON, reason)
+        self._tell(job, number, None, TrialState.FAIL)
+        self._ended(job, trial_id)
+        self.progress.note(f"trial {number} failed: {reason}")
+        return error
+
+    def _tell(self, job: Job, number: int, value: float | None, state: TrialState | None) -> None:
+        """Tell a study how a trial has ended."""
+        study = job.study
+        study._stop_flag = False
+        # Where nothing is left to try, a study sampler stops the study, as it may under `optimize`.
+        study._thread_local.in_optimize_loop = True
+        try:
+            study.tell(number, value, state, skip_if_finished=True)
+        finally:
+            study._thread_local.in_optimize_loop = False
+        if study._stop_flag:
+            self.stopped.add(study.study_name)
+            self.progress.note("The study sampler has nothing left to try.")
+
+    def _ended(self, job: Job, trial_id: int) -> FrozenTrial:
         """Return a trial as it has ended, and note that where others look for it."""
-        frozen = job.study._storage.get_trial(trial._trial_id)
+        frozen = job.study._storage.get_trial(trial_id)
         if job.standings is not None:
             job.standings.ended(frozen)
         return frozen
@@ -367,44 +388,32 @@ class _Worker:
         return count_finished(self.all_jobs, self._look)
 
 
-def count_finished(
-    jobs: Sequence[Job], look: Callable[[optuna.Study], Sequence[FrozenTrial]]
-) -> int:
-    """Return how many trials of some jobs are finished; `look` reads those of a study, once."""
-    studies = {job.study.study_name: job.study for job in jobs}
-    trials = {name: look(study) for name, study in studies.items()}
-    return sum(job.n_finished(trials[job.study.study_name]) for job in jobs)
-
-
 def _claim(
     job: Job, trials: Sequence[FrozenTrial], skipped: Collection[int]
-) -> optuna.Trial | None:
-    """Claim the first trial of a job that waits, or make a new one; None where there is neither.
+) -> tuple[int, int] | None:
+    """Claim the first trial of a job that waits, or make a new one, and return its id and number;
+    None where there is neither.
 
     Trial numbers are given out once, by the storage: however many workers make trials at the same
     moment, each gets another one.
     """
     study, limit = job.study, job.limit(trials)
     if job.standings is not None:
-        claimed = job.standings.claim(job.standings.look(trials), limit)
-        return None if claimed is None else _begun(job, *claimed)
+        return job.standings.claim(job.standings.look(trials), limit)
     for trial in trials[job.begin : limit]:
         waits = trial.state == TrialState.WAITING and trial._trial_id not in skipped
         if waits and claim(study, trial._trial_id):
-            return _begun(job, trial._trial_id, trial.number)
+            return trial._trial_id, trial.number
     if not job.begin <= len(trials) < limit:
         return None
     trial_id, number = make_trial(study)
     if not job.begin <= number < limit:  # another worker was faster: it is for later
         put_back(study, trial_id)
         return None
-    return _begun(job, trial_id, number)
+    return trial_id, number
 
 
-def _begun(job: Job, trial_id: int, number: int) -> optuna.Trial:
-    if job.sampler_of is not None:
-        job.study.sampler = job.sampler_of(number)
-    study = job.study if job.standings is None else job.standings.seen_by_samplers()
-    # As `Study.ask` does: what a study sampler sees is as new as the trial.
-    study._thread_local.cached_all_trials = None
-    return optuna.Trial(study, trial_id)
+def _reason(error: Exception) -> str:
+    """Return why a trial failed, as one line."""
+    kind = "" if isinstance(error, ImponHpoError) else f"{type(error).__name__}: "
+    return " ".join(f"{kind}{error}".split())

@@ -20,12 +20,13 @@ from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.reference_folder import References
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.job import Job
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import Job, work
+from impon_hpo.tuning.worker import work
 from tests.comparing.comparisons import compared_study
 from tests.comparing.tiny import record
 

@@ -84,6 +84,59 @@ def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name:
     assert not set(first) & set(_first_values({"name": name}, seed=8, number=0))
 
 
+def _patient(wrapped: Any) -> dict[str, Any]:
+    return {"name": "PatientPruner", "wrapped_pruner": wrapped, "patience": 2}
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "kind"),
+    [
+        ("MedianPruner", optuna.pruners.MedianPruner),
+        ({"name": "HyperbandPruner"}, optuna.pruners.HyperbandPruner),
+        ("optuna.pruners:MedianPruner", optuna.pruners.MedianPruner),
+        (_patient("none"), optuna.pruners.PatientPruner),
+        ("none", type(None)),
+    ],
+)
+def test_a_wrapped_pruner_is_made_by_name_too(wrapped: Any, kind: type) -> None:
+    made = vars(make_pruner(_patient(wrapped), epochs=9))["_wrapped_pruner"]
+    assert type(made) is kind
+    if kind is optuna.pruners.HyperbandPruner:
+        assert vars(made)["_max_resource"] == 9
+
+
+def _fixing(base: Any) -> dict[str, Any]:
+    return {"name": "PartialFixedSampler", "fixed_params": {"y": 0.5}, "base_sampler": base}
+
+
+@pytest.mark.parametrize("base", ["RandomSampler", {"name": "RandomSampler"}])
+def test_an_inner_study_sampler_is_made_by_name_and_has_the_studys_seed(base: Any) -> None:
+    first = _first_values(_fixing(base), seed=7, number=0)
+    assert first == _first_values(_fixing(base), seed=7, number=0)
+    assert not set(first) & set(_first_values(_fixing(base), seed=7, number=4))
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (_fixing("RandomSmpler"), "Did you mean 'RandomSampler'"),
+        (_fixing("none"), "Unknown study sampler 'none'"),  # it cannot do without
+        (_fixing({"name": "TPESampler", "seed": 3}), "set the study's `seed`"),
+        ({"name": "PartialFixedSampler", "fixed_params": {}}, "needs base_sampler"),
+        (_fixing("RandomSampler") | {"fixed_params": 3}, "fixed_params = 3: Input should be a tab"),
+        ({"name": "GridSampler"}, "GridSampler needs search_space"),
+        ({"name": "GridSampler", "search_space": {"lr": 1}}, "Input should be a list"),
+        ({"name": "TPESampler", "n_startup_trials": "x"}, "n_startup_trials = 'x': Input should"),
+        ({"name": "TPESampler", "gamma": "x"}, "gamma = 'x': Input should be callable"),
+        ({"name": "GPSampler", "independent_sampler": 3}, 'must be a name, a table .* or "none"'),
+        ({"name": "BaseGASampler"}, "Unknown study sampler"),
+    ],
+)
+def test_a_mistake_in_a_study_sampler_is_named(table: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_study_sampler(table, seed=0, number=0)
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [
@@ -100,9 +153,27 @@ def test_a_continued_study_sampler_does_not_propose_its_first_values_again(name:
         ),
         ({"name": "MedianPruner", "n_startup": 1}, "Did you mean 'n_startup_trials'"),
         ({"name": "PercentilePruner", "percentile": 101.0}, "between 0 and 100"),
-        ({"name": "PercentilePruner"}, "PercentilePruner: "),
+        (
+            {"name": "PercentilePruner"},
+            "needs percentile. It takes: percentile, n",
+        ),
         ({"name": "SuccessiveHalvingPruner", "reduction_factor": 1}, "reduction_factor"),
         ({"name": "no_such_module:Pruner"}, "cannot be imported"),
+        ({"name": "NopPruner", "x": 1}, "NopPruner has no argument 'x'. It takes no arguments."),
+        (_patient("promote"), "not a pruner that another one can wrap"),
+        (_patient("MedianPrunner"), "Did you mean 'MedianPruner'"),
+        (_patient({"patience": 1}), r"\[pruner\] must have a name"),
+        (_patient({"name": "MedianPruner", "x": 1}), "MedianPruner has no argument 'x'"),
+        (_patient(3), 'wrapped_pruner = 3 must be a name, a table .* or "none"'),
+        ({"name": "PatientPruner", "patience": 2}, "PatientPruner needs wrapped_pruner"),
+        (_patient("none") | {"patience": "2"}, "patience = '2': Input should be a valid integer"),
+        (_patient("none") | {"patience": True}, "patience = True: Input should be a valid integer"),
+        (
+            {"name": "SuccessiveHalvingPruner", "reduction_factor": 2.5},
+            "reduction_factor = 2.5: Input should be a valid integer",
+        ),
+        ({"name": "ThresholdPruner", "lower": "x"}, "lower = 'x': Input should be a valid number"),
+        ({"name": "HyperbandPruner", "max_resource": "x"}, "should be integer or 'auto'"),
     ],
 )
 def test_a_mistake_in_a_pruner_is_named(table: dict[str, Any], said: str) -> None:
@@ -126,10 +197,20 @@ def test_a_pruner_of_ones_own_is_used_and_anything_else_refused(
         "        self.margin = margin\n"
         "    def prune(self, study, trial):\n"
         "        return True\n"
+        "class Any(LastPlace):\n"
+        "    def __init__(self, odd: 'no such type' = 1, **rest):\n"
+        "        self.odd, self.rest = odd, rest\n"
+        "class Broken(LastPlace):\n"
+        "    def __init__(self):\n"
+        "        raise KeyError('x')\n"
         "class NoPruner:\n"
         "    pass\n"
     )
     made = make_pruner({"name": "my_pruner:LastPlace", "margin": 0.5}, epochs=9)
     assert vars(made) == {"margin": 0.5}
+    made = make_pruner({"name": "my_pruner:Any", "odd": "a", "more": 2}, epochs=9)
+    assert vars(made) == {"odd": "a", "rest": {"more": 2}}
+    with pytest.raises(ConfigError, match="my_pruner:Broken: 'x'"):
+        make_pruner({"name": "my_pruner:Broken"}, epochs=9)
     with pytest.raises(ConfigError, match="must be an optuna BasePruner"):
         make_pruner({"name": "my_pruner:NoPruner"}, epochs=9)

@@ -152,7 +152,7 @@ def watched(console: Console) -> int:
             finish(study, trial, 0.4)
         return [read_study(study)], []
 
-    (record,), _ = watch(read, n_trials=1, console=console, interval=0.01)
+    (record,), _ = watch(read, wanted=lambda arm: 1, console=console, interval=0.01)
     assert record.n_finished == 1
     return looks
 
@@ -190,7 +190,7 @@ def watched_with_comparison(console: Console) -> int:
             finish(studies[looks - 3], trials[looks - 3], 0.4)
         return [read_study(arm)], [read_study(study) for study in studies]
 
-    arms, comparison = watch(read, n_trials=1, console=console, interval=0.01)
+    arms, comparison = watch(read, wanted=lambda arm: 1, console=console, interval=0.01)
     assert [len(arms), len(comparison)] == [1, 2]
     return looks
 

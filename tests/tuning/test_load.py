@@ -12,8 +12,9 @@ from rich.console import Console
 
 from impon_hpo.storage.connect import open_storage, quiet_studies
 from impon_hpo.tuning.algorithms import make_study_sampler
+from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.progress import TuningProgress
-from impon_hpo.tuning.worker import Job, OnEpoch, work
+from impon_hpo.tuning.worker import work
 from tests.tuning.forks import fork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

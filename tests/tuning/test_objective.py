@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 
-from impon_hpo.errors import ConfigError
+from impon_hpo.errors import ConfigError, TrialSettingsError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import COST, INTERRUPTED, REASON, epochs_of
 from impon_hpo.training import compiling
@@ -151,6 +152,69 @@ def test_a_failing_run_is_recorded_with_its_reason(
         study.optimize(lambda trial: objective(trial, fail), n_trials=1)
     assert study.trials[0].state == TrialState.FAIL
     assert study.trials[0].user_attrs[REASON] == "RuntimeError: out of memory"
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"lr": 1.0}, "lr must be a number from 0.01 to 0.1, but got 1.0."),
+        ({"nesterov": True, "momentum": 0.0}, "nesterov = true needs optimizer = 'sgd' and a pos"),
+    ],
+)
+def test_values_that_cannot_be_a_run_are_raised_and_recorded(
+    params: dict[str, Any], reason: str, tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    space = SPACE | {
+        "nesterov": CategoricalDistribution([False, True]),
+        "momentum": FloatDistribution(0.0, 0.9),
+    }
+    one_epoch = tiny_config.model_copy(update={"epochs": 1})
+    objective = Objective(one_epoch, space, splits=tiny_splits)
+    study = _study()
+    study.enqueue_trial(params)
+    with pytest.raises(TrialSettingsError, match=reason):
+        study.optimize(objective, n_trials=2)
+    study.enqueue_trial(params)
+    study.optimize(objective, n_trials=2, catch=TrialSettingsError)
+    states = [trial.state.name for trial in study.trials]
+    assert states == ["FAIL", "FAIL", "COMPLETE"]
+    assert all(trial.user_attrs[REASON].startswith(reason) for trial in study.trials[:2])
+
+
+def test_a_model_that_does_not_fit_is_the_trials_fault(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    space = {"batch_size": IntDistribution(2, 1000)}  # there are 320 rows
+    study = _study()
+    study.enqueue_trial({"batch_size": 500})
+    impon = tiny_config.model_copy(update={"sampler": "impon"})
+    with pytest.raises(TrialSettingsError, match="batch_size must be between 1"):
+        study.optimize(Objective(impon, space, splits=tiny_splits), n_trials=1)
+    assert "number of training rows (320)" in study.trials[0].user_attrs[REASON]
+
+
+def test_what_is_wrong_with_every_trial_is_the_fault_of_none(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    Path("weights.pt").write_bytes(b"")
+    config = tiny_config.model_copy(update={"weights_file": "weights.pt"})
+    objective = Objective(config, SPACE, splits=tiny_splits)
+    Path("weights.pt").unlink()
+    study = _study()
+    with pytest.raises(ConfigError, match=r"weights_file = 'weights.pt' must be") as raised:
+        study.optimize(objective, n_trials=1)
+    assert not isinstance(raised.value, TrialSettingsError)
+
+
+def test_what_else_somebody_asks_for_around_it_may_be_enqueued(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    one_epoch = tiny_config.model_copy(update={"epochs": 1})
+    objective = Objective(one_epoch, SPACE, splits=tiny_splits)
+    study = _study()
+    study.enqueue_trial({"mine": 3})
+    study.optimize(lambda trial: objective(trial) + trial.suggest_int("mine", 1, 5), n_trials=1)
+    assert study.trials[0].params["mine"] == 3
 
 
 def test_an_interrupted_run_says_so(tiny_config: TrainingConfig, tiny_splits: Splits) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import math
 import re
 from typing import Any
 
@@ -12,17 +13,31 @@ import pytest
 from optuna.trial import TrialState
 from rich.console import Console
 
-from impon_hpo.errors import ConfigError, ImponHpoError, NothingYetError, StorageError
+from impon_hpo.errors import (
+    ConfigError,
+    ImponHpoError,
+    NothingYetError,
+    StorageError,
+    TrialSettingsError,
+)
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import IDENTITY, WORKER, StudyRecord, read_studies, read_study
+from impon_hpo.storage.trials import (
+    IDENTITY,
+    NO_REASON,
+    WORKER,
+    StudyRecord,
+    read_studies,
+    read_study,
+)
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
+from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.lease import Watch, put_back
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import Job, OnEpoch, pause_seconds, work
+from impon_hpo.tuning.worker import pause_seconds, work
 from tests.studies import SMALL, small_study
 
 HERE = {"versions": {"python": "3"}, "cpu": "some", "platform": "some", "device": "cpu"}
@@ -92,6 +107,39 @@ def test_a_failing_trial_is_recorded_and_the_study_goes_on() -> None:
     record, said = _tune(_open(small_study()), Stub(fail), 3)
     assert (record.count("COMPLETE"), record.count("FAIL")) == (2, 1)
     assert "trial 1 failed: RuntimeError: out of memory" in said
+
+
+def test_every_failed_trial_has_a_reason() -> None:
+    def fail(number: int) -> float:
+        if number == 0:
+            raise RuntimeError("out of\nmemory")
+        return math.nan if number == 1 else 0.5
+
+    record, said = _tune(_open(small_study()), Stub(fail), 4)
+    assert [trial.state for trial in record.trials] == ["FAIL", "FAIL", "COMPLETE", "COMPLETE"]
+    reasons = [trial.reason for trial in record.trials]
+    assert reasons[0] == "RuntimeError: out of memory"
+    assert reasons[1] == "ArithmeticError: a trial's value must be a number, but is nan"
+    assert f"trial 1 failed: {reasons[1]}" in said.splitlines()
+
+
+def test_a_trial_that_is_failed_from_outside_is_told_to_have_no_reason() -> None:
+    study = _open(small_study())
+    study.tell(study.ask(), state=TrialState.FAIL)
+    assert read_study(study).trials[0].reason == NO_REASON
+
+
+def test_settings_of_a_trial_do_not_count_among_failures_in_a_row() -> None:
+    def fail(number: int) -> float:
+        if number % 3 == 2:
+            raise RuntimeError(f"cause {number}")
+        raise TrialSettingsError("batch_size must be\n16 or 32.")
+
+    study = _open(small_study())
+    with pytest.raises(ImponHpoError, match=r"3 trials in a row failed.*cause 8"):
+        _tune(study, Stub(fail), 12)
+    assert len(study.trials) == 9
+    assert read_study(study).trials[0].reason == "batch_size must be 16 or 32."
 
 
 def test_three_failures_in_a_row_stop_the_study_with_the_reason() -> None:

@@ -18,11 +18,12 @@ from impon_hpo.environment import environment
 from impon_hpo.storage.trials import COST, EPOCH, WORKER
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.job import Job, Train
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.progress import TuningProgress
 from impon_hpo.tuning.study import open_study
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
-from impon_hpo.tuning.worker import Job, Train, work
+from impon_hpo.tuning.worker import work
 
 ARM = "uniform"
 EPOCHS_A_TRIAL = 9

@@ -26,9 +26,9 @@ from benchmarks.measure import Measurement, Spread, alternate, spread, surroundi
 from impon_hpo import EpochResult, ImponHpoError, Objective
 from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies
 from impon_hpo.tuning.artifacts import Checkpoints
+from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.processes import STORAGE
 from impon_hpo.tuning.study_file import StudyFile
-from impon_hpo.tuning.worker import OnEpoch
 
 EPOCH_SECONDS = 5.0
 """The epoch that overheads are compared with."""
@@ -104,12 +104,12 @@ def run_trials(
     )
     _ = objective.splits
 
-    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float | Sequence[float]:
+    def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
         def timed(trial: optuna.Trial, result: EpochResult) -> None:
             clock.epoch(result)
             on_epoch(trial, result)
 
-        return objective(trial, timed)
+        return float(objective(trial, timed))
 
     n_before = len(study.get_trials(deepcopy=False))
     for n_trials in range(n_before + 1, n_before + trials + 1):

@@ -81,21 +81,6 @@ def test_what_cannot_be_a_run_fails_alone_with_its_reason(
     assert tune("--trials", str(n_trials)) == 0  # and nothing is left to be done
 
 
-def test_a_combination_of_the_space_that_cannot_be_fails_alone() -> None:
-    text = SMALL.replace(
-        "[arms.impon]",
-        'nesterov = { type = "categorical", choices = [false, true] }\n'
-        'momentum = { type = "float", low = 0.0, high = 0.9 }\n\n[arms.impon]',
-    )
-    study = study_of(text)
-    study.enqueue_trial({"nesterov": True, "momentum": 0.0})
-    assert tune("--trials", "2") == 0
-    failed, other = study.trials
-    assert failed.state == TrialState.FAIL
-    assert failed.user_attrs[REASON].startswith("nesterov = true needs optimizer = 'sgd' and a po")
-    assert other.state != TrialState.FAIL
-
-
 @pytest.mark.parametrize(
     ("value", "distribution", "said"),
     [

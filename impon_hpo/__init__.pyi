@@ -24,6 +24,8 @@ from .training.image_data import ImageData as ImageData
 from .training.reference_folder import References as References
 from .training.splits import Splits as Splits
 from .training.splits import load_splits as load_splits
+from .training.trained_model import TrainedModel as TrainedModel
+from .training.trained_model import load_model as load_model
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective

@@ -12,7 +12,6 @@ from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
 from impon_hpo.files import free_disk, readable_bytes
 from impon_hpo.storage.connect import (
-    ArtifactStore,
     artifact_store,
     open_storage,
     without_secrets,
@@ -49,7 +48,13 @@ def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
         study_file.runs / "checkpoints",
         keep=orders.keep_checkpoints,
         budget=orders.checkpoint_budget,
+        best=best_folder(study_file) if orders.task == "tune" else None,
     )
+
+
+def best_folder(study_file: StudyFile) -> Path:
+    """Return the folder for the checkpoint of the best complete trial of each arm."""
+    return study_file.runs / "best"
 
 
 def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> None:
@@ -84,8 +89,10 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
 
     promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
     store = artifact_store(study_file.artifacts)
-    if promotion is not None:
-        _keep_waiting(checkpoints, study_file, store, progress)
+    if has_own_place(study_file):
+        checkpoints.store = store
+    if promotion is not None and checkpoints.budget is None:
+        checkpoints.budget = _room_of_waiting(checkpoints, progress)
 
     from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
@@ -132,17 +139,17 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     )
 
 
-def _keep_waiting(
-    checkpoints: Checkpoints, study_file: StudyFile, store: ArtifactStore, progress: Progress
-) -> None:
-    """Have the checkpoints of trials that wait to be promoted kept within a budget; and where
-    artifacts have a place of their own, which other machines may see, there as well."""
-    if not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve()):
-        checkpoints.store = store
-    if checkpoints.budget is None:
-        checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
-        progress.note(
-            f"Checkpoints of waiting trials may take up at most "
-            f"{readable_bytes(checkpoints.budget)} (half of the free disk); --checkpoint-budget "
-            "changes that."
-        )
+def has_own_place(study_file: StudyFile) -> bool:
+    """Return whether artifacts have a place of their own, which other machines may see."""
+    return not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve())
+
+
+def _room_of_waiting(checkpoints: Checkpoints, progress: Progress) -> float:
+    """Return the bytes that checkpoints of trials that wait to be promoted may take up, and say
+    so."""
+    room = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
+    progress.note(
+        f"Checkpoints of waiting trials may take up at most {readable_bytes(room)} (half of the "
+        "free disk); --checkpoint-budget changes that."
+    )
+    return room

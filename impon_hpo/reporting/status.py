@@ -72,6 +72,7 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             "val_accuracy": best.value,
             "params": best.params,
             "retrain": train_command(record, best.params),
+            "export": export_command(record),
         }
     return facts
 
@@ -82,6 +83,12 @@ def train_command(record: StudyRecord, params: dict[str, Any]) -> str:
         f"{key}={_toml(value)}" for key, value in params.items()
     ]
     return _command("train", record, settings, storage=None)
+
+
+def export_command(record: StudyRecord) -> str:
+    """Return the command that writes the model of this arm's best trial to a file."""
+    storage = record.command["storage"]
+    return f"{_command('export', record, [], storage)} --to model.pt2"
 
 
 def tune_command(record: StudyRecord) -> str:
@@ -157,8 +164,8 @@ def summary_commands(facts: dict[str, Any]) -> list[str]:
     """Return the commands that follow from the facts of one arm, each with what it does, for the
     terminal that they are printed on."""
     best = facts["best"]
-    retrain = [] if best is None else [f"retrain the best: {as_typed(best['retrain'])}"]
-    return [*retrain, f"open the dashboard: {as_typed(facts['dashboard'])}"]
+    of_best = [f"{what} the best: {as_typed(best[what])}" for what in ("export", "retrain") if best]
+    return [*of_best, f"open the dashboard: {as_typed(facts['dashboard'])}"]
 
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:

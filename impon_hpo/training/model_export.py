@@ -49,14 +49,23 @@ def export_model(model: TrainedModel, path: Path, facts: Mapping[str, Any]) -> d
         StorageError: The file cannot be written.
     """
     told = dict(facts) | facts_of(model)
+    try:
+        with replacing(path) as file:  # at first, so that it is known that it can be written
+            file.write(_exported(model, told))
+    except OSError as error:
+        raise StorageError(f"'{path}' cannot be written: {error}") from error
+    return told
+
+
+def _exported(model: TrainedModel, told: dict[str, Any]) -> bytes:
     examples = _examples(model, 2), _examples(model, 3)
     written = io.BytesIO()
+    text = json.dumps(finite(told), ensure_ascii=False, allow_nan=False)
     with _torch_quiet():
         try:
             program = torch.export.export(
                 model, (examples[0],), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}
             )
-            text = json.dumps(finite(told), ensure_ascii=False, allow_nan=False)
             torch.export.save(program, written, extra_files={FACTS: text})
             written.seek(0)
             again: Any = torch.export.load(written).module()
@@ -73,12 +82,7 @@ def export_model(model: TrainedModel, path: Path, facts: Mapping[str, Any]) -> d
             "does must depend on the images alone. impon_hpo.load_model gives it as it is, in "
             "Python."
         )
-    try:
-        with replacing(path) as file:
-            file.write(written.getbuffer())
-    except OSError as error:
-        raise StorageError(f"'{path}' cannot be written: {error}") from error
-    return told
+    return written.getvalue()
 
 
 def n_bytes(model: TrainedModel) -> int:

@@ -83,8 +83,11 @@ def without_pretrained(config: TrainingConfig) -> dict[str, Any]:
     del options["weights"]
     # What torchvision changes in some networks where they begin with weights.
     kind, sides = type(weights).__name__, weights.meta.get("min_size")
-    if kind.startswith(("GoogLeNet", "Inception")):
-        options = {"transform_input": True, "init_weights": False} | options
+    if kind.startswith("GoogLeNet"):
+        given = {"transform_input": True, "aux_logits": False} | options
+        options = given | {"init_weights": False}
+    elif kind.startswith("Inception"):
+        options = {"transform_input": True} | options | {"init_weights": False}
     elif kind.startswith("ViT"):
         options["image_size"] = sides[0]
     elif kind.startswith("MaxVit"):

@@ -45,11 +45,16 @@ def budget_of(orders: Orders) -> Budget:
 def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
     """Return the folder in which runs are saved."""
     return Checkpoints(
-        study_file.runs / "checkpoints",
+        checkpoint_folder(study_file),
         keep=orders.keep_checkpoints,
         budget=orders.checkpoint_budget,
         best=best_folder(study_file) if orders.task == "tune" else None,
     )
+
+
+def checkpoint_folder(study_file: StudyFile) -> Path:
+    """Return the folder for the checkpoints of trials that are not finished."""
+    return study_file.runs / "checkpoints"
 
 
 def best_folder(study_file: StudyFile) -> Path:

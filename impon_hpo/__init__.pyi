@@ -29,6 +29,7 @@ from .training.trained_model import load_model as load_model
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
+from .tuning.warm_start import enqueue_best as enqueue_best
 
 __version__: str
 __all__: list[str]

@@ -31,6 +31,7 @@ WITH_EXAMPLE = (
     "Splits",
     "TrainingConfig",
     "Uniform",
+    "enqueue_best",
     "load_model",
     "load_splits",
     "make_sampler",

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from impon_hpo.cli.options import Arm, Format, Formatted, Storage, Study, interrupted, read_study
+from impon_hpo.cli.options import (
+    Arm,
+    Format,
+    Formatted,
+    Set,
+    Storage,
+    Study,
+    interrupted,
+    read_study,
+)
 from impon_hpo.console import loading, print_json, print_line, print_rows, say
 from impon_hpo.errors import CheckpointError, ConfigError, NothingYetError, as_typed
 from impon_hpo.files import readable_bytes
@@ -30,6 +39,7 @@ def export(
         typer.Option(metavar="FILE", help="Any checkpoint instead, such as `train` names it."),
     ] = None,
     storage: Storage = None,
+    settings: Set = None,
     format: Formatted = Format.table,
 ) -> None:
     """Write the model of a study's best trial to one file, which any program with torch can load.
@@ -39,7 +49,7 @@ def export(
     """
     if to.is_dir():
         raise ConfigError(f"--to takes a file, such as {to / 'model.pt2'}, but '{to}' is a folder.")
-    study_file = read_study(study, check_samplers=False)
+    study_file = read_study(study, settings, check_samplers=False)
     facts: dict[str, Any] = {"study": study_file.name}
     with loading():
         from impon_hpo.training.model_export import export_model, n_bytes

@@ -24,7 +24,7 @@ from impon_hpo.storage.trials import (
 )
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.budget import Budget, spent
-from impon_hpo.tuning.live_table import clock, live_table, seconds_left
+from impon_hpo.tuning.live_table import clock, live_table, named, seconds_left
 from impon_hpo.tuning.worker import Job, count_finished
 
 READING_SHARE = 0.05
@@ -95,7 +95,7 @@ class TuningProgress(LiveProgress):
         self._record = record = _with_epoch(self._record, trial, result)
         best = record.best
         facts = {
-            "trial": f"{trial.number}",
+            "trial": named(next(one for one in record.trials if one.number == trial.number)),
             "epoch": f"{result.epoch}/{record.identity['run']['epochs']}",
             f"val {record.metric}": f"{result.val_accuracy:.4f}",
             "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 from optuna.storages import BaseStorage
 
 from impon_hpo.environment import environment
@@ -25,6 +26,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.warm_start import Earlier, enqueue
 from impon_hpo.tuning.worker import Job, Progress, work
 
 CHECKPOINT_SHARE = 0.5
@@ -82,6 +84,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     n_trials = orders.n_trials or study_file.n_trials
     address = orders.storage or study_file.storage
     checkpoints = checkpoints_of(study_file, orders)
+    earlier = [Earlier(**one) for one in orders.earlier]
     storage: BaseStorage | None = None
     with suppress(NothingYetError):
         storage = open_storage(address, create=False)
@@ -89,6 +92,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         record = finished_study(study_file, arm, storage, n_trials, command=command_of(orders))
         if record is not None:
             study = record.optuna_study
+            enqueue(study, earlier, progress.note, n_trials=n_trials)
             checkpoints.delete_finished(study, study.get_trials(deepcopy=False))
             return
 
@@ -120,6 +124,9 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         command=command_of(orders),
         environment=environment(str(objective.device)),
     )
+    if earlier:
+        with filelock.FileLock(study_file.runs / "enqueue.lock"):  # workers of a machine in turn
+            enqueue(study, earlier, progress.note, n_trials=n_trials)
     standings = None
     if promotion is not None:
         standings = Standings(

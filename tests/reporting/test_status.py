@@ -57,7 +57,8 @@ def test_only_commands_that_are_printed_begin_as_the_reader_began(
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     record = small_record()
     facts = summarise(record)
-    _, dashboard = summary_commands(facts)
+    export, _, dashboard = summary_commands(facts)
+    assert export.startswith("export the best: uv run impon-hpo export studies/small --arm impon")
     assert dashboard == "open the dashboard: uv run impon-hpo dashboard studies/small"
     assert facts["dashboard"] == "impon-hpo dashboard studies/small"
     assert "uv run" not in note(record, [record])

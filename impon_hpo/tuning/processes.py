@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -84,7 +84,7 @@ class Orders:
     grace: float = 180.0
     keep_checkpoints: bool = False
     checkpoint_budget: int | None = None
-    earlier: Sequence[Mapping[str, Any]] = ()
+    earlier: Sequence[Mapping[str, Any]] = field(default_factory=list)
     recordings: str | None = None
     command: str = ""
 

@@ -62,7 +62,7 @@ def test_best_of_another_study_come_first_and_only_once(
     assert trials[1].params["batch_size"] == 16
     assert [trial.origin for trial in trials] == ["small-impon trial 1", "small-impon trial 0", ""]
     assert run(*arguments, "--trials", "4") == 0
-    assert "small-impon" not in said(capsys)[1].partition("trial 3")[0]
+    assert "come what were trials" not in said(capsys)[1]
     assert [trial.origin for trial in record().trials[3:]] == [""]
     assert run(*arguments, "--dry-run", "--format", "json") == 0
     assert json.loads(said(capsys)[0])["enqueued"] == {}

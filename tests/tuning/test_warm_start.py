@@ -14,6 +14,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from impon_hpo.errors import ConfigError, StorageError
@@ -39,7 +40,7 @@ WIDE: dict[str, BaseDistribution] = {
 
 def earlier_study(*trials: tuple[float, dict[str, Any]], minimise: bool = False) -> optuna.Study:
     """Return a study that plain Optuna made, with complete trials of these values."""
-    direction = "minimize" if minimise else "maximize"
+    direction = StudyDirection.MINIMIZE if minimise else StudyDirection.MAXIMIZE
     study = optuna.create_study(study_name="earlier", direction=direction)
     for value, params in trials:
         of_these = {key: WIDE[key] for key in params}
@@ -164,8 +165,8 @@ def test_study_that_has_begun_gets_them_next_and_no_more_than_it_is_to_have() ->
 def test_what_is_killed_in_between_is_made_up_for() -> None:
     study = earlier_study()
     earlier = [Earlier("other", at, {"lr": 0.1 + at / 100}) for at in range(4)]
-    enqueue(study, earlier[:2], str)
-    assert enqueue(study, earlier, str) == earlier[2:]
+    enqueue(study, earlier[:2], print)
+    assert enqueue(study, earlier, print) == earlier[2:]
     assert len(study.trials) == 4
 
 
@@ -182,7 +183,7 @@ def test_processes_that_enqueue_at_once_leave_each_configuration_once(
     def begin() -> None:
         study = optuna.load_study(study_name="x", storage=open_storage(address, create=False))
         ready.wait()
-        enqueue(study, earlier, str)
+        enqueue(study, earlier, print)
 
     threads = [threading.Thread(target=begin) for _ in range(3)]
     for thread in threads:

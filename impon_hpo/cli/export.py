@@ -47,8 +47,11 @@ def export(
     `torch.export.load("model.pt2").module()` takes images (N, C, H, W) uint8, normalises them, and
     returns logits. The file is loaded and run again before this command ends.
     """
-    if to.is_dir():
-        raise ConfigError(f"--to takes a file, such as {to / 'model.pt2'}, but '{to}' is a folder.")
+    if to.suffix != ".pt2" or to.is_dir():
+        raise ConfigError(
+            f"--to must name a file that ends with .pt2, as torch.export.load wants it, but got "
+            f"'{to}'."
+        )
     study_file = read_study(study, settings, check_samplers=False)
     facts: dict[str, Any] = {"study": study_file.name}
     with loading():

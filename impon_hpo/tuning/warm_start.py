@@ -175,7 +175,7 @@ def enqueue(
     left = left_to_enqueue(trials, earlier)
     if not left:
         return []
-    name, room = left[0].study, len(left)
+    room = len(left)
     if n_trials is not None:
         uncounted = sum(trial.state.is_finished() and not is_finished(trial) for trial in trials)
         room = max(0, n_trials + uncounted - len(trials))
@@ -184,12 +184,16 @@ def enqueue(
         study.enqueue_trial(one.params, user_attrs={FROM: {"study": one.study, "trial": one.trial}})
     _drop_twins(study)
     if added:
-        begun = f"This study has {len(trials)} trials already. Next" if trials else "First"
-        tell(f"{begun} come what were trials {_numbers(added)} of study '{name}'.")
+        begun = (
+            f"This study has begun, trials so far: {len(trials)}. Tried next"
+            if trials
+            else "Tried first"
+        )
+        tell(f"{begun}: {_named(added)}.")
     if len(left) > room:
         tell(
-            f"Of study '{name}', trials {_numbers(left[room:])} are left out, since this study is "
-            f"to have {n_trials} trials. Ask for more with --trials."
+            f"Left out: {_named(left[room:])}, since this study is to have {n_trials} trials. Ask "
+            "for more with --trials."
         )
     return added
 
@@ -228,8 +232,9 @@ def find_study(
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def _numbers(earlier: Sequence[Earlier]) -> str:
-    return ", ".join(str(one.trial) for one in earlier)
+def _named(earlier: Sequence[Earlier]) -> str:
+    numbers = ", ".join(str(one.trial) for one in earlier)
+    return f"trial{'s' if len(earlier) > 1 else ''} {numbers} of study '{earlier[0].study}'"
 
 
 def _within(distribution: BaseDistribution, value: Any) -> Any:

@@ -52,7 +52,7 @@ def test_best_of_another_study_come_first_and_only_once(
     assert not Path("runs/fresh/study.db").exists()
     assert run(*arguments) == 0
     out, err = said(capsys)
-    assert "First come what were trials 1, 0 of study 'small-impon'." in err
+    assert "Tried first: trials 1, 0 of study 'small-impon'." in err
     assert "trial 0 (from small-impon trial 1)  epoch 1/3" in err
     assert (
         "trials of earlier studies: 0 from small-impon trial 1, 1 from small-impon trial 0" in out
@@ -62,7 +62,7 @@ def test_best_of_another_study_come_first_and_only_once(
     assert trials[1].params["batch_size"] == 16
     assert [trial.origin for trial in trials] == ["small-impon trial 1", "small-impon trial 0", ""]
     assert run(*arguments, "--trials", "4") == 0
-    assert "come what were trials" not in said(capsys)[1]
+    assert "Tried" not in said(capsys)[1]
     assert [trial.origin for trial in record().trials[3:]] == [""]
     assert run(*arguments, "--dry-run", "--format", "json") == 0
     assert json.loads(said(capsys)[0])["enqueued"] == {}
@@ -74,11 +74,14 @@ def test_it_is_no_part_of_what_makes_a_study_the_same(capsys: pytest.CaptureFixt
     assert run("tune", "fresh", "--trials", "1") == 0
     said(capsys)
     assert run("tune", "fresh", "--trials", "2", "--from", "small", "--from-best", "1") == 0
-    line = "This study has 1 trials already. Next come what were trials 1 of study 'small-impon'."
+    line = "This study has begun, trials so far: 1. Tried next: trial 1 of study 'small-impon'."
     assert line in said(capsys)[1]
     assert record().trials[1].params == BEST
     assert run("tune", "fresh", "--trials", "2", "--from", "small") == 0
-    assert "trials 0 are left out, since this study is to have 2 trials" in said(capsys)[1]
+    assert (
+        "Left out: trial 0 of study 'small-impon', since this study is to have 2 trials"
+        in said(capsys)[1]
+    )
     assert len(record().trials) == 2
 
 

@@ -182,7 +182,7 @@ def test_artifacts_of_a_place_of_their_own_bring_it_to_another_machine(
         (("--trial", "3"), "has no trial 3: it has 3 trials, numbered from 0"),
         (("--arm", "uniform"), "nothing of arm 'uniform' yet; it has: impon"),
         (("--checkpoint", "away.pt"), "Checkpoint 'away.pt' cannot be read"),
-        (("--to", "."), "--to takes a file, such as model.pt2, but '.' is a folder"),
+        (("--to", "model.bin"), "--to must name a file that ends with .pt2"),
     ],
 )
 def test_mistakes_are_sentences(

@@ -135,7 +135,7 @@ def test_plain_study_tries_them_first_and_knows_where_they_come_from(said: list[
     assert enqueue_best(study, earlier, SPACE) == [{"lr": 0.1}, {"lr": 0.2}]
     assert said == [
         "Of study 'earlier', this space does not have: beta.",
-        "First come what were trials 1, 0 of study 'earlier'.",
+        "Tried first: trials 1, 0 of study 'earlier'.",
     ]
 
     def objective(trial: optuna.Trial) -> float:
@@ -155,8 +155,8 @@ def test_study_that_has_begun_gets_them_next_and_no_more_than_it_is_to_have() ->
     lines: list[str] = []
     assert enqueue(study, earlier, lines.append, n_trials=3) == earlier[:1]
     assert lines == [
-        "This study has 2 trials already. Next come what were trials 7 of study 'other'.",
-        "Of study 'other', trials 5, 4 are left out, since this study is to have 3 trials. Ask for "
+        "This study has begun, trials so far: 2. Tried next: trial 7 of study 'other'.",
+        "Left out: trials 5, 4 of study 'other', since this study is to have 3 trials. Ask for "
         "more with --trials.",
     ]
     assert enqueue(study, earlier, lines.append, n_trials=9) == earlier[2:]

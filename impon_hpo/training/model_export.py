@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -130,11 +131,13 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _torch_quiet() -> Iterator[None]:
-    """Silence what torch logs and prints, such as the graph of a model that it cannot export."""
+    """Silence what torch logs, prints and warns of, such as the graph of a model that it cannot
+    export, and in torch 2.9 a buffer of its own that cannot be written."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(before)

@@ -24,10 +24,13 @@ from .training.image_data import ImageData as ImageData
 from .training.reference_folder import References as References
 from .training.splits import Splits as Splits
 from .training.splits import load_splits as load_splits
+from .training.trained_model import TrainedModel as TrainedModel
+from .training.trained_model import load_model as load_model
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
 from .tuning.space_syntax import Conditional as Conditional
+from .tuning.warm_start import enqueue_best as enqueue_best
 
 __version__: str
 __all__: list[str]

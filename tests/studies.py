@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +57,27 @@ def small_study(*settings: str, text: str = SMALL) -> StudyFile:
     return read_study_file(str(write_study(text)), settings)
 
 
+def untrained_study(
+    address: str, values: Sequence[float], *, arm: str = "impon", **of_trials: Any
+) -> optuna.Study:
+    """Make an arm of the small study with complete trials of these values, without training one.
+
+    Args:
+        address: Its storage.
+        values: What its trials came to.
+        arm: The arm.
+        of_trials: What `optuna.trial.create_trial` takes for each of them.
+    """
+    opened = open_storage(address, create=True)
+    command: dict[str, Any] = {"study": "small", "settings": [], "storage": None}
+    study = open_study(read_study_file("small"), arm, opened, command=command, environment={})
+    for value in values:
+        study.add_trial(optuna.trial.create_trial(value=value, **of_trials))
+    return study
+
+
 def storage_with_one_trial() -> str:
     """Make the small study's own storage, holding a finished trial, without training one."""
-    study_file = read_study_file("small")
-    opened = open_storage(study_file.storage, create=True)
-    command: dict[str, Any] = {"study": "small", "settings": [], "storage": None}
-    study = open_study(study_file, "impon", opened, command=command, environment={})
-    study.add_trial(optuna.trial.create_trial(value=0.5))
-    return study_file.storage
+    address = read_study_file("small").storage
+    untrained_study(address, [0.5])
+    return address

@@ -32,6 +32,8 @@ WITH_EXAMPLE = (
     "Splits",
     "TrainingConfig",
     "Uniform",
+    "enqueue_best",
+    "load_model",
     "load_splits",
     "make_sampler",
     "train_epochs",

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from impon_hpo.cli import inspect, judge, labels, launch, serve
+from impon_hpo.cli.export import export
 from impon_hpo.console import print_line, say_what_is_logged, talk
 from impon_hpo.errors import ImponHpoError
 from impon_hpo.signals import heed_stops
@@ -24,6 +25,7 @@ for command in (
     launch.tune,
     inspect.status,
     inspect.watch,
+    export,
     inspect.samplers,
     judge.plan,
     launch.compare,

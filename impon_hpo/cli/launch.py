@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from impon_hpo.cli.earlier import earlier_configurations
 from impon_hpo.cli.inspect import print_summary
 from impon_hpo.cli.judge import print_comparison
 from impon_hpo.cli.options import (
@@ -19,6 +20,10 @@ from impon_hpo.cli.options import (
     Devices,
     Format,
     Formatted,
+    From,
+    FromArm,
+    FromBest,
+    FromStorage,
     Grace,
     Job,
     Launched,
@@ -86,6 +91,10 @@ def tune(
         bool, typer.Option("--keep-checkpoints", help="Also of finished trials.")
     ] = False,
     checkpoint_budget: CheckpointBudget = None,
+    from_study: From = None,
+    from_storage: FromStorage = None,
+    from_arm: FromArm = None,
+    from_best: FromBest = 5,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be run.")
     ] = False,
@@ -109,10 +118,11 @@ def tune(
     address = storage or study_file.storage
     for warning in study_file.warnings():
         say(f"Warning: {warning}")
+    earlier = earlier_configurations(study_file, arm, from_study, from_storage, from_arm, from_best)
     if dry_run:
         from impon_hpo.tuning.dry_run import plan, plan_rows
 
-        facts = plan(study_file, arm, trials or study_file.n_trials, address)
+        facts = plan(study_file, arm, trials or study_file.n_trials, address, earlier)
         if format is Format.json:
             print_json(facts)
         else:
@@ -131,6 +141,7 @@ def tune(
         grace=grace,
         keep_checkpoints=keep_checkpoints,
         checkpoint_budget=room,
+        earlier=[dataclasses.asdict(one) for one in earlier],
     )
     if not _run(study_file, orders, workers, devices, launcher, job):
         return

@@ -90,6 +90,26 @@ CheckpointBudget = Annotated[
         "is free.",
     ),
 ]
+From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="OTHER",
+        help="Try the best of an earlier study first: its folder, or its name in --from-storage.",
+    ),
+]
+FromStorage = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        envvar="IMPON_HPO_FROM_STORAGE",
+        help="Storage of that study, which may be any of Optuna's; default: its study file's.",
+    ),
+]
+FromArm = Annotated[
+    str | None, typer.Option(metavar="ARM", help="Its arm; default: the one of that name.")
+]
+FromBest = Annotated[int, typer.Option(min=1, metavar="N", help="How many of its trials.")]
 Table = Annotated[
     Path | None,
     typer.Option(

@@ -59,6 +59,7 @@ def note(
         f"{facts['cost']:,.0f} forward-equivalents of {facts['cost_without_pruning']:,.0f}"
         f"{_saved(facts)}.",
         "",
+        *_origins(facts),
         *_labels(record),
         *_arms(records),
         *_commands(facts),
@@ -99,6 +100,17 @@ def _waiting(facts: Mapping[str, Any]) -> str:
 def _saved(facts: Mapping[str, Any]) -> str:
     ratio = facts["cost_ratio"]
     return "" if ratio is None else f": {1 - ratio:.0%} saved by pruning"
+
+
+def _origins(facts: Mapping[str, Any]) -> list[str]:
+    """Return which trials were enqueued from earlier studies."""
+    if not facts["from"]:
+        return []
+    listed = ", ".join(
+        f"trial {entry['trial']} from {escape(entry['from'], quote=False)}"
+        for entry in facts["from"]
+    )
+    return [f"Enqueued from earlier studies: {listed}.", ""]
 
 
 def _labels(record: StudyRecord) -> list[str]:

@@ -69,6 +69,9 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             }
             for key, reference in record.references.items()
         ],
+        "from": [
+            {"trial": trial.number, "from": trial.origin} for trial in record.trials if trial.origin
+        ],
         "metric": record.identity["run"].get("metric", "accuracy"),
         "best": None,
         "continue": tune_command(record),
@@ -79,7 +82,9 @@ def summarise(record: StudyRecord) -> dict[str, Any]:
             "trial": best.number,
             "val_accuracy": best.value,
             "params": best.params,
+            "from": best.origin or None,
             "retrain": train_command(record, best.params),
+            "export": export_command(record),
         }
     return facts
 
@@ -90,6 +95,12 @@ def train_command(record: StudyRecord, params: dict[str, Any]) -> str:
         f"{key}={_toml(value)}" for key, value in params.items()
     ]
     return _command("train", record, settings, storage=None)
+
+
+def export_command(record: StudyRecord) -> str:
+    """Return the command that writes the model of this arm's best trial to a file."""
+    command = _command("export", record, record.command["settings"], record.command["storage"])
+    return f"{command} --to model.pt2"
 
 
 def tune_command(record: StudyRecord) -> str:
@@ -131,13 +142,17 @@ def summary_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if epochs:
         listed = ", ".join(f"{n} at epoch {epoch}" for epoch, n in sorted(epochs.items()))
         rows.append(("waiting to be promoted", listed))
+    if facts["from"]:
+        listed = ", ".join(f"{entry['trial']} from {entry['from']}" for entry in facts["from"])
+        rows.append(("trials of earlier studies", listed))
     best = facts["best"]
     if best is None:
         rows.append(("best", "no trial is complete yet"))
     else:
         metric = metric_words(facts["metric"])
         rows.append((f"best validation {metric}", f"{best['val_accuracy']:.4f}"))
-        rows.append(("best trial", str(best["trial"])))
+        origin = f" (from {best['from']})" if best["from"] else ""
+        rows.append(("best trial", f"{best['trial']}{origin}"))
         for key, value in best["params"].items():
             rows.append((f"best {key}", f"{value:.4g}" if isinstance(value, float) else str(value)))
     ratio = "" if facts["cost_ratio"] is None else f" ({facts['cost_ratio']:.0%})"
@@ -181,8 +196,8 @@ def summary_commands(facts: dict[str, Any]) -> list[str]:
     """Return the commands that follow from the facts of one arm, each with what it does, for the
     terminal that they are printed on."""
     best = facts["best"]
-    retrain = [] if best is None else [f"retrain the best: {as_typed(best['retrain'])}"]
-    return [*retrain, f"open the dashboard: {as_typed(facts['dashboard'])}"]
+    of_best = [f"{what} the best: {as_typed(best[what])}" for what in ("export", "retrain") if best]
+    return [*of_best, f"open the dashboard: {as_typed(facts['dashboard'])}"]
 
 
 def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
@@ -202,16 +217,21 @@ def write_csv_files(folder: Path, records: Iterable[StudyRecord]) -> None:
 
 
 def _trial_row(arm: str, trial: TrialRecord) -> dict[str, Any]:
-    return {
-        "arm": arm,
-        "trial": trial.number,
-        "state": trial.state,
-        "val_accuracy": trial.value,
-        "epochs": len(trial.epochs),
-        "cost": trial.cost,
-        "seconds": trial.seconds,
-        "reason": trial.reason,
-    } | trial.params
+    origin = {"from": trial.origin} if trial.origin else {}
+    return (
+        {
+            "arm": arm,
+            "trial": trial.number,
+            "state": trial.state,
+            "val_accuracy": trial.value,
+            "epochs": len(trial.epochs),
+            "cost": trial.cost,
+            "seconds": trial.seconds,
+            "reason": trial.reason,
+        }
+        | origin
+        | trial.params
+    )
 
 
 def disk_use(runs: Path) -> dict[str, int]:

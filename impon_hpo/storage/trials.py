@@ -32,6 +32,7 @@ REASON = "impon:reason"  # why a trial was pruned or failed
 USED = "impon:reference"  # key of the reference that a trial used
 PRUNED = "impon:pruned"  # that the pruner has decided, and why: a pruner says so only once
 UNTIL = "impon:until"  # of halving that promotes: the epoch that it may train to before it waits
+FROM = "impon:from"  # of a trial that was enqueued from an earlier study: its study and trial
 WORKER = "impon:worker"  # which process is at it; {} when none is
 RECORDED = "impon:recorded"  # of a comparison: block, configuration, reference_cost, …
 WASTED = "impon:wasted"  # of studies before 0.2: epochs, cost and seconds spent again
@@ -75,6 +76,7 @@ class TrialRecord:
         wasted_cost: Forward-equivalents of those.
         wasted_seconds: Seconds of those.
         until: Of halving that promotes, the epoch that it may train to before it waits; 0: none.
+        origin: The trial of an earlier study that it was enqueued from, in words, or "".
     """
 
     number: int
@@ -91,6 +93,7 @@ class TrialRecord:
     wasted_cost: float = 0.0
     wasted_seconds: float = 0.0
     until: int = 0
+    origin: str = ""
 
     @property
     def paused(self) -> bool:
@@ -205,7 +208,12 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         wasted_cost=sum(entry["cost"] for entry in wasted),
         wasted_seconds=sum(entry["seconds"] for entry in wasted),
         until=trial.user_attrs.get(UNTIL, 0),
+        origin=_origin(trial.user_attrs.get(FROM)),
     )
+
+
+def _origin(earlier: Mapping[str, Any] | None) -> str:
+    return "" if earlier is None else f"{earlier['study']} trial {earlier['trial']}"
 
 
 @dataclass(frozen=True)

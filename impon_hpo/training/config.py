@@ -220,11 +220,17 @@ class TrainingConfig(Settings):
         """
         silent = ADDED - self.model_dump(exclude_defaults=True).keys()
         apart = {"data_dir", "download", "device", "compile", *FILES}
-        settings = self.model_dump(exclude=apart | silent)
+        settings = {
+            key: value for key, value in self.as_json().items() if key not in apart | silent
+        }
         for name in FILES:
             if getattr(self, name) is not None:
                 settings[name] = _hash(self, name)
-        return json.loads(json.dumps(settings, default=_name_of))  # type: ignore[no-any-return]
+        return settings
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all settings as plain JSON values; of a function, its name."""
+        return json.loads(json.dumps(self.model_dump(), default=_name_of))  # type: ignore[no-any-return]
 
     @property
     def group_pattern(self) -> re.Pattern[str] | None:

@@ -20,7 +20,12 @@ from impon_hpo.lookup import find, suggestion
 from impon_hpo.training.answers import read_answer
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.own_randomness import OwnRandomness
-from impon_hpo.training.pretrained import load_weights_file, replace_heads, torchvision_weights
+from impon_hpo.training.pretrained import (
+    load_weights_file,
+    replace_heads,
+    torchvision_weights,
+    without_pretrained,
+)
 from impon_hpo.training.splits import Splits
 
 CLASSES = "num_classes"
@@ -111,18 +116,35 @@ def build_model(config: TrainingConfig, splits: Splits, seed: int) -> nn.Module:
         CheckpointError: `weights_file` cannot be read.
         DataError: Weights cannot be fetched.
     """
-    in_channels = splits.train.images.shape[3]
     # Layers draw from the global generators, and the user's may from numpy's and `random`'s.
     with OwnRandomness(seed, torch.device("cpu"), python=True):
-        if config.model in MODELS:
-            model = MODELS[config.model](splits.n_classes, config.width, in_channels)
-        else:
-            model = _user_model(config, splits.n_classes)
+        model = _build(config, splits.n_classes, splits.train.images.shape[3])
         model.eval()
         _check_output(config.model, model, splits)
         if config.weights_file is not None:
             load_weights_file(config, model, splits.n_classes)
     return model
+
+
+def build_without_weights(config: TrainingConfig, n_classes: int, in_channels: int) -> nn.Module:
+    """Build the model of `config` on the CPU for weights that are loaded into it afterwards.
+
+    No pretrained weights that the settings ask for are fetched or read. Random state is left as it
+    was.
+
+    Raises:
+        ConfigError: The name is unknown, or the user's function fails.
+        DataError: What it fetches cannot be had.
+    """
+    options = without_pretrained(config)
+    with OwnRandomness(0, torch.device("cpu"), python=True):
+        return _build(config.model_copy(update={"model_options": options}), n_classes, in_channels)
+
+
+def _build(config: TrainingConfig, n_classes: int, in_channels: int) -> nn.Module:
+    if config.model in MODELS:
+        return MODELS[config.model](n_classes, config.width, in_channels)
+    return _user_model(config, n_classes)
 
 
 class Draws(NamedTuple):

@@ -69,6 +69,32 @@ def torchvision_weights(build: Any, options: Mapping[str, Any]) -> WeightsEnum |
     return kinds[short]
 
 
+def without_pretrained(config: TrainingConfig) -> dict[str, Any]:
+    """Return the `model_options` of the same network without the weights that they ask for:
+    torchvision's `weights`, and timm's `pretrained`."""
+    options = dict(config.model_options)
+    if options.get("pretrained"):
+        options["pretrained"] = False
+    if "weights" not in options:
+        return options
+    weights = torchvision_weights(load_object(config.model), options)
+    if weights is None:
+        return options
+    del options["weights"]
+    # What torchvision changes in some networks where they begin with weights.
+    kind, sides = type(weights).__name__, weights.meta.get("min_size")
+    if kind.startswith("GoogLeNet"):
+        given = {"transform_input": True, "aux_logits": False} | options
+        options = given | {"init_weights": False}
+    elif kind.startswith("Inception"):
+        options = {"transform_input": True} | options | {"init_weights": False}
+    elif kind.startswith("ViT"):
+        options["image_size"] = sides[0]
+    elif kind.startswith("MaxVit"):
+        options["input_size"] = sides
+    return options
+
+
 def replace_heads(config: TrainingConfig, model: nn.Module, before: int, n_classes: int) -> None:
     """Put new layers in the place of the heads of `before` outputs, unless they fit as they are.
 

@@ -83,14 +83,14 @@ class Normalise:
     """
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
-        self._moments = mean, std
+        self.moments = mean, std
         self._spread: dict[torch.Size, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the images normalised."""
         shape = images.shape[1:]
         if shape not in self._spread:  # long runs of memory are faster than 3 values at a time
-            mean, std = (moment.expand(shape).contiguous() for moment in self._moments)
+            mean, std = (moment.expand(shape).contiguous() for moment in self.moments)
             self._spread[shape] = mean, std
         mean, std = self._spread[shape]
         return images.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)

@@ -27,6 +27,7 @@ from impon_hpo.training.own_randomness import OwnRandomness
 from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Split, Splits
 from impon_hpo.training.timing import Beside, PhaseTimer
+from impon_hpo.training.trained_model import USE, for_use
 from impon_hpo.training.training_step import TrainingStep
 
 PHASES = ("drawing", "stepping")
@@ -280,6 +281,7 @@ class TrainingRun:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next step depends on, for a checkpoint."""
         outside = self.training_step.transforms.randomness
+        height, width, channels = self.splits.train.images.shape[1:]
         return {
             "config": self.config.identity(),
             "results": [dataclasses.asdict(result) for result in self.results],
@@ -295,6 +297,12 @@ class TrainingRun:
             "transforms": None if outside is None else outside.state_dict(),
             "memory": None if self.memory is None else self.memory.state_dict(),
             "randomness": self.randomness.state_dict(),
+            USE: for_use(
+                self.config,
+                self.splits.class_names,
+                (channels, height, width),
+                self.training_step.normalise.moments,
+            ),
         }
 
     def continue_from(self, checkpoint: Checkpoint) -> None:

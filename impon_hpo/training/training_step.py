@@ -53,7 +53,7 @@ class TrainingStep:
         self.draws = check_training(config, model, splits)
         """What layers of the model draw from while it trains."""
         self._frozen_norms = freeze(config, model, splits.n_classes)
-        self._normalise = own_normalisation(config, model, splits) or splits.normalise
+        self.normalise = own_normalisation(config, model, splits) or splits.normalise
         self._class_weights = class_weights(config, splits)
         self.model = model.to(device)
         self.memory_format = memory_format(config, self.model, device)
@@ -108,7 +108,7 @@ class TrainingStep:
             Once: the losses (B,) float32 and logits (B, n_classes) float32 of the rows, and the
             mean of the losses, () float64. The weights change when the iteration goes on.
         """
-        inputs = self._normalise(self.augmentation(images))
+        inputs = self.normalise(self.augmentation(images))
         others, share = None, None
         if self.mixing is not None:
             inputs, others, share = self.mixing(inputs)
@@ -136,7 +136,7 @@ class TrainingStep:
         model = model or self.model
         was_training = model.training
         model.eval()
-        logits, _ = self._answer(self._normalise(images), model)
+        logits, _ = self._answer(self.normalise(images), model)
         if was_training and model is self.model:
             self.begin_training()
         return logits

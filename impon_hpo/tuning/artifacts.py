@@ -16,9 +16,9 @@ from typing import Any
 import optuna
 from optuna.artifacts import get_all_artifact_meta, upload_artifact
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from impon_hpo.errors import describing
+from impon_hpo.errors import CheckpointError, describing
 from impon_hpo.files import csv_text, replacing, write_file
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
@@ -35,13 +35,15 @@ SETTINGS = "settings.txt"
 
 class Checkpoints:
     """The folder of checkpoints, one file a trial that is not finished; workers on other machines
-    need it on a disk that they share.
+    need it on a disk that they share. That of the best complete trial moves to a folder of its own.
 
     Args:
         folder: The folder; made when something is saved.
         keep: Whether those of finished trials stay.
         budget: Bytes that those of waiting trials may take up; None: as many as there are.
-        store: Where those of waiting trials go as well, for machines that do not share the folder.
+        store: Where those of waiting trials and of the best one go as well, for machines that do
+            not share the folder.
+        best: The folder for that of the best complete trial of each study; None: it is deleted.
     """
 
     def __init__(
@@ -51,8 +53,10 @@ class Checkpoints:
         keep: bool = False,
         budget: float | None = None,
         store: ArtifactStore | None = None,
+        best: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.best = best
         self.keep = keep
         self.budget = budget
         self.store = store
@@ -64,17 +68,18 @@ class Checkpoints:
     def share(self, study: optuna.Study, number: int) -> None:
         """Copy the checkpoint of a trial that waits into the store, if there is one."""
         checkpoint = self.of(study, number)
+        without = "If another one goes on with the trial, it trains it again."
+        self._copy_to_store(checkpoint, checkpoint.path.name, number, without)
+
+    def _copy_to_store(self, checkpoint: Checkpoint, name: str, number: int, without: str) -> None:
         if self.store is None or not checkpoint.size:
             return
         try:
             with checkpoint.path.open("rb") as file:
-                self.store.write(checkpoint.path.name, file)
+                self.store.write(name, file)
         except Exception as error:  # a store can be a folder or a bucket, each with its own errors
             log.warning(
-                "The checkpoint of trial %d is only on this machine: %s. If another one goes on "
-                "with the trial, it trains it again.",
-                number,
-                error,
+                "The checkpoint of trial %d is only on this machine: %s. %s", number, error, without
             )
 
     def fetch(self, study: optuna.Study, number: int) -> None:
@@ -83,19 +88,45 @@ class Checkpoints:
         if self.store is None or checkpoint.size:
             return
         try:
-            with (
-                self.store.open_reader(checkpoint.path.name) as reader,
-                replacing(checkpoint.path) as file,
-            ):
-                shutil.copyfileobj(reader, file)
-        except ArtifactNotFound:
-            return
+            self._copy_from_store(checkpoint.path.name, checkpoint)
         except Exception as error:
             log.warning(
                 "The checkpoint of trial %d cannot be fetched: %s. It is trained again.",
                 number,
                 error,
             )
+
+    def _copy_from_store(self, name: str, checkpoint: Checkpoint) -> None:
+        assert self.store is not None
+        with (
+            suppress(ArtifactNotFound),
+            self.store.open_reader(name) as reader,
+            replacing(checkpoint.path) as file,
+        ):
+            shutil.copyfileobj(reader, file)
+
+    def of_finished(self, study: optuna.Study, number: int) -> Checkpoint | None:
+        """Return the checkpoint of a trial that has ended, if it was kept: on this machine, or in
+        the store.
+
+        Raises:
+            CheckpointError: It cannot be fetched from the store.
+        """
+        checkpoint = self.of(study, number)
+        if checkpoint.size:
+            return checkpoint
+        if self.best is None:
+            return None
+        best = Checkpoint(self.best / checkpoint.path.name)
+        if not best.size and self.store is not None:
+            try:
+                self._copy_from_store(_name_of_best(best), best)
+            except Exception as error:
+                raise CheckpointError(
+                    f"The checkpoint of trial {number} cannot be fetched from the artifact store: "
+                    f"{error}."
+                ) from error
+        return best if best.size else None
 
     def unshare(self, study: optuna.Study, number: int) -> None:
         """Delete the checkpoint of a trial that has ended from the store."""
@@ -106,14 +137,7 @@ class Checkpoints:
 
     def numbers(self, study: optuna.Study) -> set[int]:
         """Return the numbers of a study's trials whose checkpoints are here."""
-        return self._numbers(study, "*.pt")
-
-    def _numbers(self, study: optuna.Study, files: str) -> set[int]:
-        if not any(self.folder.glob(files)):  # the study's name costs a query
-            return set()
-        name = f"{_file_name(study)}-"
-        paths = self.folder.glob(f"{name}{files}")
-        return {int(path.name.partition(".pt")[0].removeprefix(name)) for path in paths}
+        return _numbers(self.folder, study, "*.pt")
 
     def excess(self) -> float:
         """Return by how many bytes those that are here exceed the budget; at most 0 if they fit."""
@@ -123,13 +147,61 @@ class Checkpoints:
 
     def delete_finished(self, study: optuna.Study, trials: Sequence[FrozenTrial]) -> None:
         """Delete what finished ones of a study's trials, as just read, have left, unless it is to
-        be kept."""
+        be kept; that of the best one goes to the folder `best`.
+
+        Trials that have been read a while ago do no harm: among fewer complete ones, the one that
+        is the best now was the best, too.
+        """
         if self.keep:
             return
-        numbers = self._numbers(study, "*.pt*")  # from the files on, which are few
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+        numbers = _numbers(self.folder, study, "*.pt*")  # from the files on, which are few
+        kept = set() if self.best is None else _numbers(self.best, study, "*.pt")
         for trial in trials:
-            if trial.state.is_finished() and trial.number in numbers:
+            if not trial.state.is_finished():
+                continue
+            if trial.number in numbers:
+                if trial is best and self.best is not None:
+                    self._keep_best(study, trial.number)
                 self.of(study, trial.number).delete()
+            if trial.number in kept and trial is not best:
+                self._delete_best(study, trial.number)
+
+    def _keep_best(self, study: optuna.Study, number: int) -> None:
+        assert self.best is not None
+        checkpoint = self.of(study, number)
+        best = Checkpoint(self.best / checkpoint.path.name)
+        with (
+            describing(f"The checkpoint of trial {number}, the best, could not be kept"),
+            suppress(FileNotFoundError),  # another worker was faster
+        ):
+            self.best.mkdir(parents=True, exist_ok=True)
+            checkpoint.path.replace(best.path)
+            without = "`impon-hpo export` finds it here only."
+            self._copy_to_store(best, _name_of_best(best), number, without)
+
+    def _delete_best(self, study: optuna.Study, number: int) -> None:
+        assert self.best is not None
+        best = Checkpoint(self.best / self.of(study, number).path.name)
+        best.delete()
+        if self.store is not None:
+            with suppress(Exception):  # a file too many is no reason to stop
+                self.store.remove(_name_of_best(best))
+
+
+def _numbers(folder: Path, study: optuna.Study, files: str) -> set[int]:
+    """Return the numbers of a study's trials that have files in a folder."""
+    if not any(folder.glob(files)):  # the study's name costs a query
+        return set()
+    name = f"{_file_name(study)}-"
+    paths = folder.glob(f"{name}{files}")
+    return {int(path.name.partition(".pt")[0].removeprefix(name)) for path in paths}
+
+
+def _name_of_best(checkpoint: Checkpoint) -> str:
+    # Not that of the same trial while it waits: who has ended it may delete that afterwards.
+    return f"best-{checkpoint.path.name}"
 
 
 def _file_name(study: optuna.Study) -> str:

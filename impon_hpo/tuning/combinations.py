@@ -222,10 +222,9 @@ def _checked(argument: str, key: str, value: Any, space: Space) -> Any:
             f"{suggestion(key, space)}"
         )
     try:
-        check_value(key, value, space[key])
+        return check_value(key, value, space[key])
     except ConfigError as error:
         raise ConfigError(f"study_sampler.{argument}: {error}") from error
-    return space[key].to_external_repr(space[key].to_internal_repr(value))
 
 
 def _flat(table: Any, prefix: str = "") -> dict[str, Any]:

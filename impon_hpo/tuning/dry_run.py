@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.storage.connect import open_storage, without_secrets
-from impon_hpo.storage.trials import read_studies, space_words
+from impon_hpo.storage.trials import StudyRecord, read_studies, space_words
 from impon_hpo.training.augment_setting import augment_names
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
 from impon_hpo.training.device import find_device
@@ -27,6 +27,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.rehearsal import rehearse
 from impon_hpo.tuning.space import SHAPING, Space, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.warm_start import Earlier, left_to_enqueue
 
 MADE_UP = {
     "subset": None,
@@ -71,10 +72,18 @@ def check_fit(
         TrainingRun(shaped, splits)
 
 
-def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[str, Any]:
+def plan(
+    study_file: StudyFile,
+    arm: str,
+    n_trials: int,
+    address: str,
+    earlier: Sequence[Earlier] = (),
+) -> dict[str, Any]:
     """Return what `tune` would run, checked as far as this machine allows.
 
     `cost_at_most` counts forward-equivalents, without those of scoring.
+
+    `enqueued` lists those configurations of `earlier` that the study does not have yet.
 
     What this machine lacks (a GPU, the data) is listed under `missing_here`; model and batch
     sampler are then checked on made-up images.
@@ -114,15 +123,21 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
     check_fit(config, study_file.space, splits_of)
     run = TrainingRun(uniformly(config), splits)
     rows_trained = run.steps_per_epoch * config.batch_size
+    begun = _begun(study_file, arm, address)
     facts: dict[str, Any] = {
         "study": study_file.name,
         "arm": arm,
         "question": study_file.question,
         "storage": without_secrets(address),
-        "finished_already": _n_finished(study_file, arm, address),
+        "finished_already": 0 if begun is None else begun.n_finished,
         "trials": n_trials,
         "epochs_at_most": n_trials * config.epochs,
     }
+    if earlier:
+        trials = [] if begun is None else begun.optuna_study.get_trials(deepcopy=False)
+        facts["enqueued"] = {
+            f"{one.study} trial {one.trial}": one.params for one in left_to_enqueue(trials, earlier)
+        }
     pruner = _describe(make_pruner(study_file.pruner, epochs=config.epochs))
     promotion = promotion_of(study_file.pruner, epochs=config.epochs)
     if promotion is not None:
@@ -164,12 +179,12 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _n_finished(study_file: StudyFile, arm: str, address: str) -> int:
+def _begun(study_file: StudyFile, arm: str, address: str) -> StudyRecord | None:
     try:
         records = read_studies(open_storage(address, create=False), study_file.name)
     except NothingYetError:
-        return 0
-    return sum(record.n_finished for record in records if record.identity["arm"] == arm)
+        return None
+    return next((record for record in records if record.identity["arm"] == arm), None)
 
 
 def _made_up(config: TrainingConfig, device: torch.device) -> Splits:

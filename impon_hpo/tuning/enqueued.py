@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 
 from impon_hpo.errors import ConfigError, TrialSettingsError
 from impon_hpo.lookup import suggestion
 from impon_hpo.storage.trials import REASON
+from impon_hpo.tuning.space import Distribution, Space, as_drawn
 
 
 def frozen(trial: optuna.Trial) -> FrozenTrial:
@@ -46,7 +42,7 @@ def blaming_settings(trial: optuna.trial.BaseTrial) -> Iterator[None]:
         raise TrialSettingsError(reason) from error
 
 
-def check_enqueued(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> None:
+def check_enqueued(trial: optuna.Trial, space: Space) -> None:
     """Check the values that a trial has for settings of the space.
 
     Optuna takes values outside of a space with a warning.
@@ -59,7 +55,7 @@ def check_enqueued(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -
             check_value(key, value, space[key])
 
 
-def check_names(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> None:
+def check_names(trial: optuna.Trial, space: Space) -> None:
     """Check that a trial has values for settings of the space alone.
 
     Raises:
@@ -73,26 +69,22 @@ def check_names(trial: optuna.Trial, space: Mapping[str, BaseDistribution]) -> N
             )
 
 
-def check_value(key: str, value: Any, distribution: BaseDistribution) -> None:
-    """Check that a distribution has a value.
+def check_value(key: str, value: Any, distribution: Distribution) -> Any:
+    """Return a value as a distribution has it.
 
     Raises:
-        ConfigError: It does not.
+        ConfigError: The distribution does not have it.
     """
     try:
-        contained = distribution._contains(distribution.to_internal_repr(value))
-    except (ValueError, TypeError):  # None, "abc", NaN
-        contained = False
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not contained or not (is_number or isinstance(distribution, CategoricalDistribution)):
-        raise ConfigError(f"{key} must be {_words(distribution)}, but got {value!r}.")
+        return as_drawn(distribution, value)
+    except ValueError:  # None, "abc", NaN …
+        raise ConfigError(f"{key} must be {_words(distribution)}, but got {value!r}.") from None
 
 
-def _words(distribution: BaseDistribution) -> str:
+def _words(distribution: Distribution) -> str:
     """Say which values a distribution has."""
     if isinstance(distribution, CategoricalDistribution):
         return f"one of {', '.join(map(repr, distribution.choices))}"
-    assert isinstance(distribution, FloatDistribution | IntDistribution)
     of_integers = isinstance(distribution, IntDistribution)
     kind = "a whole number" if of_integers else "a number"
     step = None if of_integers and distribution.step == 1 else distribution.step

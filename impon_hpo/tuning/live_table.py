@@ -38,6 +38,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def named(trial: TrialRecord) -> str:
+    """Return the number of a trial, with the one of an earlier study that it was enqueued from."""
+    return f"{trial.number} (from {trial.origin})" if trial.origin else str(trial.number)
+
+
 def live_table(
     title: str, records: Sequence[StudyRecord], n_trials: int, budget: str = ""
 ) -> Group:
@@ -177,7 +182,7 @@ def changes(
             if printed.get(key) == state:
                 continue
             printed[key] = state
-            line = f"{arm}  trial {trial.number} {trial.fate}  epoch {state[1]}/{trial.horizon}"
+            line = f"{arm}  trial {named(trial)} {trial.fate}  epoch {state[1]}/{trial.horizon}"
             if trial.epochs:
                 line += f"  val {record.metric} {trial.epochs[-1]['val_accuracy']:.4f}"
             yield line
@@ -191,12 +196,12 @@ def _running(trial: TrialRecord, low: float, high: float) -> list[str]:
     """Return the cells of one running trial."""
     curve = [epoch["val_accuracy"] for epoch in trial.epochs]
     if not curve:
-        return [str(trial.number), "", "-", f"0/{trial.horizon}", "-", "-"]
+        return [named(trial), "", "-", f"0/{trial.horizon}", "-", "-"]
     seconds = [seconds_of(epoch) for epoch in trial.epochs]
     time_left = (trial.horizon - len(curve)) * sum(seconds) / len(seconds)
     rate = trial.epochs[-1]["rows_trained"] / max(seconds[-1], 1e-9)
     return [
-        str(trial.number),
+        named(trial),
         sparkline(curve, low, high),
         f"{curve[-1]:.4f}",
         f"{len(curve)}/{trial.horizon}",

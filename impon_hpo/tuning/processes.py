@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,8 @@ class Orders:
         grace: Seconds of silence after which another machine's trial is taken over.
         keep_checkpoints: Whether checkpoints of finished trials stay.
         checkpoint_budget: Bytes for the checkpoints of trials that wait to be promoted, or None.
+        earlier: Configurations of an earlier study that are tried first: its name, the number of
+            the trial there, and its values.
         recordings: Folder of a table that a comparison continues, or None.
         command: The command as it was typed.
     """
@@ -82,6 +84,7 @@ class Orders:
     grace: float = 180.0
     keep_checkpoints: bool = False
     checkpoint_budget: int | None = None
+    earlier: Sequence[Mapping[str, Any]] = field(default_factory=list)
     recordings: str | None = None
     command: str = ""
 

@@ -25,7 +25,7 @@ from impon_hpo.storage.trials import (
 from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.tuning.budget import Budget, spent
 from impon_hpo.tuning.job import Job, count_finished
-from impon_hpo.tuning.live_table import clock, live_table, seconds_left
+from impon_hpo.tuning.live_table import clock, live_table, named, seconds_left
 
 READING_SHARE = 0.05
 """Share of the time that may go into reading the storage for the table."""
@@ -97,7 +97,7 @@ class TuningProgress(LiveProgress):
         self._record = record = _with_epoch(self._record, trial, result)
         best = record.best
         facts = {
-            "trial": f"{trial.number}",
+            "trial": named(next(one for one in record.trials if one.number == trial.number)),
             "epoch": f"{result.epoch}/{record.identity['run']['epochs']}",
             f"val {record.metric}": f"{result.val_accuracy:.4f}",
             "best": "-" if best is None else f"{best.value:.4f} (trial {best.number})",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -205,13 +206,25 @@ def ancestors(space: Space, key: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def can_be(distribution: Distribution, value: Any) -> bool:
-    """Return whether a choice or a whole number can be drawn."""
+def as_drawn(distribution: Distribution, value: Any) -> Any:
+    """Return a value as a distribution has it: of a whole number, 16 and not 16.0.
+
+    Raises:
+        ValueError: The distribution does not have it.
+    """
     if isinstance(distribution, CategoricalDistribution):
-        return any(is_same(value, choice) for choice in distribution.choices)
-    if isinstance(distribution, FloatDistribution) or isinstance(value, bool):
-        return False
-    return value in range(distribution.low, distribution.high + 1, distribution.step)
+        for choice in distribution.choices:
+            if is_same(choice, value):
+                return choice
+        raise ValueError(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(value)
+    low, high, step = distribution.low, distribution.high, distribution.step
+    if not low <= value <= high:  # nor is NaN
+        raise ValueError(value)
+    if step is not None and not math.isclose(steps := (value - low) / step, round(steps)):
+        raise ValueError(value)
+    return int(value) if isinstance(distribution, IntDistribution) else float(value)
 
 
 def with_settings(config: TrainingConfig, changed: Mapping[str, Any]) -> TrainingConfig:

@@ -19,7 +19,7 @@ from optuna.distributions import (
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.tuning.space import Distribution, Space, can_be
+from impon_hpo.tuning.space import Distribution, Space, as_drawn
 
 KINDS = {
     "float": ("high", "log", "low", "step"),
@@ -318,8 +318,10 @@ def _check_drawn(key: str, name: str, values: tuple[Any, ...], distribution: Dis
         step = "" if distribution.step == 1 else f" in steps of {distribution.step}"
         known = f"whole numbers from {distribution.low} to {distribution.high}{step}"
     for value in values:
-        if not can_be(distribution, value):
+        try:
+            as_drawn(distribution, value)
+        except ValueError:
             raise ConfigError(
                 f"space.{key}.when.{name} must be among what space.{name} has ({known}), but got "
                 f"{json.dumps(value)}.{suggestion(str(value), map(str, choices))}"
-            )
+            ) from None

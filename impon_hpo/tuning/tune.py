@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import filelock
 import optuna
 from optuna.storages import BaseStorage
 
@@ -13,7 +14,6 @@ from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
 from impon_hpo.files import free_disk, readable_bytes
 from impon_hpo.storage.connect import (
-    ArtifactStore,
     artifact_store,
     open_storage,
     without_secrets,
@@ -29,6 +29,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.warm_start import Earlier, enqueue
 from impon_hpo.tuning.worker import Progress, work
 
 CHECKPOINT_SHARE = 0.5
@@ -49,10 +50,21 @@ def budget_of(orders: Orders) -> Budget:
 def checkpoints_of(study_file: StudyFile, orders: Orders) -> Checkpoints:
     """Return the folder in which runs are saved."""
     return Checkpoints(
-        study_file.runs / "checkpoints",
+        checkpoint_folder(study_file),
         keep=orders.keep_checkpoints,
         budget=orders.checkpoint_budget,
+        best=best_folder(study_file) if orders.task == "tune" else None,
     )
+
+
+def checkpoint_folder(study_file: StudyFile) -> Path:
+    """Return the folder for the checkpoints of trials that are not finished."""
+    return study_file.runs / "checkpoints"
+
+
+def best_folder(study_file: StudyFile) -> Path:
+    """Return the folder for the checkpoint of the best complete trial of each arm."""
+    return study_file.runs / "best"
 
 
 def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) -> None:
@@ -77,6 +89,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     address = orders.storage or study_file.storage
     checkpoints = checkpoints_of(study_file, orders)
     combinations = study_file.combinations(arm)
+    earlier = [Earlier(**one) for one in orders.earlier]
     storage: BaseStorage | None = None
     with suppress(NothingYetError):
         storage = open_storage(address, create=False)
@@ -85,6 +98,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         if record is not None:
             study = record.optuna_study
             trials = study.get_trials(deepcopy=False)
+            enqueue(study, earlier, progress.note, n_trials=n_trials)
             checkpoints.delete_finished(study, trials)
             if combinations is not None and combinations.all_tried(trials):
                 progress.note(combinations.exhausted)
@@ -92,8 +106,10 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
 
     promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
     store = artifact_store(study_file.artifacts)
-    if promotion is not None:
-        _keep_waiting(checkpoints, study_file, store, progress)
+    if has_own_place(study_file):
+        checkpoints.store = store
+    if promotion is not None and checkpoints.budget is None:
+        checkpoints.budget = _room_of_waiting(checkpoints, progress)
 
     from impon_hpo.training.reference_folder import References
     from impon_hpo.tuning.dry_run import check_fit
@@ -118,6 +134,9 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         command=command_of(orders),
         environment=environment(str(objective.device)),
     )
+    if earlier:
+        with filelock.FileLock(study_file.runs / "enqueue.lock"):  # workers of a machine in turn
+            enqueue(study, earlier, progress.note, n_trials=n_trials)
     standings = None
     if promotion is not None:
         standings = Standings(
@@ -149,17 +168,17 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
     )
 
 
-def _keep_waiting(
-    checkpoints: Checkpoints, study_file: StudyFile, store: ArtifactStore, progress: Progress
-) -> None:
-    """Have the checkpoints of trials that wait to be promoted kept within a budget; and where
-    artifacts have a place of their own, which other machines may see, there as well."""
-    if not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve()):
-        checkpoints.store = store
-    if checkpoints.budget is None:
-        checkpoints.budget = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
-        progress.note(
-            f"Checkpoints of waiting trials may take up at most "
-            f"{readable_bytes(checkpoints.budget)} (half of the free disk); --checkpoint-budget "
-            "changes that."
-        )
+def has_own_place(study_file: StudyFile) -> bool:
+    """Return whether artifacts have a place of their own, which other machines may see."""
+    return not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve())
+
+
+def _room_of_waiting(checkpoints: Checkpoints, progress: Progress) -> float:
+    """Return the bytes that checkpoints of trials that wait to be promoted may take up, and say
+    so."""
+    room = free_disk(checkpoints.folder) * CHECKPOINT_SHARE
+    progress.note(
+        f"Checkpoints of waiting trials may take up at most {readable_bytes(room)} (half of the "
+        "free disk); --checkpoint-budget changes that."
+    )
+    return room

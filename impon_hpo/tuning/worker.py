@@ -317,7 +317,7 @@ class _Worker:
             self.progress.note(f"trial {trial.number} failed: {_reason(error)}")
             return error
         except BaseException:  # Ctrl-C, SIGTERM, a budget that is spent: someone continues it
-            if self.checkpoints is not None:
+            if self.checkpoints is not None and job.standings is not None:
                 self.checkpoints.share(study, trial.number)
             put_back(study, trial._trial_id)
             raise

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.trial import create_trial
 
 from impon_hpo.errors import NothingYetError
 from impon_hpo.reporting.note import note
@@ -20,7 +21,8 @@ from impon_hpo.reporting.status import (
     summary_rows,
     write_csv_files,
 )
-from impon_hpo.storage.trials import IDENTITY, read_studies, read_study
+from impon_hpo.storage.trials import FROM, IDENTITY, read_studies, read_study
+from impon_hpo.tuning.live_table import changes
 from tests.reporting.records import BALANCED, IDENTITY_OF_IT, LOSS, small_record
 
 
@@ -57,7 +59,8 @@ def test_only_commands_that_are_printed_begin_as_the_reader_began(
     monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
     record = small_record()
     facts = summarise(record)
-    _, dashboard = summary_commands(facts)
+    export, _, dashboard = summary_commands(facts)
+    assert export.startswith("export the best: uv run impon-hpo export studies/small --arm impon")
     assert dashboard == "open the dashboard: uv run impon-hpo dashboard studies/small"
     assert facts["dashboard"] == "impon-hpo dashboard studies/small"
     assert "uv run" not in note(record, [record])
@@ -160,3 +163,22 @@ def test_bytes_are_added_up_by_what_they_are() -> None:
 def test_study_without_a_folder_uses_none() -> None:
     assert disk_use(Path("runs/none")) == {}
     assert disk_line(Path("runs/none")) == "on disk in runs/none: 0 B"
+
+
+def test_trials_of_an_earlier_study_are_told_wherever_trials_are() -> None:
+    record = small_record()
+    earlier = {FROM: {"study": "digits <old>", "trial": 7}}
+    record.optuna_study.add_trial(create_trial(value=0.95, user_attrs=earlier))
+    record = read_study(record.optuna_study)
+    facts = summarise(record)
+    number = len(record.trials) - 1
+    assert facts["from"] == [{"trial": number, "from": "digits <old> trial 7"}]
+    assert facts["best"]["from"] == "digits <old> trial 7"
+    rows = dict(summary_rows(facts))
+    assert rows["best trial"] == f"{number} (from digits <old> trial 7)"
+    assert rows["trials of earlier studies"] == f"{number} from digits <old> trial 7"
+    told = note(record, [record])
+    assert f"Enqueued from earlier studies: trial {number} from digits &lt;old&gt; trial 7." in told
+    (line,) = [line for line in changes([record], {}) if f" trial {number} " in line]
+    assert f"trial {number} (from digits <old> trial 7) complete" in line
+    assert "earlier studies" not in note(small_record(), [])

@@ -286,7 +286,7 @@ def normalised(images: Tensor, mean: Any, std: Any) -> Tensor:
 
 def of_step(settings: dict[str, Any], data: Splits) -> Tensor:
     step = TrainingStep(training_config(settings), data, weights_seed=0, crop_seed=0)
-    return step._normalise(data.train.images[:])
+    return step.normalise(data.train.images[:])
 
 
 def test_moments_that_a_model_declares_are_used() -> None:

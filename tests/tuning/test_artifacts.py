@@ -11,6 +11,7 @@ import signal
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import numpy as np
@@ -22,7 +23,7 @@ from optuna.distributions import FloatDistribution
 from optuna.testing.pruners import DeterministicPruner
 from PIL import Image
 
-from impon_hpo.storage.connect import artifact_store
+from impon_hpo.storage.connect import ArtifactStore, artifact_store
 from impon_hpo.storage.trials import CLASS_PICKS, COST, IMAGES, USED
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.image_data import ImageData
@@ -31,6 +32,7 @@ from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.artifacts import (
     CURVE,
     SETTINGS,
+    Checkpoints,
     picks_of,
     settings_text,
     upload_files,
@@ -217,3 +219,83 @@ def test_a_disk_with_room_for_little_gets_the_small_files(
     assert f"{IMAGES} of trial 0 could not be attached" in child.said
     assert "File too large" in child.said
     assert f"COMPLETE {sorted(KINDS.keys() - {IMAGES})}" in child.said
+
+
+def checkpoints_here(*, store: ArtifactStore | None = None, **options: Any) -> Checkpoints:
+    return Checkpoints(Path("checkpoints"), best=Path("best"), store=store, **options)
+
+
+def complete(study: optuna.Study, *values: float, checkpoints: Checkpoints) -> None:
+    """Add complete trials of these values, each with a checkpoint."""
+    for value in values:
+        study.add_trial(optuna.trial.create_trial(value=value))
+        checkpoints.of(study, len(study.trials) - 1).save({"value": value})
+
+
+def kept_of(study: optuna.Study, checkpoints: Checkpoints) -> list[int]:
+    return [at for at in range(len(study.trials)) if checkpoints.of_finished(study, at)]
+
+
+def test_checkpoint_of_the_best_complete_trial_stays_until_a_better_one_is_complete() -> None:
+    checkpoints, study = checkpoints_here(), optuna.create_study(direction="maximize")
+    complete(study, 0.2, 0.4, 0.4, checkpoints=checkpoints)
+    before = study.get_trials()
+    checkpoints.delete_finished(study, before)
+    assert kept_of(study, checkpoints) == [1]
+    complete(study, 0.3, 0.5, checkpoints=checkpoints)
+    checkpoints.delete_finished(study, study.get_trials())
+    assert kept_of(study, checkpoints) == [4]
+    assert not list(Path("checkpoints").iterdir())
+    assert checkpoints.numbers(study) == set()  # none that would go on
+    checkpoints.delete_finished(study, before)  # another worker, which has looked before
+    assert kept_of(study, checkpoints) == [4]
+    kept = checkpoints.of_finished(study, 4)
+    assert kept is not None
+    assert torch.load(kept.path)["rest"]["value"] == 0.5
+
+
+def test_best_checkpoint_takes_no_room_from_those_that_wait() -> None:
+    study = optuna.create_study(direction="maximize")
+    checkpoints = checkpoints_here(budget=1)
+    complete(study, 0.2, checkpoints=checkpoints)
+    assert checkpoints.excess() > 0
+    checkpoints.delete_finished(study, study.get_trials())
+    assert checkpoints.excess() == -1
+
+
+def test_studies_that_share_a_folder_keep_one_each_and_without_one_none_is_kept() -> None:
+    checkpoints = checkpoints_here()
+    studies = [optuna.create_study(direction="maximize") for _ in range(2)]
+    for study in studies:
+        complete(study, 0.2, 0.1, checkpoints=checkpoints)
+        checkpoints.delete_finished(study, study.get_trials())
+    assert [kept_of(study, checkpoints) for study in studies] == [[0], [0]]
+    none = Checkpoints(Path("other"))
+    complete(studies[0], 0.9, checkpoints=none)
+    none.delete_finished(studies[0], studies[0].get_trials())
+    assert not list(Path("other").iterdir())
+
+
+def test_store_has_the_best_one_and_gives_it_to_another_machine() -> None:
+    store = artifact_store("shared")
+    here, study = checkpoints_here(store=store), optuna.create_study(direction="maximize")
+    complete(study, 0.4, checkpoints=here)
+    here.delete_finished(study, study.get_trials())
+    complete(study, 0.6, checkpoints=here)
+    here.delete_finished(study, study.get_trials())
+    assert len(list(Path("shared").iterdir())) == 1
+    there = Checkpoints(Path("there"), best=Path("there/best"), store=store)
+    assert there.of_finished(study, 0) is None
+    fetched = there.of_finished(study, 1)
+    assert fetched is not None
+    assert torch.load(fetched.path)["rest"]["value"] == 0.6
+
+
+def test_best_checkpoint_that_cannot_be_kept_costs_nothing_else(said: list[str]) -> None:
+    checkpoints, study = checkpoints_here(), optuna.create_study(direction="maximize")
+    Path("best").write_text("in the way")
+    complete(study, 0.4, checkpoints=checkpoints)
+    checkpoints.delete_finished(study, study.get_trials())
+    (line,) = said
+    assert "The checkpoint of trial 0, the best, could not be kept" in line
+    assert not list(Path("checkpoints").iterdir())

@@ -14,6 +14,7 @@ from impon_hpo.errors import ConfigError
 from impon_hpo.storage.connect import open_storage
 from impon_hpo.storage.trials import REASON
 from impon_hpo.tuning.enqueued import check_value
+from impon_hpo.tuning.space import Distribution
 from impon_hpo.tuning.study import open_study
 from tests.command import run
 from tests.studies import SMALL, small_study
@@ -91,7 +92,7 @@ def test_what_cannot_be_a_run_fails_alone_with_its_reason(
     ],
 )
 def test_a_value_outside_of_the_space_is_told_with_what_the_space_has(
-    value: Any, distribution: optuna.distributions.BaseDistribution, said: str
+    value: Any, distribution: Distribution, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"x must be {said}"):
         check_value("x", value, distribution)
@@ -106,7 +107,5 @@ def test_a_value_outside_of_the_space_is_told_with_what_the_space_has(
         (None, CategoricalDistribution(["a", None, True])),
     ],
 )
-def test_a_value_of_the_space_is_none_of_these(
-    value: Any, distribution: optuna.distributions.BaseDistribution
-) -> None:
+def test_a_value_of_the_space_is_none_of_these(value: Any, distribution: Distribution) -> None:
     check_value("x", value, distribution)

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
-from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 

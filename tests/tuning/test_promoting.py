@@ -11,7 +11,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from impon_hpo.storage.trials import UNTIL
+from impon_hpo.storage.trials import UID, UNTIL
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import standings
 from impon_hpo.tuning.standings import Standings
@@ -171,7 +171,9 @@ def test_other_machine_goes_on_from_the_checkpoint_in_the_artifact_store(
     after = record(arguments[1])
     assert outcome(after) == undisturbed
     assert sum(trial.wasted_epochs for trial in after.trials) == 0
-    assert not [path for path in (shared / "artifacts").iterdir() if path.suffix == ".pt"]
+    left = [path.name for path in (shared / "artifacts").iterdir() if path.suffix == ".pt"]
+    assert after.best is not None
+    assert left == [f"best-{after.optuna_study.user_attrs[UID]}-{after.best.number}.pt"]
 
 
 @pytest.mark.parametrize("place", ["pause", pytest.param("_begin", marks=pytest.mark.slow)])

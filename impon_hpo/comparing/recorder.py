@@ -166,18 +166,19 @@ class Recorder:
     def _looks(
         self, training: Training, hidden: Split | None, run: TrainingRun
     ) -> dict[str, float]:
-        """Return the accuracies after an epoch by split and weights, such as `val_accuracy_ema`."""
-        accuracies = {}
+        """Return accuracies and losses after an epoch by split and weights, such as
+        `val_accuracy_ema`."""
+        looks: dict[str, float] = {}
         last_only = self.grid.test_epochs == "last"
         for weights in training.weights:
             if weights == run.config.eval_weights:  # judged already
-                accuracies[f"val_accuracy_{weights}"] = run.results[-1].val_accuracy
+                value, loss = run.results[-1].val_accuracy, run.results[-1].val_loss
             else:
-                validation = run.splits.validation
-                accuracies[f"val_accuracy_{weights}"] = run.evaluate(validation, weights)[0]
+                value, loss = run.evaluate(run.splits.validation, weights)
+            looks |= {f"val_accuracy_{weights}": value, f"val_loss_{weights}": loss}
             if hidden is not None and not (last_only and run.epoch < run.config.epochs):
-                accuracies[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
-        return accuracies
+                looks[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
+        return looks
 
 
 def _thinned(losses: list[float]) -> list[float]:

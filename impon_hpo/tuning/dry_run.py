@@ -13,6 +13,7 @@ from optuna.distributions import BaseDistribution, distribution_to_json
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
+from impon_hpo.settings import report_words
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import read_studies, space_words
 from impon_hpo.training.augment_setting import augment_names
@@ -25,6 +26,7 @@ from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
+from impon_hpo.tuning.report_signal import MEASURED
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -124,9 +126,12 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
     if promotion is not None:
         facts["epochs_expected"] = promotion.expected_epochs(n_trials)
         pruner = promotion.model_dump(exclude={"epochs"}) | {"rungs": list(promotion.rungs)}
+    looks = 1 if study_file.signal.extra_weights(config) is None else 2
     if isinstance(rows, dict):
         facts["cost_at_most"] = (
-            n_trials * config.epochs * forward_equivalents(rows_trained, 0, len(splits.validation))
+            n_trials
+            * config.epochs
+            * forward_equivalents(rows_trained, 0, looks * len(splits.validation))
         )
         facts["steps_per_epoch"] = run.steps_per_epoch
     facts |= {
@@ -136,6 +141,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "batch_sampler": {"name": config.sampler} | config.sampler_options,
         "pruner": pruner,
+        "reported": report_words(study_file.identity(arm)) + _measured(study_file),
         "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
@@ -160,6 +166,10 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             rows.append((name, str(value)))
     return rows
+
+
+def _measured(study_file: StudyFile) -> str:
+    return f". {MEASURED}" if study_file.report == "train-loss" else ""
 
 
 def _n_finished(study_file: StudyFile, arm: str, address: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections import Counter
@@ -24,14 +23,12 @@ from impon_hpo.errors import (
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import (
     COST,
-    EPOCH,
     INTERRUPTED,
     PRUNED,
     REASON,
     UNTIL,
     USED,
     epochs_of,
-    wasted_again,
 )
 from impon_hpo.training.checkpoint import Checkpoint
 from impon_hpo.training.config import TrainingConfig, wants_reference
@@ -43,7 +40,8 @@ from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, upload_files
 from impon_hpo.tuning.budget import BudgetSpentError
-from impon_hpo.tuning.lease import PausedError
+from impon_hpo.tuning.epoch_log import EpochLog, Measure
+from impon_hpo.tuning.report_signal import METRIC, ReportSignal
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
 from impon_hpo.tuning.worker import OnEpoch
@@ -75,9 +73,13 @@ class Objective:
             the waiting ones goes on where it was; default: nowhere.
         n_trials: Trials that the study is to have, from which `compile = "auto"` works out what
             compiling would save; default: not known, so only the trial's own epochs count.
+        report: What the pruner sees after each epoch: "metric", "ema", "last", "train-loss" or
+            "val-loss"; see `ReportSignal`. The trial's value is the metric in any case.
+        report_smoothing: Smoothing of that over the epochs, 0 … below 1; 0: none.
 
     Raises:
-        ConfigError: The space does not fit the settings, or the device is not there.
+        ConfigError: The space does not fit the settings, the device is not there, or runs have not
+            what is to be reported.
 
     Example:
         >>> import optuna
@@ -104,8 +106,12 @@ class Objective:
         references: References | None = None,
         checkpoints: Checkpoints | None = None,
         n_trials: int | None = None,
+        report: str = "metric",
+        report_smoothing: float = 0.0,
     ) -> None:
         check_space(config, space)
+        self.signal = ReportSignal.checked({"report": report, "report_smoothing": report_smoothing})
+        self.signal.check(config, space)
         if splits is not None and "image_size" in space:
             raise ConfigError(
                 "space.image_size cannot be searched over where splits are given, since they have "
@@ -178,6 +184,8 @@ class Objective:
             checkpoint=checkpoint,
             on_epoch=counted,
             ended=ended,
+            measure=self.signal.look,
+            signal=self.signal,
         )
 
     def untaught(self, study: optuna.Study) -> bool:
@@ -242,7 +250,7 @@ class Past:
 
     Args:
         epochs: What is recorded of its epochs, by number.
-        reported: The epochs whose accuracy Optuna has.
+        reported: The epochs of which Optuna has a report.
         used: Key of the reference that it used, or "".
         pruned: Why it is to end, or "": the pruner said so, or nothing can promote it any more.
         until: The epoch at which it waits to be promoted, or None.
@@ -299,7 +307,8 @@ def train_trial(
     checkpoint: Checkpoint | None,
     ended: Callable[[TrainingRun, str], None],
     on_epoch: OnEpoch | None = None,
-    measure: Callable[[TrainingRun], Mapping[str, float]] | None = None,
+    measure: Measure | None = None,
+    signal: ReportSignal = METRIC,
     save_seconds: float = 0.0,
     prunes: bool = True,
 ) -> float:
@@ -314,7 +323,8 @@ def train_trial(
         ended: Called with the run and how it ended: "complete", "pruned", "diverged" or "failed".
             What it raises costs the trial, so what only describes it stands in `describing`.
         on_epoch: Called after every new epoch is recorded, before it is reported.
-        measure: Returns what is to be recorded of an epoch beside its result.
+        measure: Returns what is to be recorded of an epoch beside its result, or in its place.
+        signal: What is reported of an epoch.
         save_seconds: At least so many seconds lie between two checkpoints, but for one when it is
             stopped.
         prunes: Whether the study's pruner is asked.
@@ -324,27 +334,28 @@ def train_trial(
         PausedError: The trial has come to the rung at which it waits.
     """
     run: TrainingRun | None = None
+    epochs = EpochLog(trial, past.epochs, past.reported, past.until, signal, measure, prunes=prunes)
     try:
         run = make_run()
         if past.pruned:
             raise optuna.TrialPruned(past.pruned)
         for result in tuple(run.results):  # of before
             if result.epoch not in past.epochs:  # the last one, so the weights are those after it
-                _record(trial, run, result, past, measure)
-            _report(trial, result, past, run.config.epochs, prunes=prunes)
+                epochs.record(run, result)
+            epochs.report(result.epoch, run.config.epochs)
         for result in epochs_left(run, checkpoint, save_seconds=save_seconds):
-            _record(trial, run, result, past, measure)
+            epochs.record(run, result)
             if on_epoch is not None:
                 on_epoch(trial, result)
-            _report(trial, result, past, run.config.epochs, prunes=prunes)
+            epochs.report(result.epoch, run.config.epochs)
     except optuna.TrialPruned as pruned:
         assert run is not None
-        _end(trial, run, past, str(pruned))
+        _end(trial, str(pruned), epochs.cost)
         ended(run, PRUNED_BY_STUDY)
         raise
     except NonFiniteLossError as error:
         assert run is not None
-        _end(trial, run, past, str(error), cost_of_no_result=error.cost)
+        _end(trial, str(error), epochs.cost + error.cost)
         ended(run, DIVERGED)
         raise optuna.TrialPruned(str(error)) from error
     except (KeyboardInterrupt, BudgetSpentError) as stop:
@@ -355,12 +366,12 @@ def train_trial(
     except Exception as error:
         trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
         if run is not None:
-            trial.set_user_attr(COST, sum(result.cost for result in run.results))
+            trial.set_user_attr(COST, epochs.cost)
             ended(run, FAILED)
         raise
     if REASON in trial.user_attrs:  # of an earlier interruption
         trial.set_user_attr(REASON, "")
-    trial.set_user_attr(COST, sum(result.cost for result in run.results))
+    trial.set_user_attr(COST, epochs.cost)
     ended(run, COMPLETE)
     return run.results[-1].val_accuracy
 
@@ -378,41 +389,8 @@ def _stop(
         trial.set_user_attr(REASON, INTERRUPTED)
 
 
-def _record(
-    trial: optuna.Trial,
-    run: TrainingRun,
-    result: EpochResult,
-    past: Past,
-    measure: Callable[[TrainingRun], Mapping[str, float]] | None,
-) -> None:
-    """Write down an epoch, and what was lost where it was written down before."""
-    more = {} if measure is None else dict(measure(run))
-    again = wasted_again(past.epochs.get(result.epoch))
-    trial.set_user_attr(f"{EPOCH}{result.epoch}", dataclasses.asdict(result) | more | again)
-
-
-def _report(
-    trial: optuna.Trial, result: EpochResult, past: Past, horizon: int, *, prunes: bool
-) -> None:
-    """Report an epoch, unless that is done, and ask the pruner, unless that was decided."""
-    if result.epoch not in past.reported:
-        trial.report(result.val_accuracy, step=result.epoch)
-    elif result.epoch < max(past.reported):
-        return
-    if result.epoch == past.until and result.epoch < horizon:
-        raise PausedError(f"waits at epoch {result.epoch}")
-    # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
-    if prunes and result.epoch < horizon and trial.should_prune():
-        raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
-
-
-def _end(
-    trial: optuna.Trial, run: TrainingRun, past: Past, reason: str, *, cost_of_no_result: int = 0
-) -> None:
+def _end(trial: optuna.Trial, reason: str, cost: int) -> None:
     """Write down why a trial ends before its last epoch, and what it cost."""
-    # Its checkpoint may be gone, and its epochs with it.
-    costs = {epoch: recorded["cost"] for epoch, recorded in past.epochs.items()}
-    costs |= {result.epoch: result.cost for result in run.results}
     trial.set_user_attr(REASON, reason)
     trial.set_user_attr(PRUNED, reason)
-    trial.set_user_attr(COST, sum(costs.values()) + cost_of_no_result)
+    trial.set_user_attr(COST, cost)

@@ -98,6 +98,8 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         references=References(study_file.runs / "references"),
         checkpoints=checkpoints,
         n_trials=n_trials,
+        report=study_file.report,
+        report_smoothing=study_file.report_smoothing,
     )
     check_fit(study_file.arms[arm], study_file.space, objective.splits_of)
     storage = open_storage(address, create=True) if storage is None else storage

@@ -75,9 +75,7 @@ def test_what_is_said_of_the_training_loss_as_a_signal_is_in_the_table() -> None
     by_loss = lost_best("uniform cosine, last", "report=train-loss")
     averaged = lost_best("uniform cosine, ema")
     assert f"{of_loss:.2f} against {of_accuracy:.2f}" in MEASURED
-    assert (
-        f"in {by_loss:.0%} of the studies, those in {averaged:.0%}".replace("%", " %") in MEASURED
-    )
+    assert f"in {100 * by_loss:.0f} % of the studies, those in {100 * averaged:.0f} %" in MEASURED
     assert MEASURED.partition("one epoch than")[2].partition("(")[2] in page("pays")
     with pytest.raises(StorageError, match="no column 'val_loss' of 'uniform'"):
         lost_best("uniform cosine, last", "report=val-loss")

@@ -241,13 +241,12 @@ def test_losses_and_other_weights_are_recorded_for_a_pruner_that_sees_them() -> 
         study_file = tiny_study(*ONLY_IMPON, "run.eval_weights=ema", f"report={report}")
         recordings = record(study_file, "uniform", storage=f"{report}.journal")
         arm = arms_by_name(study_file)["uniform"]
-        (run, _) = (recordings.runs[arm.training, 0, number] for number in (0, 1))
-        epochs.extend(run.epochs)
+        rows.extend(recordings.runs[arm.training, 0, 0].epochs)
         return curves_of_arm(recordings, arm, 0, 2)[0]
 
-    epochs: list[Any] = []
+    rows: list[Any] = []
     by_loss, by_last = curve("val-loss"), curve("last")
-    plain, looked = epochs[:2], epochs[2:]
+    plain, looked = rows[:2], rows[2:]
     assert by_loss.reported == tuple(-epoch["val_loss_ema"] for epoch in plain)
     assert by_loss.cost == tuple(epoch["cost"] for epoch in plain)
     assert by_loss.accuracy == by_last.accuracy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 from typing import Any
@@ -199,8 +200,9 @@ def test_a_trial_that_was_killed_goes_on_to_the_bit_under_promotion() -> None:
     assert any(len(reported) == 3 for *_, reported in whole)
     for n in (9, 24):
         address = f"killed-{n}.journal"
-        kill_at((TrainingRun, "step", False), n, lambda to=address: run(*words, "--storage", to))
-        assert run(*words, "--storage", address) == 0
+        again = [*words, "--storage", address]
+        kill_at((TrainingRun, "step", False), n, functools.partial(run, *again))
+        assert run(*again) == 0
         assert _outcome(address) == whole
     losses = [list(reported.values()) for *_, reported in whole]
     assert all(value < 0 for reported in losses for value in reported)

@@ -27,6 +27,11 @@ from .training.splits import load_splits as load_splits
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
+from .tuning.report_signal import ReportSignal as ReportSignal
+from .tuning.trackers import MLflowTracker as MLflowTracker
+from .tuning.trackers import TensorBoardTracker as TensorBoardTracker
+from .tuning.tracking import TrackedTrial as TrackedTrial
+from .tuning.tracking import Tracker as Tracker
 
 __version__: str
 __all__: list[str]

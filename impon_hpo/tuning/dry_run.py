@@ -29,6 +29,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.report_signal import MEASURED
 from impon_hpo.tuning.space import SHAPING, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.trackers import make_tracker
 
 MADE_UP = {
     "subset": None,
@@ -141,6 +142,7 @@ def plan(study_file: StudyFile, arm: str, n_trials: int, address: str) -> dict[s
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "batch_sampler": {"name": config.sampler} | config.sampler_options,
         "pruner": pruner,
+        "tracked": _tracked(study_file),
         "reported": report_words(study_file.identity(arm)) + _measured(study_file),
         "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
@@ -166,6 +168,12 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             rows.append((name, str(value)))
     return rows
+
+
+def _tracked(study_file: StudyFile) -> str:
+    """Return where trials are shown, once that can be done."""
+    tracker = make_tracker(study_file.track, study_file.runs)
+    return "nowhere else" if tracker is None else str(study_file.track["to"])
 
 
 def _measured(study_file: StudyFile) -> str:

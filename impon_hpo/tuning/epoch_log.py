@@ -32,6 +32,7 @@ class EpochLog:
         signal: What is reported.
         measure: Returns what is to be recorded of an epoch beside its result, or in its place.
         prunes: Whether the study's pruner is asked.
+        recorded: Gets what is recorded of an epoch that has no record from before.
     """
 
     trial: optuna.Trial
@@ -41,6 +42,7 @@ class EpochLog:
     signal: ReportSignal
     measure: Measure | None
     prunes: bool
+    recorded: Callable[[int, Mapping[str, Any]], None] | None = None
     epochs: dict[int, Mapping[str, Any]] = field(init=False)
     """What is recorded of all epochs, by number."""
 
@@ -67,6 +69,8 @@ class EpochLog:
         again = wasted_again(self.before.get(result.epoch))
         self.trial.set_user_attr(f"{EPOCH}{result.epoch}", epoch | again)
         self.epochs[result.epoch] = epoch
+        if self.recorded is not None and result.epoch not in self.before:
+            self.recorded(result.epoch, epoch)
 
     def report(self, epoch: int, horizon: int) -> None:
         """Report an epoch, unless that is done, and ask the pruner, unless that was decided.

@@ -6,6 +6,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ from impon_hpo.tuning.epoch_log import EpochLog, Measure
 from impon_hpo.tuning.report_signal import METRIC, ReportSignal
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, check_space, suggest, with_settings
+from impon_hpo.tuning.tracking import PatientTracker, Tracker, Tracking
 from impon_hpo.tuning.worker import OnEpoch
 
 log = logging.getLogger("impon_hpo")
@@ -76,10 +78,11 @@ class Objective:
         report: What the pruner sees after each epoch: "metric", "ema", "last", "train-loss" or
             "val-loss"; see `ReportSignal`. The trial's value is the metric in any case.
         report_smoothing: Smoothing of that over the epochs, 0 … below 1; 0: none.
+        tracker: Where else trials are shown as they run; default: nowhere.
 
     Raises:
         ConfigError: The space does not fit the settings, the device is not there, or runs have not
-            what is to be reported.
+            what is to be reported; or the tracker is none.
 
     Example:
         >>> import optuna
@@ -108,6 +111,7 @@ class Objective:
         n_trials: int | None = None,
         report: str = "metric",
         report_smoothing: float = 0.0,
+        tracker: Tracker | None = None,
     ) -> None:
         check_space(config, space)
         self.signal = ReportSignal.checked({"report": report, "report_smoothing": report_smoothing})
@@ -128,6 +132,7 @@ class Objective:
         if wants_reference(config):
             check_reference(config)
         self._checkpoints = checkpoints
+        self._tracker = None if tracker is None else PatientTracker(tracker)
         self._n_trials = n_trials
         self._epochs_here = Counter[tuple[object, ...]]()
         self._taught = False
@@ -174,19 +179,36 @@ class Objective:
                     ):
                         self._references.learn(trial.study, self.config, self.splits, memory)
             self._describe(trial, run)
+            if tracking is not None:
+                tracking.end(how, run.results[-1].val_accuracy if run.results else None)
 
-        return train_trial(
-            trial,
-            functools.partial(
-                resumed_run, config, splits, memory, checkpoint, self._epochs_ahead(trial, config)
-            ),
-            past=past,
-            checkpoint=checkpoint,
-            on_epoch=counted,
-            ended=ended,
-            measure=self.signal.look,
-            signal=self.signal,
-        )
+        with self._followed(trial, config, past) as tracking:
+            return train_trial(
+                trial,
+                functools.partial(
+                    resumed_run,
+                    config,
+                    splits,
+                    memory,
+                    checkpoint,
+                    self._epochs_ahead(trial, config),
+                ),
+                past=past,
+                checkpoint=checkpoint,
+                on_epoch=counted,
+                ended=ended,
+                measure=self.signal.look,
+                signal=self.signal,
+                recorded=None if tracking is None else tracking.epoch,
+            )
+
+    def _followed(
+        self, trial: optuna.Trial, config: TrainingConfig, past: Past
+    ) -> AbstractContextManager[Tracking | None]:
+        """Tell the tracker, where there is one, of a trial from now on."""
+        if self._tracker is None or not isinstance(trial, optuna.Trial):  # a FixedTrial
+            return nullcontext()
+        return self._tracker.follow(trial, config, past.epochs)
 
     def untaught(self, study: optuna.Study) -> bool:
         """Return whether trials of a study ask for a reference that has still to be learnt."""
@@ -309,6 +331,7 @@ def train_trial(
     on_epoch: OnEpoch | None = None,
     measure: Measure | None = None,
     signal: ReportSignal = METRIC,
+    recorded: Callable[[int, Mapping[str, Any]], None] | None = None,
     save_seconds: float = 0.0,
     prunes: bool = True,
 ) -> float:
@@ -325,6 +348,7 @@ def train_trial(
         on_epoch: Called after every new epoch is recorded, before it is reported.
         measure: Returns what is to be recorded of an epoch beside its result, or in its place.
         signal: What is reported of an epoch.
+        recorded: Gets what is recorded of each epoch that has no record from before.
         save_seconds: At least so many seconds lie between two checkpoints, but for one when it is
             stopped.
         prunes: Whether the study's pruner is asked.
@@ -334,7 +358,9 @@ def train_trial(
         PausedError: The trial has come to the rung at which it waits.
     """
     run: TrainingRun | None = None
-    epochs = EpochLog(trial, past.epochs, past.reported, past.until, signal, measure, prunes=prunes)
+    epochs = EpochLog(
+        trial, past.epochs, past.reported, past.until, signal, measure, prunes, recorded
+    )
     try:
         run = make_run()
         if past.pruned:

@@ -20,6 +20,7 @@ from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
 from impon_hpo.tuning.report_signal import LOSS_SETTINGS, ReportSignal, threshold_warnings
 from impon_hpo.tuning.space import check_space, parse_space
+from impon_hpo.tuning.trackers import check_track
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -37,6 +38,7 @@ class StudyFile(Settings):
         study_sampler: `[study_sampler]`: name and arguments.
         report: What the pruner sees after each epoch: see `ReportSignal`.
         report_smoothing: Its smoothing over the epochs.
+        track: `[track]`: where else trials are shown as `tune` trains them: `to` and options.
         run: `[run]`: what all arms have in common.
         space: `[space]`: settings searched over, as Optuna distributions.
         arms: `[arms.NAME]`: the training configuration of each arm, by name, in the order of the
@@ -56,6 +58,7 @@ class StudyFile(Settings):
     study_sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "TPESampler"})
     report: Literal["metric", "ema", "last", "train-loss", "val-loss"] = "metric"
     report_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    track: dict[str, Any] = Field(default={})
     run: TrainingConfig
     space: dict[str, BaseDistribution]
     arms: dict[str, TrainingConfig] = Field(min_length=1)
@@ -94,6 +97,8 @@ class StudyFile(Settings):
         for epochs in {config.epochs for config in self.arms.values()}:
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
+        if self.track:
+            check_track(self.track)
         if self.compare.model_fields_set:
             make_pruner(self.protocol.pruner, epochs=self.run.epochs)
         return self

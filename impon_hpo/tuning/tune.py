@@ -26,6 +26,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.trackers import make_tracker
 from impon_hpo.tuning.worker import Job, Progress, work
 
 CHECKPOINT_SHARE = 0.5
@@ -100,6 +101,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         n_trials=n_trials,
         report=study_file.report,
         report_smoothing=study_file.report_smoothing,
+        tracker=make_tracker(study_file.track, study_file.runs),
     )
     check_fit(study_file.arms[arm], study_file.space, objective.splits_of)
     storage = open_storage(address, create=True) if storage is None else storage

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from impon_hpo.errors import ConfigError, as_typed
 from impon_hpo.lookup import find, load_object, suggestion
 from impon_hpo.storage.connect import without_secrets
-from impon_hpo.tuning.tracking import WAITING, TrackedTrial, Tracker
+from impon_hpo.tuning.tracking import WAITING, TrackedTrial, Tracker, check_tracker
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -289,6 +289,7 @@ def make_tracker(table: Mapping[str, Any], runs: Path) -> Tracker | None:
         raise ConfigError(
             f"[track] to = '{to}' cannot be made with {options}: {type(error).__name__}: {error}"
         ) from error
+    check_tracker(tracker)
     return tracker
 
 

@@ -124,6 +124,16 @@ class Tracker(Protocol):
         later; `value` is the metric after its last epoch, or None where it has none."""
 
 
+def check_tracker(tracker: Tracker) -> None:
+    """Raise `ConfigError` where a tracker lacks a method, or is a class."""
+    methods = [getattr(tracker, name, None) for name in ("begin", "epoch", "end")]
+    if inspect.isclass(tracker) or not all(map(callable, methods)):
+        raise ConfigError(
+            "tracker must be an object with the methods begin, epoch and end, such as "
+            f"TensorBoardTracker(), but got {tracker!r}."
+        )
+
+
 def numbers_of(epoch: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers that are told of a recorded epoch: those that are finite."""
     return {
@@ -150,12 +160,7 @@ class PatientTracker:
     again_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
-        for name in ("begin", "epoch", "end"):
-            if inspect.isclass(self.tracker) or not callable(getattr(self.tracker, name, None)):
-                raise ConfigError(
-                    "tracker must be an object with the methods begin, epoch and end, such as "
-                    f"TensorBoardTracker(), but got {self.tracker!r}."
-                )
+        check_tracker(self.tracker)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tracker": self.tracker, "again_at": 0.0}

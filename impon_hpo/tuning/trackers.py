@@ -10,10 +10,13 @@ import socket
 import time
 import urllib.request
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+
+from filelock import FileLock
 
 from impon_hpo.errors import ConfigError, as_typed
 from impon_hpo.lookup import find, load_object, suggestion
@@ -207,7 +210,8 @@ class MLflowTracker:
         if self._client is None:
             from mlflow.tracking import MlflowClient
 
-            self._client = MlflowClient(tracking_uri=self.uri)
+            with _alone(self.uri or os.environ.get("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")):
+                self._client = MlflowClient(tracking_uri=self.uri)
         _reach(str(self._client.tracking_uri))
         return self._client
 
@@ -226,9 +230,9 @@ class MLflowTracker:
         try:
             MlflowClient(tracking_uri=uri)
         except MlflowException as error:
-            raise ConfigError(
-                f"track.uri = '{without_secrets(uri)}' cannot be used: {error}"
-            ) from error
+            shown = without_secrets(uri)
+            reason = str(error).replace(uri, shown)
+            raise ConfigError(f"track.uri = '{shown}' cannot be used: {reason}") from None
 
 
 TRACKERS: dict[str, type[Any]] = {"tensorboard": TensorBoardTracker, "mlflow": MLflowTracker}
@@ -297,6 +301,15 @@ def _check_installed(package: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         pip = as_typed(f"pip install impon-hpo[{extra}]")
         raise ConfigError(f"Tracking to {extra} needs the package {package}: `{pip}`.")
+
+
+def _alone(uri: str) -> AbstractContextManager[object]:
+    """Keep others from making the tables of the same file at the same moment, which breaks it."""
+    scheme, _, path = uri.partition(":///")
+    if not scheme.startswith("sqlite") or not path:
+        return nullcontext()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(f"{path}.lock")
 
 
 def _reach(uri: str) -> None:

@@ -339,9 +339,8 @@ def test_another_study_of_the_same_name_has_runs_of_its_own(database: Path) -> N
     assert len(runs_of()) == 2
 
 
-def test_two_workers_share_the_runs_of_a_study(database: Path) -> None:
-    settings = f'\n[track]\nto = "mlflow"\nuri = "sqlite:///{database}"\n'
-    write_study(SMALL.replace("n_trials = 3", "n_trials = 4") + settings)
+def test_two_workers_make_the_database_and_share_the_runs_of_a_study() -> None:
+    write_study(SMALL.replace("n_trials = 3", "n_trials = 4") + '\n[track]\nto = "mlflow"\n')
 
     def work() -> None:
         raise SystemExit(run("tune", "small", "--arm", "uniform"))
@@ -349,8 +348,9 @@ def test_two_workers_share_the_runs_of_a_study(database: Path) -> None:
     workers = [fork(work) for _ in range(2)]
     assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0]
     study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
-    for stored, trial in zip(runs_of(), study.trials, strict=True):
-        assert history(stored) == list(trial.intermediate_values.items())
+    uri = "sqlite:///runs/small/mlflow.db"
+    for stored, trial in zip(runs_of(uri), study.trials, strict=True):
+        assert history(stored, uri=uri) == list(trial.intermediate_values.items())
 
 
 def test_a_server_of_mlflow_that_is_away_delays_nobody(

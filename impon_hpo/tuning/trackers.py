@@ -283,7 +283,8 @@ def make_tracker(table: Mapping[str, Any], runs: Path) -> Tracker | None:
     if to == "tensorboard":
         options = {"folder": str(runs / "tensorboard")} | options
     if to == "mlflow" and "MLFLOW_TRACKING_URI" not in os.environ:
-        options = {"uri": f"sqlite:///{runs / 'mlflow.db'}"} | options
+        # MLflow keeps connections by address, in whatever folder it is asked next.
+        options = {"uri": f"sqlite:///{(runs / 'mlflow.db').resolve()}"} | options
     cls = TRACKERS[to] if to in TRACKERS else load_object(to)
     try:
         tracker: Tracker = cls(**options)

@@ -41,7 +41,6 @@ pytestmark = [
 
 HALVING = 'name = "SuccessiveHalvingPruner"\nreduction_factor = 3'
 PROMOTE = SMALL.replace(HALVING, 'name = "promote"\nreduction_factor = 2')
-URI = "sqlite:///mlflow.db"
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +62,14 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def database(empty_database: Path) -> Path:
-    """An empty database of MLflow in the working directory, at `URI`."""
-    return Path(shutil.copy(empty_database, "mlflow.db"))
+def database(empty_database: Path) -> str:
+    """The address of an empty database of MLflow in the working directory."""
+    return address(Path(shutil.copy(empty_database, "mlflow.db")))
+
+
+def address(path: Path) -> str:
+    # MLflow keeps connections by address: a relative one would be another test's file.
+    return f"sqlite:///{path.resolve()}"
 
 
 class Notebook:
@@ -126,7 +130,7 @@ def assert_told_once(written: list[tuple[int, float]], trial: optuna.trial.Froze
     assert dict(written) == pytest.approx(trial.intermediate_values)
 
 
-def runs_of(uri: str = URI, experiment: str = "small") -> list[Any]:
+def runs_of(uri: str, experiment: str = "small") -> list[Any]:
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(tracking_uri=uri)
@@ -136,10 +140,10 @@ def runs_of(uri: str = URI, experiment: str = "small") -> list[Any]:
     return sorted(runs, key=lambda run: int(run.data.tags["impon_hpo.trial"]))
 
 
-def history(run: Any, name: str = "val_accuracy", uri: str = URI) -> list[tuple[int, float]]:
+def history(uri: str, run: Any) -> list[tuple[int, float]]:
     from mlflow.tracking import MlflowClient
 
-    metrics = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, name)
+    metrics = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, "val_accuracy")
     return [(metric.step, metric.value) for metric in metrics]
 
 
@@ -270,22 +274,23 @@ def _hyperparameters(folder: Path) -> dict[str, float]:
     return numbers
 
 
-@pytest.mark.usefixtures("database")
 def test_mlflow_has_a_run_a_trial_with_parameters_epochs_tags_and_status(
-    tiny_config: TrainingConfig, tiny_splits: Splits
+    tiny_config: TrainingConfig, tiny_splits: Splits, database: str
 ) -> None:
     import mlflow
 
     before = mlflow.get_tracking_uri()
-    tracker = MLflowTracker(uri=URI)
+    tracker = MLflowTracker(uri=database)
     lr = FloatDistribution(0.01, 0.1)
     study = tried(tracker, tiny_config, tiny_splits, n_trials=1, lr=lr)
     tried(tracker, tiny_config, tiny_splits, DeterministicPruner(True), lr=lr)
-    complete, pruned = sorted(runs_of(experiment="by-hand"), key=lambda run: run.info.status)
+    complete, pruned = sorted(
+        runs_of(database, experiment="by-hand"), key=lambda run: run.info.status
+    )
     trial = study.trials[0]
     assert (complete.info.status, pruned.info.status) == ("FINISHED", "KILLED")
-    assert history(complete) == list(trial.intermediate_values.items())
-    assert len(history(pruned)) == 1
+    assert history(database, complete) == list(trial.intermediate_values.items())
+    assert len(history(database, pruned)) == 1
     assert float(complete.data.params["lr"]) == trial.params["lr"]
     assert complete.data.params["epochs"] == "3"
     tags = {key: value for key, value in complete.data.tags.items() if "impon" in key}
@@ -313,30 +318,30 @@ def test_trials_that_are_killed_and_wait_go_on_in_their_run_without_doubled_epoc
             folder = Path(f"runs/small/tensorboard/small-uniform/trial-{trial.number}")
             assert_told_once(scalars(folder)["val_accuracy"], trial)
     if to == "mlflow":
-        uri = "sqlite:///runs/small/mlflow.db"
+        uri = address(Path("runs/small/mlflow.db"))
         runs = runs_of(uri)
         assert [int(run.data.tags["impon_hpo.trial"]) for run in runs] == [0, 1, 2]
         for stored, trial in zip(runs, study.trials, strict=True):
-            assert history(stored, uri=uri) == list(trial.intermediate_values.items())
+            assert history(uri, stored) == list(trial.intermediate_values.items())
             pruned = trial.state.name == "PRUNED"
             assert stored.info.status == ("KILLED" if pruned else "FINISHED")
             assert stored.data.tags["impon_hpo.arm"] == "uniform"
 
 
-def test_a_run_waits_while_its_trial_does(database: Path) -> None:
-    settings = f'to = "mlflow"\nexperiment = "ours"\nuri = "sqlite:///{database}"\n'
+def test_a_run_waits_while_its_trial_does(database: str) -> None:
+    settings = f'to = "mlflow"\nexperiment = "ours"\nuri = "{database}"\n'
     write_study(PROMOTE + f"\n[track]\n{settings}")
     assert run("tune", "small", "--arm", "uniform", "--max-epochs", "2") == 0
-    statuses = {run.info.status for run in runs_of(experiment="ours")}
+    statuses = {run.info.status for run in runs_of(database, experiment="ours")}
     assert statuses == {"SCHEDULED"}
 
 
-def test_another_study_of_the_same_name_has_runs_of_its_own(database: Path) -> None:
-    write_study(SMALL + f'\n[track]\nto = "mlflow"\nuri = "sqlite:///{database}"\n')
+def test_another_study_of_the_same_name_has_runs_of_its_own(database: str) -> None:
+    write_study(SMALL + f'\n[track]\nto = "mlflow"\nuri = "{database}"\n')
     for storage in ("one.journal", "two.journal"):
         words = ["tune", "small", "--arm", "uniform", "--trials", "1", "--storage", storage]
         assert run(*words) == 0
-    assert len(runs_of()) == 2
+    assert len(runs_of(database)) == 2
 
 
 def test_two_workers_make_the_database_and_share_the_runs_of_a_study() -> None:
@@ -348,9 +353,9 @@ def test_two_workers_make_the_database_and_share_the_runs_of_a_study() -> None:
     workers = [fork(work) for _ in range(2)]
     assert [os.waitpid(worker, 0)[1] for worker in workers] == [0, 0]
     study = optuna.load_study(study_name="small-uniform", storage="sqlite:///runs/small/study.db")
-    uri = "sqlite:///runs/small/mlflow.db"
+    uri = address(Path("runs/small/mlflow.db"))
     for stored, trial in zip(runs_of(uri), study.trials, strict=True):
-        assert history(stored, uri=uri) == list(trial.intermediate_values.items())
+        assert history(uri, stored) == list(trial.intermediate_values.items())
 
 
 def test_a_server_of_mlflow_that_is_away_delays_nobody(
@@ -435,9 +440,9 @@ def test_a_tracker_is_no_part_of_a_study() -> None:
     assert make_tracker(small_study().track, tracked.runs) is None
 
 
-def test_trackers_travel_to_other_processes_also_while_they_track() -> None:
+def test_trackers_travel_to_other_processes_also_while_they_track(database: str) -> None:
     trial = TrackedTrial("one trial 0", "one", 0, {}, {}, {}, "one")
-    for tracker in (TensorBoardTracker("board"), MLflowTracker(uri=URI)):
+    for tracker in (TensorBoardTracker("board"), MLflowTracker(uri=database)):
         tracker.begin(trial)
         for copied in (pickle.loads(pickle.dumps(tracker)), copy.deepcopy(PatientTracker(tracker))):
             assert copied == tracker or copied.tracker == tracker

@@ -32,6 +32,9 @@ LETTERS = 500  # of a parameter, for servers before MLflow 2.8
 REACHED_SECONDS = 5.0
 """A server of MLflow must be reached in so long: its client would try for minutes."""
 
+ROOM = 65_536
+"""Bytes that a folder of TensorBoard must have room for."""
+
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 
@@ -68,6 +71,7 @@ class TensorBoardTracker:
     def begin(self, trial: TrackedTrial) -> None:
         """Begin a trial's folder, or write its epochs anew: what TensorBoard has of it before is
         void."""
+        self._check_room(trial)
         writer = self._open(trial, 0)
         if not trial.past:
             settings = json.dumps(dict(trial.settings), indent=2)
@@ -77,17 +81,19 @@ class TensorBoardTracker:
 
     def epoch(self, trial: TrackedTrial, epoch: int, numbers: Mapping[str, float]) -> None:
         """Write the numbers of an epoch."""
-        writer = self._writers.get(trial) or self._open(trial, epoch)
         try:
+            self._check_room(trial)
+            writer = self._writers.get(trial) or self._open(trial, epoch)
             for name, value in numbers.items():
                 writer.add_scalar(name, value, epoch)
             writer.flush()
         except Exception:
-            del self._writers[trial]  # one whose disk was full writes nothing any more
+            self._writers.pop(trial, None)  # one whose disk was full writes nothing any more
             raise
 
     def end(self, trial: TrackedTrial, state: str, value: float | None) -> None:
         """Close a trial's folder."""
+        self._check_room(trial)
         writer = self._writers.get(trial) or self._open(trial, len(trial.past) + 1)
         if state != WAITING:
             params = {key: _plain(value) for key, value in trial.params.items()}
@@ -101,10 +107,20 @@ class TensorBoardTracker:
     def _open(self, trial: TrackedTrial, purge_step: int) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
 
-        study = trial.study.replace("/", "_").replace(os.sep, "_")
-        folder = Path(self.folder) / study / f"trial-{trial.number}"
-        self._writers[trial] = SummaryWriter(str(folder), purge_step=purge_step)
+        self._writers[trial] = SummaryWriter(str(self._place(trial)), purge_step=purge_step)
         return self._writers[trial]
+
+    def _place(self, trial: TrackedTrial) -> Path:
+        return Path(self.folder) / trial.study.replace("/", "_") / f"trial-{trial.number}"
+
+    def _check_room(self, trial: TrackedTrial) -> None:
+        """Raise `OSError` where the disk is full: the thread of a writer would print its own."""
+        probe = self._place(trial) / ".room"
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(bytes(ROOM))
+        finally:
+            probe.unlink(missing_ok=True)
 
 
 @dataclass

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import pickle
+import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +29,7 @@ from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import tracking
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.trackers import MLflowTracker, TensorBoardTracker, make_tracker
-from impon_hpo.tuning.tracking import PatientTracker, TrackedTrial
+from impon_hpo.tuning.tracking import PatientTracker, TrackedTrial, Tracking
 from tests.command import run
 from tests.studies import SMALL, small_study, write_study
 from tests.tuning.forks import fork
@@ -259,6 +262,32 @@ def test_tensorboard_has_a_folder_a_trial_with_its_epochs_and_parameters(
         assert written["hparam/val_accuracy"] == [pytest.approx((0, trial.value))]
         assert not [path for path in folder.iterdir() if path.is_dir()]
         assert _hyperparameters(folder) == pytest.approx(trial.params)
+
+
+def test_a_disk_that_was_full_for_a_while_costs_a_line_and_no_epoch(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    trial = TrackedTrial("one trial 0", "one", 0, {"lr": 0.1}, {}, {}, "one")
+
+    def track() -> None:
+        logging.basicConfig(stream=sys.stderr, force=True)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        tracking.FAILING_SHARE = 1.0
+        _, no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        told = Tracking(PatientTracker(TensorBoardTracker("board")), trial)
+        for epoch in range(1, 7):
+            room = 300 if epoch in (3, 4) else no_limit
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, no_limit))
+            told.epoch(epoch, {"epoch": epoch, "val_accuracy": epoch / 10, "diagnostics": {}})
+            time.sleep(0.2)
+        told.end("complete", 0.6)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(fork(track), 0)[1]) == 0
+    err = capfd.readouterr().err
+    assert err.count("Trial 0 could not be tracked: OSError") == 1
+    assert "Traceback" not in err
+    written = scalars(Path("board/one/trial-0"))["val_accuracy"]
+    assert [step for step, _ in written] == [1, 2, 3, 4, 5, 6]
 
 
 def _hyperparameters(folder: Path) -> dict[str, float]:

@@ -270,7 +270,9 @@ def test_a_disk_that_was_full_for_a_while_costs_a_line_and_no_epoch(
     trial = TrackedTrial("one trial 0", "one", 0, {"lr": 0.1}, {}, {}, "one")
 
     def track() -> None:
-        logging.basicConfig(stream=sys.stderr, force=True)
+        # A command that another test has run in this process left a handler of its own.
+        log = logging.getLogger("impon_hpo")
+        log.handlers, log.propagate = [logging.StreamHandler(sys.stderr)], False
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         tracking.FAILING_SHARE = 1.0
         _, no_limit = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -29,7 +29,12 @@ from .training.trained_model import load_model as load_model
 from .training.training_run import train_epochs as train_epochs
 from .tuning.artifacts import Checkpoints as Checkpoints
 from .tuning.objective import Objective as Objective
+from .tuning.report_signal import ReportSignal as ReportSignal
 from .tuning.space_syntax import Conditional as Conditional
+from .tuning.trackers import MLflowTracker as MLflowTracker
+from .tuning.trackers import TensorBoardTracker as TensorBoardTracker
+from .tuning.tracking import TrackedTrial as TrackedTrial
+from .tuning.tracking import Tracker as Tracker
 from .tuning.warm_start import enqueue_best as enqueue_best
 
 __version__: str

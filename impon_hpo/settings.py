@@ -57,6 +57,20 @@ def metric_words(metric: str) -> str:
     return "minus loss" if metric == "loss" else metric.replace("-", " ")
 
 
+def report_words(identity: Mapping[str, Any]) -> str:
+    """Return what the pruner of a study sees after each epoch, from the study's identity."""
+    metric = f"validation {metric_words(identity['run'].get('metric', 'accuracy'))}"
+    words = {
+        "metric": metric,
+        "ema": f"{metric} of averaged weights",
+        "last": f"{metric} of the last weights",
+        "train-loss": "minus the training loss",
+        "val-loss": "minus the validation loss",
+    }[identity.get("report", "metric")]
+    smoothing = identity.get("report_smoothing", 0.0)
+    return words + (f", smoothed by {smoothing:g} over the epochs" if smoothing else "")
+
+
 def explain(mistakes: list[ErrorDetails], model: type[BaseModel], prefix: str = "") -> list[str]:
     """Return a line for each mistake that pydantic reports: the key, what was given, what fits.
 

@@ -18,6 +18,7 @@ from impon_hpo.tuning.protocol import (
     name_and_fraction,
     placebo_name,
 )
+from impon_hpo.tuning.report_signal import METRIC, ReportSignal
 from impon_hpo.tuning.space import with_settings
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -45,6 +46,7 @@ class Arm:
         taught: Whether its first configuration is trained uniformly, and what that run sees of the
             rows is the reference of the others.
         config: Its settings, before a configuration and a seed change them.
+        signal: What its pruner sees.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Arm:
     training: str
     taught: bool
     config: TrainingConfig
+    signal: ReportSignal = METRIC
 
     @property
     def teacher(self) -> str:
@@ -87,6 +90,8 @@ def arms_of(study_file: StudyFile) -> list[Arm]:
             else:
                 settings["epoch_fraction"] = config.epoch_fraction * float(fraction)
             taught = wants_reference(config) and config.reference == "prequential"
+            changed = with_settings(config, settings)
+            study_file.signal.check(changed, study_file.space)
             arms.append(
                 Arm(
                     name=policy.name(name, protocol.policies[0]),
@@ -95,7 +100,8 @@ def arms_of(study_file: StudyFile) -> list[Arm]:
                     policy=policy,
                     training=_training(name, policy),
                     taught=taught,
-                    config=with_settings(config, settings),
+                    config=changed,
+                    signal=study_file.signal,
                 )
             )
     return arms

@@ -112,6 +112,7 @@ def digest(study_file: StudyFile) -> str:
     first = protocol.policies[0]
     if (first.schedule, first.weights) != (study_file.run.schedule, study_file.run.eval_weights):
         decisive["truth"] = str(first)  # the protocol's hash does not see which is the first
+    decisive |= study_file.signal.identity()
     return protocol.digest(decisive)
 
 
@@ -287,8 +288,9 @@ def recorded_rows(run: PlannedRun, grid: Grid, trial: FrozenTrial) -> list[dict[
 def _row(epoch: Mapping[str, Any]) -> dict[str, Any]:
     keys = ["epoch", "train_loss", "rows_trained", "rows_scored", "rows_validated", "cost"]
     keys += [key for key in epoch if key.startswith(("val_accuracy_", "test_accuracy_"))]
-    row = {key: epoch[key] for key in (*keys, *EPOCH_SECONDS)}
-    for key in ("train_loss", *EPOCH_SECONDS):
+    losses = ["train_loss", *(key for key in epoch if key.startswith("val_loss_"))]
+    row = {key: epoch[key] for key in (*keys, *losses, *EPOCH_SECONDS)}
+    for key in (*losses, *EPOCH_SECONDS):
         row[key] = round(row[key], 4)
     return row
 

@@ -233,7 +233,9 @@ def comparison_grid(study_file: StudyFile, only: Sequence[str] = ()) -> Grid:
     trainings = []
     for name, sharers in sharing.items():
         first = sharers[0]
-        weights = tuple(sorted({arm.policy.weights for arm in sharers}))
+        judged: set[str] = {arm.policy.weights for arm in sharers}
+        extra = (arm.signal.extra_weights(arm.config) for arm in sharers)
+        weights = tuple(sorted(judged.union(name for name in extra if name is not None)))
         numbers = range(1 if first.taught else 0, protocol.n_configurations)
         trainings.append(
             Training(

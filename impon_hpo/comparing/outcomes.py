@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.comparing.arms import Arm
-from impon_hpo.comparing.recordings_table import Recordings
+from impon_hpo.comparing.recordings_table import Recordings, Run
 from impon_hpo.comparing.replay import (
     Curve,
     Replayed,
@@ -19,7 +19,7 @@ from impon_hpo.comparing.replay import (
     replay,
     replay_promotion,
 )
-from impon_hpo.errors import ConfigError, as_typed
+from impon_hpo.errors import ConfigError, StorageError, as_typed
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.promotion import PROMOTE, promotion_of
 
@@ -121,10 +121,29 @@ def curves_of_arm(
     for number in range(n_configurations):
         training = arm.teacher if arm.taught and number == 0 else arm.training
         run = recordings.runs[training, block, number]
-        curves[number] = Curve(
-            run.accuracy("val", arm.policy.weights), run.cost, run.ended_cost, arm.config.epochs
-        )
+        curves[number] = _curve(run, arm)
     return curves
+
+
+def _curve(run: Run, arm: Arm) -> Curve:
+    weights, cost = arm.policy.weights, run.cost
+    if arm.signal.extra_weights(arm.config) is not None:  # each epoch is looked at once more
+        cost = tuple(epoch["cost"] + epoch["rows_validated"] for epoch in run.epochs)
+    try:
+        reported = arm.signal.reported(run.as_recorded(weights))
+    except KeyError as missing:
+        raise StorageError(
+            f"The recordings cannot be replayed with report = '{arm.signal.report}': they have no "
+            f"column {missing} of '{arm.name}'. Record into another --storage, or replay with "
+            "another report."
+        ) from None
+    return Curve(
+        run.accuracy("val", weights),
+        cost,
+        run.ended_cost,
+        arm.config.epochs,
+        tuple(reported),
+    )
 
 
 def complete_blocks(recordings: Recordings, arm: Arm, n_configurations: int) -> list[int]:

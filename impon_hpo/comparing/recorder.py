@@ -27,11 +27,11 @@ from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import proposing
 from impon_hpo.tuning.artifacts import Checkpoints, upload
 from impon_hpo.tuning.job import Job, OnEpoch
-from impon_hpo.tuning.objective import COMPLETE, DIVERGED, train_trial
 from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import open_any_study
+from impon_hpo.tuning.trial_training import COMPLETE, DIVERGED, train_trial
 
 STEP_LOSSES = "step_losses.json"
 LOSSES_AN_EPOCH = 20
@@ -156,18 +156,19 @@ class Recorder:
     def _looks(
         self, training: Training, hidden: Split | None, run: TrainingRun
     ) -> dict[str, float]:
-        """Return the accuracies after an epoch by split and weights, such as `val_accuracy_ema`."""
-        accuracies = {}
+        """Return accuracies and losses after an epoch by split and weights, such as
+        `val_accuracy_ema`."""
+        looks: dict[str, float] = {}
         last_only = self.grid.test_epochs == "last"
         for weights in training.weights:
             if weights == run.config.eval_weights:  # judged already
-                accuracies[f"val_accuracy_{weights}"] = run.results[-1].val_accuracy
+                value, loss = run.results[-1].val_accuracy, run.results[-1].val_loss
             else:
-                validation = run.splits.validation
-                accuracies[f"val_accuracy_{weights}"] = run.evaluate(validation, weights)[0]
+                value, loss = run.evaluate(run.splits.validation, weights)
+            looks |= {f"val_accuracy_{weights}": value, f"val_loss_{weights}": loss}
             if hidden is not None and not (last_only and run.epoch < run.config.epochs):
-                accuracies[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
-        return accuracies
+                looks[f"test_accuracy_{weights}"] = run.evaluate(hidden, weights)[0]
+        return looks
 
 
 def _thinned(losses: list[float]) -> list[float]:

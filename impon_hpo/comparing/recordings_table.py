@@ -42,6 +42,14 @@ class Run:
         name = f"{split}_accuracy_{weights}"
         return tuple(epoch[name] for epoch in self.epochs if split != "test" or name in epoch)
 
+    def as_recorded(self, weights: str) -> list[dict[str, Any]]:
+        """Return its epochs as a trial that is judged by "last" or "ema" records them."""
+        names = {f"{name}_{weights}": name for name in ("val_accuracy", "val_loss")}
+        return [
+            {**epoch, **{names[key]: epoch[key] for key in names if key in epoch}}
+            for epoch in self.epochs
+        ]
+
     @cached_property
     def cost(self) -> tuple[float, ...]:
         """Forward-equivalents of each epoch."""

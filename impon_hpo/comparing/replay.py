@@ -3,6 +3,7 @@ that promotes, by the rule that decides in a study that runs; and a baseline."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,17 @@ class Curve:
         cost: Forward-equivalents of each epoch.
         ended_cost: Those of an epoch after the last one whose loss was not finite; 0 if none.
         horizon: Epochs of a run that comes to its end.
+        reported: What is reported after each epoch; default: the accuracy.
     """
 
     accuracy: tuple[float, ...]
     cost: tuple[float, ...]
     ended_cost: float
     horizon: int
+    reported: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reported", self.reported or self.accuracy)
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,8 @@ def replay(
         curve = curves[configuration]
         trial = study.ask()
         epoch, pruned = 0, False
-        for epoch, accuracy in enumerate(curve.accuracy, start=1):
-            trial.report(accuracy, step=epoch)
+        for epoch, reported in enumerate(curve.reported, start=1):
+            trial.report(reported, step=epoch)
             cost += curve.cost[epoch - 1]
             if epoch < curve.horizon and trial.should_prune():
                 pruned = True
@@ -135,7 +141,7 @@ def replay_promotion(
         reached = min(until, len(curve.accuracy))
         cost += sum(curve.cost[trained[number] : reached])
         trained[number] = reached
-        values = {rung: curve.accuracy[rung - 1] for rung in promotion.rungs if rung <= reached}
+        values = {rung: curve.reported[rung - 1] for rung in promotion.rungs if rung <= reached}
         state = TrialState.WAITING
         if reached < until:
             cost += curve.ended_cost
@@ -162,7 +168,7 @@ def finish_best(
         curve = curves[configuration]
         stopped[configuration] = min(1, len(curve.accuracy))
         cost += curve.cost[0] if curve.cost else curve.ended_cost
-        first[configuration] = curve.accuracy[0] if curve.accuracy else -1.0
+        first[configuration] = curve.reported[0] if curve.reported else -math.inf
     finalists = sorted(order, key=lambda configuration: -first[configuration])[:n_best]
     best: tuple[float, int] | None = None
     picks: list[tuple[float, int | None]] = [(cost, finalists[0])]

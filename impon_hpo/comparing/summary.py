@@ -30,7 +30,7 @@ from impon_hpo.comparing.words import (
     in_hand_sentence,
     verdict_sentence,
 )
-from impon_hpo.settings import metric_words
+from impon_hpo.settings import metric_words, report_words
 from impon_hpo.tuning.protocol import IN_HAND, Protocol
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -91,6 +91,7 @@ def summarise_comparison(
         "claim": claim_words(protocol.identity()),
         "searching": protocol.searching,
         "pruner": protocol.pruner,
+        "reported": report_words(study_file.identity(study_file.arm(None))),
         "recordings": recordings.about,
         "verdict": _verdict(protocol, rows, in_hand["claim"]),
         "arms": rows,

@@ -339,7 +339,7 @@ def facts(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("data", summary["data"] or "as the study file names them"),
         ("data set", about["dataset"]),
         ("command", about["command"]),
-        ("pruner", call_of(summary["pruner"])),
+        ("pruner", f"{call_of(summary['pruner'])}, which sees {summary['reported']}"),
         ("claim", summary["claim"]),
         ("configurations", f"{protocol['n_configurations']}, the same in all arms and blocks"),
         ("trials of a study", f"{protocol['n_trials']} of them"),

@@ -11,7 +11,7 @@ from typing import Any
 
 from impon_hpo.reporting.html import call_of, card_lines, markdown_table, versions_of
 from impon_hpo.reporting.status import summarise
-from impon_hpo.settings import metric_words
+from impon_hpo.settings import metric_words, report_words
 from impon_hpo.storage.trials import StudyRecord, space_words
 
 LETTERS = 90
@@ -68,7 +68,7 @@ def note(
         f"**Batch sampler** `{run['sampler']}` {_options(run['sampler_options'])} on "
         f"`{run['dataset']}`, {run['model']} of width {run['width']}, {run['epochs']} epochs.",
         "",
-        f"**Pruner** `{call_of(identity['pruner'])}`.",
+        f"**Pruner** `{call_of(identity['pruner'])}`, which sees {report_words(identity)}.",
         "",
         f"**Study sampler** `{call_of(identity['study_sampler'])}`, seed {identity['seed']}.",
         "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
@@ -77,6 +77,7 @@ class TrialRecord:
         wasted_seconds: Seconds of those.
         until: Of halving that promotes, the epoch that it may train to before it waits; 0: none.
         origin: The trial of an earlier study that it was enqueued from, in words, or "".
+        reported: What its pruner has seen, by epoch: the accuracy, or what else `report` says.
     """
 
     number: int
@@ -94,6 +95,7 @@ class TrialRecord:
     wasted_seconds: float = 0.0
     until: int = 0
     origin: str = ""
+    reported: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def paused(self) -> bool:
@@ -187,7 +189,6 @@ def _counts(state: str, reason: str) -> bool:
 
 def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
     """Read one trial of a study whose trials have `horizon` epochs."""
-    finished_value = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
     recorded = epochs_of(trial.user_attrs).values()
     epochs = [{key: epoch[key] for key in epoch if key != "wasted"} for epoch in recorded]
     wasted = [epoch["wasted"] for epoch in recorded if "wasted" in epoch]
@@ -196,7 +197,7 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         number=trial.number,
         state=trial.state.name,
         params=trial.params,
-        value=trial.value if finished_value else None,
+        value=_value(trial, epochs),
         epochs=epochs,
         # Written when a trial ends, since every write costs as much as deciding whether to prune.
         cost=max(trial.user_attrs.get(COST, 0), sum(epoch["cost"] for epoch in epochs)),
@@ -209,11 +210,19 @@ def read_trial(trial: FrozenTrial, horizon: int) -> TrialRecord:
         wasted_seconds=sum(entry["seconds"] for entry in wasted),
         until=trial.user_attrs.get(UNTIL, 0),
         origin=_origin(trial.user_attrs.get(FROM)),
+        reported=trial.intermediate_values,
     )
 
 
 def _origin(earlier: Mapping[str, Any] | None) -> str:
     return "" if earlier is None else f"{earlier['study']} trial {earlier['trial']}"
+
+
+def _value(trial: FrozenTrial, epochs: Sequence[Mapping[str, Any]]) -> float | None:
+    # Of a pruned trial, Optuna's value is its last report, which may be a loss.
+    if trial.state == TrialState.PRUNED and epochs:
+        return float(epochs[-1]["val_accuracy"])
+    return trial.value if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) else None
 
 
 @dataclass(frozen=True)

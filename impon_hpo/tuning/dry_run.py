@@ -12,6 +12,7 @@ import torch
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
+from impon_hpo.settings import report_words
 from impon_hpo.storage.connect import open_storage, without_secrets
 from impon_hpo.storage.trials import StudyRecord, read_studies, space_words
 from impon_hpo.training.augment_setting import augment_names
@@ -25,8 +26,10 @@ from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.rehearsal import rehearse
+from impon_hpo.tuning.report_signal import MEASURED
 from impon_hpo.tuning.space import SHAPING, Space, corners, with_settings
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.trackers import make_tracker
 from impon_hpo.tuning.warm_start import Earlier, left_to_enqueue
 
 MADE_UP = {
@@ -143,9 +146,12 @@ def plan(
     if promotion is not None:
         facts["epochs_expected"] = promotion.expected_epochs(n_trials)
         pruner = promotion.model_dump(exclude={"epochs"}) | {"rungs": list(promotion.rungs)}
+    looks = 1 if study_file.signal.extra_weights(config) is None else 2
     if isinstance(rows, dict):
         facts["cost_at_most"] = (
-            n_trials * config.epochs * forward_equivalents(rows_trained, 0, len(splits.validation))
+            n_trials
+            * config.epochs
+            * forward_equivalents(rows_trained, 0, looks * len(splits.validation))
         )
         facts["steps_per_epoch"] = run.steps_per_epoch
     facts |= {
@@ -155,6 +161,8 @@ def plan(
         "parameters": sum(parameter.numel() for parameter in run.model.parameters()),
         "batch_sampler": {"name": config.sampler} | config.sampler_options,
         "pruner": pruner,
+        "tracked": _tracked(study_file),
+        "reported": report_words(study_file.identity(arm)) + _measured(study_file),
         "study_sampler": _describe(
             make_study_sampler(study_file.study_sampler, seed=study_file.seed, number=0)
         ),
@@ -177,6 +185,16 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         else:
             rows.append((name, str(value)))
     return rows
+
+
+def _tracked(study_file: StudyFile) -> str:
+    """Return where trials are shown, once that can be done."""
+    tracker = make_tracker(study_file.track, study_file.runs)
+    return "nowhere else" if tracker is None else str(study_file.track["to"])
+
+
+def _measured(study_file: StudyFile) -> str:
+    return f". {MEASURED}" if study_file.report == "train-loss" else ""
 
 
 def _begun(study_file: StudyFile, arm: str, address: str) -> StudyRecord | None:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import optuna
 from optuna.trial import FixedTrial, FrozenTrial
 
 from impon_hpo.environment import cache_folder
-from impon_hpo.errors import (
-    ConfigError,
-    ImponHpoError,
-    NonFiniteLossError,
-    describing,
-)
+from impon_hpo.errors import ConfigError, NonFiniteLossError, describing
 from impon_hpo.storage.connect import ArtifactStore, check_travels
-from impon_hpo.storage.trials import (
-    COST,
-    EPOCH,
-    INTERRUPTED,
-    PRUNED,
-    REASON,
-    USED,
-    epochs_of,
-    wasted_again,
-)
-from impon_hpo.training.checkpoint import Checkpoint
+from impon_hpo.storage.trials import USED, epochs_of
 from impon_hpo.training.config import TrainingConfig, wants_reference
 from impon_hpo.training.device import find_device
 from impon_hpo.training.epoch_result import EpochResult
@@ -39,15 +24,16 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, describe
-from impon_hpo.tuning.budget import BudgetSpentError
 from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued
 from impon_hpo.tuning.job import OnEpoch
-from impon_hpo.tuning.lease import PausedError
+from impon_hpo.tuning.report_signal import ReportSignal
 from impon_hpo.tuning.resuming import Past, resumed_run
 from impon_hpo.tuning.shared_references import SharedReferences
 from impon_hpo.tuning.space import SHAPING, suggest, with_settings
 from impon_hpo.tuning.space_check import check_conditions, check_space
 from impon_hpo.tuning.space_syntax import parse_space
+from impon_hpo.tuning.tracking import PatientTracker, Tracker, Tracking
+from impon_hpo.tuning.trial_training import COMPLETE, train_trial
 from impon_hpo.tuning.values import (
     check_directions,
     check_values,
@@ -56,9 +42,6 @@ from impon_hpo.tuning.values import (
 )
 
 log = logging.getLogger("impon_hpo")
-
-COMPLETE, PRUNED_BY_STUDY, DIVERGED, FAILED = "complete", "pruned", "diverged", "failed"
-"""How a run ended, as `train_trial` tells it."""
 
 
 class Objective:
@@ -95,10 +78,14 @@ class Objective:
         values: What a trial returns, in the order of the study's directions: "metric" (higher is
             better), and with it "cost" (forward-equivalents), "parameters" or "seconds" (lower is
             better). Of several, none is reported and nothing is pruned, since Optuna does not.
+        report: What the pruner sees after each epoch: "metric", "ema", "last", "train-loss" or
+            "val-loss"; see `ReportSignal`. The trial's value is the metric in any case.
+        report_smoothing: Smoothing of that over the epochs, 0 … below 1; 0: none.
+        tracker: Where else trials are shown as they run; default: nowhere.
 
     Raises:
-        ConfigError: The space does not fit the settings, the device is not there, or `values` are
-            no such names.
+        ConfigError: The space does not fit the settings, the device is not there, `values` are
+            no such names, runs have not what is to be reported, or the tracker is none.
 
     Example:
         >>> import optuna
@@ -126,11 +113,16 @@ class Objective:
         checkpoints: Checkpoints | None = None,
         n_trials: int | None = None,
         values: Sequence[str] = ("metric",),
+        report: str = "metric",
+        report_smoothing: float = 0.0,
+        tracker: Tracker | None = None,
     ) -> None:
         self.space = parse_space(space)
         check_space(config, self.space)
         check_conditions([config], self.space)
-        check_values(values)
+        self.signal = ReportSignal.checked({"report": report, "report_smoothing": report_smoothing})
+        self.signal.check(config, self.space)
+        check_values(values, self.signal)
         if splits is not None and "image_size" in self.space:
             raise ConfigError(
                 "space.image_size cannot be searched over where splits are given, since they have "
@@ -145,6 +137,7 @@ class Objective:
         if wants_reference(config):
             check_reference(config)
         self._checkpoints = checkpoints
+        self._tracker = None if tracker is None else PatientTracker(tracker)
         self._n_trials = n_trials
         self._begin_here()
 
@@ -221,22 +214,36 @@ class Objective:
                     ):
                         self._references.learn(trial.study, self.config, self.splits, memory)
             describe(trial, run, self._artifact_store)
+            if tracking is not None:
+                tracking.end(how, run.results[-1].val_accuracy if run.results else None)
 
         def begin() -> TrainingRun:
             with blaming_settings(trial):
                 ahead = self._epochs_ahead(trial, config)
                 return resumed_run(config, splits, memory, checkpoint, ahead)
 
-        run = train_trial(
-            trial,
-            begin,
-            past=past,
-            checkpoint=checkpoint,
-            on_epoch=counted,
-            ended=ended,
-            reports=not several,
-        )
+        with self._followed(trial, config, past) as tracking:
+            run = train_trial(
+                trial,
+                begin,
+                past=past,
+                checkpoint=checkpoint,
+                on_epoch=counted,
+                ended=ended,
+                measure=self.signal.look,
+                signal=self.signal,
+                recorded=None if tracking is None else tracking.epoch,
+                reports=not several,
+            )
         return values_of(run, self.values)
+
+    def _followed(
+        self, trial: optuna.Trial, config: TrainingConfig, past: Past
+    ) -> AbstractContextManager[Tracking | None]:
+        """Tell the tracker, where there is one, of a trial from now on."""
+        if self._tracker is None:
+            return nullcontext()
+        return self._tracker.follow(trial, config, past.epochs)
 
     def _judge_pruner(self, study: optuna.Study) -> None:
         """Say once where a pruner cannot do anything."""
@@ -318,140 +325,3 @@ class Objective:
 def _shape(config: TrainingConfig) -> tuple[object, ...]:
     """Return what decides whether two configurations can share what is compiled."""
     return tuple(getattr(config, name) for name in SHAPING)
-
-
-def train_trial(
-    trial: optuna.Trial,
-    make_run: Callable[[], TrainingRun],
-    *,
-    past: Past,
-    checkpoint: Checkpoint | None,
-    ended: Callable[[TrainingRun, str], None],
-    on_epoch: OnEpoch | None = None,
-    measure: Callable[[TrainingRun], Mapping[str, float]] | None = None,
-    save_seconds: float = 0.0,
-    prunes: bool = True,
-    reports: bool = True,
-) -> TrainingRun:
-    """Train a trial from where it is to its end, record and report every epoch, and return its
-    run.
-
-    Args:
-        trial: The trial.
-        make_run: Makes its run, as its checkpoint left it.
-        past: What the storage holds of it.
-        checkpoint: Where the run is saved, if anywhere.
-        ended: Called with the run and how it ended: "complete", "pruned", "diverged" or "failed".
-            What it raises costs the trial, so what only describes it stands in `describing`.
-        on_epoch: Called after every new epoch is recorded, before it is reported.
-        measure: Returns what is to be recorded of an epoch beside its result.
-        save_seconds: At least so many seconds lie between two checkpoints, but for one when it is
-            stopped.
-        prunes: Whether the study's pruner is asked.
-        reports: Whether epochs are reported, which Optuna allows where a trial has one value.
-
-    Raises:
-        optuna.TrialPruned: The pruner said so, or the loss was no longer finite.
-        PausedError: The trial has come to the rung at which it waits.
-    """
-    run: TrainingRun | None = None
-    try:
-        run = make_run()
-        if past.pruned:
-            raise optuna.TrialPruned(past.pruned)
-        for result in tuple(run.results):  # of before
-            if result.epoch not in past.epochs:  # the last one, so the weights are those after it
-                _record(trial, run, result, past, measure)
-            _report(trial, result, past, run.config.epochs, prunes=prunes, reports=reports)
-        for result in epochs_left(run, checkpoint, save_seconds=save_seconds):
-            _record(trial, run, result, past, measure)
-            if on_epoch is not None:
-                on_epoch(trial, result)
-            _report(trial, result, past, run.config.epochs, prunes=prunes, reports=reports)
-    except optuna.TrialPruned as pruned:
-        assert run is not None
-        _end(trial, run, past, str(pruned))
-        ended(run, PRUNED_BY_STUDY)
-        raise
-    except NonFiniteLossError as error:
-        assert run is not None
-        _end(trial, run, past, str(error), cost_of_no_result=error.cost)
-        ended(run, DIVERGED)
-        raise optuna.TrialPruned(str(error)) from error
-    except (KeyboardInterrupt, BudgetSpentError) as stop:
-        _stop(trial, run, stop, checkpoint if save_seconds > 0 else None)
-        raise
-    except ImponHpoError:
-        raise
-    except Exception as error:
-        trial.set_user_attr(REASON, f"{type(error).__name__}: {error}")
-        if run is not None:
-            trial.set_user_attr(COST, sum(result.cost for result in run.results))
-            ended(run, FAILED)
-        raise
-    if REASON in trial.user_attrs:  # of an earlier interruption
-        trial.set_user_attr(REASON, "")
-    trial.set_user_attr(COST, sum(result.cost for result in run.results))
-    ended(run, COMPLETE)
-    return run
-
-
-def _stop(
-    trial: optuna.Trial,
-    run: TrainingRun | None,
-    stop: BaseException,
-    checkpoint: Checkpoint | None,
-) -> None:
-    """Save a run that is stopped, where its checkpoints lie apart: whole epochs would be lost."""
-    if run is not None and checkpoint is not None:
-        checkpoint.save(run.state_dict())
-    if isinstance(stop, KeyboardInterrupt):
-        trial.set_user_attr(REASON, INTERRUPTED)
-
-
-def _record(
-    trial: optuna.Trial,
-    run: TrainingRun,
-    result: EpochResult,
-    past: Past,
-    measure: Callable[[TrainingRun], Mapping[str, float]] | None,
-) -> None:
-    """Write down an epoch, and what was lost where it was written down before."""
-    more = {} if measure is None else dict(measure(run))
-    again = wasted_again(past.epochs.get(result.epoch))
-    trial.set_user_attr(f"{EPOCH}{result.epoch}", dataclasses.asdict(result) | more | again)
-
-
-def _report(
-    trial: optuna.Trial,
-    result: EpochResult,
-    past: Past,
-    horizon: int,
-    *,
-    prunes: bool,
-    reports: bool,
-) -> None:
-    """Report an epoch, unless that is done, and ask the pruner, unless that was decided."""
-    if not reports:
-        return
-    if result.epoch not in past.reported:
-        trial.report(result.val_accuracy, step=result.epoch)
-    elif result.epoch < max(past.reported):
-        return
-    if result.epoch == past.until and result.epoch < horizon:
-        raise PausedError(f"waits at epoch {result.epoch}")
-    # After the last epoch there is nothing left to save, and a pruned trial is never the best one.
-    if prunes and result.epoch < horizon and trial.should_prune():
-        raise optuna.TrialPruned(f"pruned after epoch {result.epoch}")
-
-
-def _end(
-    trial: optuna.Trial, run: TrainingRun, past: Past, reason: str, *, cost_of_no_result: int = 0
-) -> None:
-    """Write down why a trial ends before its last epoch, and what it cost."""
-    # Its checkpoint may be gone, and its epochs with it.
-    costs = {epoch: recorded["cost"] for epoch, recorded in past.epochs.items()}
-    costs |= {result.epoch: result.cost for result in run.results}
-    trial.set_user_attr(REASON, reason)
-    trial.set_user_attr(PRUNED, reason)
-    trial.set_user_attr(COST, sum(costs.values()) + cost_of_no_result)

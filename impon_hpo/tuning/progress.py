@@ -19,6 +19,7 @@ from impon_hpo.storage.trials import (
     UNTIL,
     StudyRecord,
     TrialRecord,
+    epochs_of,
     read_study,
     read_trial,
 )
@@ -112,7 +113,7 @@ class TuningProgress(LiveProgress):
     def pause(self, job: Job, trial: FrozenTrial) -> None:
         """Say at which rung a trial waits."""
         epoch = trial.user_attrs[UNTIL]
-        value = trial.intermediate_values[epoch]
+        value = epochs_of(trial.user_attrs)[epoch]["val_accuracy"]
         self.note(f"trial {trial.number} waits at epoch {epoch}: {value:.4f}")
 
     def end(self, job: Job, trial: FrozenTrial) -> None:

@@ -296,8 +296,7 @@ def check_growth(record: StudyRecord, n_trials: int) -> None:
 
 
 def _standing(trial: TrialRecord, promotion: Promotion) -> Standing:
-    accuracies = {epoch["epoch"]: epoch["val_accuracy"] for epoch in trial.epochs}
-    values = {rung: accuracies[rung] for rung in promotion.rungs if rung in accuracies}
+    values = {rung: trial.reported[rung] for rung in promotion.rungs if rung in trial.reported}
     return Standing(TrialState[trial.state], trial.until, values)
 
 

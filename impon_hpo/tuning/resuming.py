@@ -27,7 +27,7 @@ class Past:
 
     Args:
         epochs: What is recorded of its epochs, by number.
-        reported: The epochs whose accuracy Optuna has.
+        reported: The epochs of which Optuna has a report.
         used: Key of the reference that it used, or "".
         pruned: Why it is to end, or "": the pruner said so, or nothing can promote it any more.
         until: The epoch at which it waits to be promoted, or None.

@@ -191,9 +191,17 @@ def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any])
 def _differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for key in [*stored, *(key for key in requested if key not in stored)]:
-        old, new = stored.get(key), requested.get(key)
+        old, new = stored.get(key, _NOT_SET), requested.get(key, _NOT_SET)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
             lines.append(f"{prefix}{key} is {old!r} there, but {new!r} was asked for")
     return lines
+
+
+class _NotSet:
+    def __repr__(self) -> str:
+        return "not set"
+
+
+_NOT_SET = _NotSet()

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -18,9 +18,11 @@ from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.combinations import Combinations, combinations_of
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
+from impon_hpo.tuning.report_signal import LOSS_SETTINGS, ReportSignal, threshold_warnings
 from impon_hpo.tuning.space import Space
 from impon_hpo.tuning.space_check import check_conditions, check_space
 from impon_hpo.tuning.space_syntax import parse_space
+from impon_hpo.tuning.trackers import check_track
 
 NAME = re.compile(r"\w[\w.-]*")
 
@@ -36,6 +38,9 @@ class StudyFile(Settings):
         seed: Seed of the study sampler (and of `[run]`, unless it has its own).
         pruner: `[pruner]`: name and arguments of one of Optuna's, or "promote": see `Promotion`.
         study_sampler: `[study_sampler]`: name and arguments.
+        report: What the pruner sees after each epoch: see `ReportSignal`.
+        report_smoothing: Its smoothing over the epochs.
+        track: `[track]`: where else trials are shown as `tune` trains them: `to` and options.
         run: `[run]`: what all arms have in common.
         space: `[space]`: settings searched over.
         arms: `[arms.NAME]`: the training configuration of each arm, by name, in the order of the
@@ -53,6 +58,9 @@ class StudyFile(Settings):
     seed: int = Field(default=0, ge=0, lt=2**31)
     pruner: dict[str, Any] = Field(default_factory=lambda: {"name": "NopPruner"})
     study_sampler: dict[str, Any] = Field(default_factory=lambda: {"name": "TPESampler"})
+    report: Literal["metric", "ema", "last", "train-loss", "val-loss"] = "metric"
+    report_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    track: dict[str, Any] = Field(default={})
     run: TrainingConfig
     space: Space
     arms: dict[str, TrainingConfig] = Field(min_length=1)
@@ -87,12 +95,15 @@ class StudyFile(Settings):
     def _check(self) -> Self:
         for config in self.arms.values():
             check_space(config, self.space)
+            self.signal.check(config, self.space)
         check_conditions(list(self.arms.values()), self.space)
         for epochs in {config.epochs for config in self.arms.values()}:
             make_pruner(self.pruner, epochs=epochs)
         make_study_sampler(self.study_sampler, seed=self.seed, number=0)
         for name in self.arms:
             self.combinations(name)
+        if self.track:
+            check_track(self.track)
         if self.compare.model_fields_set:
             make_pruner(self.protocol.pruner, epochs=self.run.epochs)
         return self
@@ -101,6 +112,11 @@ class StudyFile(Settings):
     def name(self) -> str:
         """The name of its folder."""
         return self.folder.name
+
+    @property
+    def signal(self) -> ReportSignal:
+        """What the pruner sees."""
+        return ReportSignal(report=self.report, report_smoothing=self.report_smoothing)
 
     @property
     def protocol(self) -> Protocol:
@@ -149,12 +165,21 @@ class StudyFile(Settings):
 
     def warnings(self) -> list[str]:
         """Return warnings about what is allowed but rarely intended."""
+        warnings = []
         if self.pruner.get("name") == "HyperbandPruner" and len(self.arms) > 1:
-            return [
+            warnings.append(
                 "HyperbandPruner takes a trial's bracket from the study's name, so the arms of "
                 "this study are not pruned alike. To compare them, use SuccessiveHalvingPruner."
-            ]
-        return []
+            )
+        minus_loss = self.signal.minus_loss or self.run.metric == "loss"
+        warnings += threshold_warnings(self.pruner, minus_loss=minus_loss)
+        searched = [key for key in self.space if key.split(".")[0] in LOSS_SETTINGS]
+        if self.report == "train-loss" and searched:
+            warnings.append(
+                f"report = 'train-loss', and {' and '.join(searched)} is searched over, which "
+                "changes what a training loss is: the pruner compares what cannot be compared."
+            )
+        return warnings
 
     def identity(self, arm: str) -> dict[str, Any]:
         """Return what must be the same when an arm is continued, as plain JSON values."""
@@ -164,6 +189,7 @@ class StudyFile(Settings):
             "seed": self.seed,
             "pruner": self.pruner,
             "study_sampler": self.study_sampler,
+            **self.signal.identity(),
             "run": self.arms[arm].identity(),
             "space": self.space.identity(),
         }

@@ -29,6 +29,7 @@ from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.standings import Standings
 from impon_hpo.tuning.study import finished_study, open_study
 from impon_hpo.tuning.study_file import StudyFile
+from impon_hpo.tuning.trackers import make_tracker
 from impon_hpo.tuning.warm_start import Earlier, enqueue
 from impon_hpo.tuning.worker import Progress, work
 
@@ -123,6 +124,9 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
         references=References(study_file.runs / "references"),
         checkpoints=checkpoints,
         n_trials=n_trials,
+        report=study_file.report,
+        report_smoothing=study_file.report_smoothing,
+        tracker=make_tracker(study_file.track, study_file.runs),
     )
     rehearse(study_file, arm)
     check_fit(study_file.arms[arm], study_file.space, objective.splits_of)

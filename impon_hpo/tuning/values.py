@@ -10,6 +10,7 @@ from optuna.study import StudyDirection
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.training_run import TrainingRun
+from impon_hpo.tuning.report_signal import METRIC, ReportSignal
 
 MAXIMIZE, MINIMIZE = StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE
 
@@ -22,11 +23,16 @@ DIRECTIONS = {
 """Each value that a run has, and the direction that is better."""
 
 
-def check_values(values: Sequence[str]) -> None:
+def check_values(values: Sequence[str], signal: ReportSignal) -> None:
     """Check the names of the values that are asked for.
 
+    Args:
+        values: The names.
+        signal: What is reported to the pruner.
+
     Raises:
-        ConfigError: They are not names of values, one stands twice, or "metric" is not among them.
+        ConfigError: They are not names of values, one stands twice, or "metric" is not among them;
+            or something is to be reported, where Optuna takes no reports.
     """
     for name in [values] if isinstance(values, str) else values:
         if name not in DIRECTIONS:
@@ -38,6 +44,11 @@ def check_values(values: Sequence[str]) -> None:
         raise ConfigError(
             "values must be names in a tuple, each once, and 'metric' among them, such as "
             f"('metric', 'cost'), but got {values!r}."
+        )
+    if len(values) > 1 and signal != METRIC:
+        raise ConfigError(
+            f"Of several values nothing is reported, so report = '{signal.report}' has no effect. "
+            "Leave it out, or ask for one value."
         )
 
 

@@ -12,13 +12,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.comparing.evidence import recorded_rows
 from impon_hpo.comparing.grid import PlannedRun, comparison_grid
+from impon_hpo.comparing.outcomes import curves_of_arm
 from impon_hpo.comparing.recordings_table import Recordings
+from impon_hpo.comparing.replay import Curve
 from impon_hpo.errors import CheckpointError
 from impon_hpo.storage.trials import COST, RECORDED, epochs_of
 from impon_hpo.training.splits import Split
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.study_file import StudyFile
-from tests.comparing.tiny import ONLY_IMPON, record, tiny_study, trials_of
+from tests.comparing.tiny import ONLY_IMPON, arms_by_name, record, tiny_study, trials_of
 
 BOTH = "compare.policies=[{}, {weights='ema'}]"
 
@@ -232,3 +234,21 @@ def test_step_losses_that_cannot_be_stored_cost_no_run(
         "step_losses.json of run 0 of uniform cosine could not be attached: OSError: [Errno 28] "
         "No space left on device. The run is recorded."
     )
+
+
+def test_losses_and_other_weights_are_recorded_for_a_pruner_that_sees_them() -> None:
+    def curve(report: str) -> Curve:
+        study_file = tiny_study(*ONLY_IMPON, "run.eval_weights=ema", f"report={report}")
+        recordings = record(study_file, "uniform", storage=f"{report}.journal")
+        arm = arms_by_name(study_file)["uniform"]
+        rows.extend(recordings.runs[arm.training, 0, 0].epochs)
+        return curves_of_arm(recordings, arm, 0, 2)[0]
+
+    rows: list[Any] = []
+    by_loss, by_last = curve("val-loss"), curve("last")
+    plain, looked = rows[:2], rows[2:]
+    assert by_loss.reported == tuple(-epoch["val_loss_ema"] for epoch in plain)
+    assert by_loss.cost == tuple(epoch["cost"] for epoch in plain)
+    assert by_loss.accuracy == by_last.accuracy
+    assert by_last.reported == tuple(epoch["val_accuracy_last"] for epoch in looked)
+    assert by_last.cost == tuple(epoch["cost"] + epoch["rows_validated"] for epoch in looked)

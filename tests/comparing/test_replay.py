@@ -72,6 +72,20 @@ def test_teacher_is_trained_to_its_end_before_others_begin() -> None:
     assert done.pick == 1
 
 
+def test_pruner_sees_what_is_reported_and_the_pick_is_by_accuracy() -> None:
+    def told(accuracy: float, reported: float) -> Curve:
+        return Curve((accuracy,) * 9, (10.0,) * 9, 0.0, 9, (reported,) * 9)
+
+    # The first is the most accurate one, but its reports are the lowest.
+    curves = {0: told(0.9, -3.0), 1: told(0.2, -2.0), 2: told(0.1, -1.0)}
+    done = replay(curves, [2, 1, 0], pruner(HALVING))
+    assert done.stopped == {2: 9, 1: 1, 0: 1}
+    assert replay(curves, [0, 1, 2], pruner(HALVING)).pick == 0
+    promoted = replay_promotion(curves, [0, 1, 2], PROMOTE)
+    assert (promoted.stopped, promoted.pick) == ({0: 1, 1: 1, 2: 9}, 2)
+    assert finish_best(curves, [0, 1, 2], 1).pick == 2
+
+
 def test_last_epoch_is_never_asked_about() -> None:
     curves = {0: flat(0.5, 3), 1: Curve((0.6, 0.6, 0.1), (1.0,) * 3, 0.0, 3)}
     done = replay(curves, [0, 1], pruner({"name": "MedianPruner", "n_startup_trials": 1}, 3))

@@ -32,6 +32,9 @@ def add_epochs(trial: optuna.Trial, *accuracies: float) -> None:
         for number, accuracy in enumerate(accuracies, start=1)
     ]
     trial.set_user_attr(EPOCHS, epochs)
+    n_reported = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
+    for number, accuracy in list(enumerate(accuracies, start=1))[n_reported:]:
+        trial.report(accuracy, step=number)
     trial.set_user_attr(COST, 10 * len(epochs))
 
 

@@ -89,9 +89,9 @@ def test_rows_and_note_say_which_accuracy_it_is() -> None:
 def test_the_best_of_a_study_over_the_loss_is_the_nearest_to_zero() -> None:
     record = small_record(identity=LOSS)
     trials = [
-        dataclasses.replace(trial, value=-trial.value or None)
+        dataclasses.replace(trial, value=-trial.value)
         for trial in record.trials
-        if trial.value
+        if trial.value and trial.state == "COMPLETE"
     ]
     record = dataclasses.replace(record, trials=trials)
     best = record.best

@@ -130,7 +130,7 @@ def test_a_bad_artifact_store_is_named(address: str, said: str) -> None:
 
 
 def _epoch(cost: int) -> dict[str, Any]:
-    return {"cost": cost, "diagnostics": {}}
+    return {"cost": cost, "val_accuracy": 0.5, "diagnostics": {}}
 
 
 def _trial(state: TrialState, *, value: float | None, **attrs: Any) -> optuna.trial.FrozenTrial:

@@ -21,11 +21,11 @@ from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.algorithms import make_pruner
 from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.lease import Watch
-from impon_hpo.tuning.objective import train_trial
 from impon_hpo.tuning.resuming import Past
 from impon_hpo.tuning.space import suggest
 from impon_hpo.tuning.study import study_name
 from impon_hpo.tuning.study_file import StudyFile, read_study_file
+from impon_hpo.tuning.trial_training import train_trial
 
 UNEVEN = 0.2
 """Largest share by which an epoch is longer or shorter, so that workers do not march in step."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import optuna
 import sqlalchemy.exc
@@ -19,15 +22,17 @@ from optuna.artifacts import (
     GCSArtifactStore,
 )
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError, as_typed
-from impon_hpo.storage.journal import JournalLock
-from impon_hpo.storage.patience import PatientStorage, WholeStorage
+from impon_hpo.storage.faults import LOCKED, NO_CONNECTION, Fault, reason_of
+from impon_hpo.storage.journal import JournalFile
+from impon_hpo.storage.patience import Patience, PatientStorage
 
 PROXY_PORT = 13000
 PROXY_THREADS = 10  # of Optuna's server
 CONNECT_SECONDS = 10
+LOCK_SECONDS = 10  # then SQLite is asked again, and Ctrl-C is heeded
 # A network that is cut says nothing: without these, libpq waits for a quarter of an hour.
 CUT_OFF = {
     "connect_timeout": CONNECT_SECONDS,
@@ -63,10 +68,10 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
     an Optuna journal file; or `grpc://host:port`, where `impon-hpo proxy` runs.
 
-    A server that is away for a while is waited for.
+    What goes wrong with it later and may pass, such as a full disk, is waited for.
 
     Args:
-        address: The URL or path.
+        address: The URL or path; `~` is the user's own folder.
         create: Whether a file that is not there may be made.
         threads: How many will use it at once; so many connections to a database are kept.
 
@@ -74,7 +79,8 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
         NothingYetError: It is not there and may not be made.
         StorageError: It cannot be opened.
     """
-    path = _file_of(address)
+    address = for_optuna(address)
+    path = file_of(address)
     shown = without_secrets(address)
     if path is not None and not path.exists():
         if not create:
@@ -87,37 +93,50 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
             raise StorageError(
                 f"The folder of storage '{shown}' cannot be made: {error}"
             ) from error
+
+    def held_up(fault: Fault) -> bool:
+        """Return whether others are to blame: all else is better mended before anything begins."""
+        return fault in (LOCKED, NO_CONNECTION)
+
     try:
-        return _opened(address, shown, threads)
+        opened = Patience(shown).call(lambda: _opened(address, threads), held_up)
+    except StorageError:
+        raise
     except Exception as error:  # whatever the database driver raises
-        hint = ""
-        if isinstance(error, ImportError):
-            hint = (
-                f" A package is missing: `{as_typed('pip install impon-hpo[postgres]')}`, "
-                "or [mysql], or [grpc] for grpc://."
-            )
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        secret = _secret(address)
-        if secret:
-            reason = reason.replace(address, shown).replace(secret, "***")
-        raise StorageError(f"Storage '{shown}' cannot be opened: {reason}{hint}") from None
+        raise StorageError(_not_opened(address, shown, error)) from None
+    return PatientStorage(opened, shown)
 
 
-def _opened(address: str, shown: str, threads: int) -> BaseStorage:
+def _not_opened(address: str, shown: str, error: Exception) -> str:
+    """Return why a storage cannot be opened, without its password."""
+    reason = reason_of(error).replace(
+        "$ optuna storage upgrade --storage $STORAGE_URL",
+        as_typed(f"optuna storage upgrade --storage {shlex.quote(shown)}"),
+    )
+    secret = _secret(address)
+    if secret:
+        reason = reason.replace(address, shown).replace(secret, "***")
+    if isinstance(error, ImportError):
+        reason += (
+            f" A package is missing: `{as_typed('pip install impon-hpo[postgres]')}`, "
+            "or [mysql], or [grpc] for grpc://."
+        )
+    return f"Storage '{shown}' cannot be opened: {reason}"
+
+
+def _opened(address: str, threads: int) -> BaseStorage:
     if "://" not in address:
-        path = Path(address)
-        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
-        return WholeStorage(JournalStorage(backend))
+        return JournalStorage(JournalFile(Path(address)))
     if address.startswith("grpc://"):
-        return PatientStorage(_proxied(address), shown)
+        return _proxied(address)
     if address.startswith("sqlite"):
-        database = _database(address, connect_args={"timeout": 60})
-        return WholeStorage(optuna.storages.get_storage(database))
+        database = _database(address, connect_args={"timeout": LOCK_SECONDS})
+        return optuna.storages.get_storage(database)
     waits = CUT_OFF if address.startswith("postgresql") else {}
     # One more is opened when a lease is renewed at the same moment, and closed again; kept, it
     # would halve the number of workers that the server has room for.
     server = _database(address, pool_pre_ping=True, pool_size=threads, connect_args=waits)
-    return PatientStorage(optuna.storages.get_storage(server), shown)
+    return optuna.storages.get_storage(server)
 
 
 def _database(address: str, **engine: Any) -> RDBStorage:
@@ -128,7 +147,8 @@ def _database(address: str, **engine: Any) -> RDBStorage:
         stop=tenacity.stop_after_attempt(20),
         reraise=True,
     )
-    return retrying(RDBStorage, address, engine_kwargs=engine)
+    literally = address.replace("{", "{{").replace("}", "}}")  # for Optuna, it is a template
+    return retrying(RDBStorage, literally, engine_kwargs=engine)
 
 
 def _made_meanwhile(error: BaseException) -> bool:
@@ -154,18 +174,73 @@ def without_secrets(address: str) -> str:
 
 def _secret(address: str) -> str | None:
     """Return the password as it stands in the address, percent signs and all."""
-    credentials, at, _ = address.partition("://")[2].rpartition("@")
-    return credentials.partition(":")[2] or None if at else None
+    scheme, _, rest = address.partition("://")
+    credentials, at, _ = rest.rpartition("@")
+    has_one = at and not scheme.startswith("sqlite")  # whose paths may have such letters
+    return credentials.partition(":")[2] or None if has_one else None
 
 
-def _file_of(address: str) -> Path | None:
-    """Return the file behind an address, or None for a server and for SQLite in memory."""
+QUERY = re.compile(r"\?((?:[\w.]+=[^/?&]*&?)+)")
+"""What may follow the path in the address of an SQLite file."""
+
+
+def sqlite_address(path: str, scheme: str = "sqlite") -> str:
+    """Return the address of an SQLite file.
+
+    For SQLAlchemy a query begins at "?", and Optuna takes braces for something to fill in: a path
+    with such letters is given in SQLite's own way, which Optuna and its dashboard understand, too.
+
+    Example:
+        >>> from impon_hpo.storage.connect import sqlite_address
+        >>> sqlite_address("runs/50 %/study.db")
+        'sqlite:///runs/50 %/study.db'
+        >>> sqlite_address("runs/why?/study.db")
+        'sqlite:///file:runs/why%3F/study.db?uri=true'
+    """
+    if not {*"?{}"} & {*path}:
+        return f"{scheme}:///{path}"
+    return f"{scheme}:///file:{quote(os.fsencode(path))}?uri=true"
+
+
+def for_optuna(address: str) -> str:
+    """Return an address as Optuna takes it, of one as people write it: with `~`, and with any
+    letters in the path of an SQLite file."""
+    if "://" not in address:
+        return os.path.expanduser(address)
+    parts = _sqlite_parts(address)
+    if parts is None:
+        return address
+    scheme, path, query = parts
+    path = os.path.expanduser(path)
+    if query and {*"?{}"} & {*path}:
+        query = f"&{query}"
+    elif query:
+        query = f"?{query}"
+    return sqlite_address(path, scheme) + query
+
+
+def _sqlite_parts(address: str) -> tuple[str, str, str] | None:
+    """Return scheme, path and query of the address of an SQLite file in SQLAlchemy's way; None of
+    any other, SQLite's own way and its databases in memory among them."""
+    scheme, _, rest = address.partition(":///")
+    if not scheme.startswith("sqlite") or not rest or rest.startswith((":memory:", "file:")):
+        return None
+    path, mark, query = rest.rpartition("?")
+    return (scheme, path, query) if QUERY.fullmatch(mark + query) else (scheme, rest, "")
+
+
+def file_of(address: str) -> Path | None:
+    """Return the file behind an address as Optuna takes it, or None for a server and for SQLite in
+    memory."""
     if "://" not in address:
         return Path(address)
-    scheme, _, rest = address.partition(":///")
-    if not scheme.startswith("sqlite") or not rest or rest.startswith(":memory:"):
+    parts = _sqlite_parts(address)
+    if parts is not None:
+        return Path(parts[1])
+    scheme, _, rest = address.partition(":///file:")
+    if not scheme.startswith("sqlite") or not rest or "mode=memory" in rest:
         return None
-    return Path(rest.partition("?")[0])
+    return Path(unquote(rest.partition("?")[0]))
 
 
 def artifact_store(address: str) -> ArtifactStore:

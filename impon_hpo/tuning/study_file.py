@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
+from impon_hpo.storage.connect import sqlite_address
 from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.protocol import Protocol, resolve_protocol
@@ -63,7 +64,7 @@ class StudyFile(Settings):
         """Fill in what depends on other keys, and turn each arm into settings."""
         folder = Path(document.get("folder", "")).name
         filled = document | {
-            "storage": document.get("storage") or f"sqlite:///runs/{folder}/study.db",
+            "storage": document.get("storage") or sqlite_address(f"runs/{folder}/study.db"),
             "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
         }
         run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))

@@ -40,7 +40,7 @@ def test_a_storage_that_is_not_there_is_not_made_by_looking(address: str) -> Non
 def test_a_file_that_is_no_database_is_refused_and_kept() -> None:
     Path("letter.db").write_text("Dear reader, this is no database at all.\n" * 50)
     before = Path("letter.db").read_bytes()
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="cannot be used: file is not a database"):
         open_storage("sqlite:///letter.db", create=True)
     assert Path("letter.db").read_bytes() == before
 

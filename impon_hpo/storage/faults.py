@@ -1,0 +1,177 @@
+"""What is wrong with a storage: whether it may pass by itself, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+import optuna
+import sqlalchemy.exc
+import sqlalchemy.orm.exc
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A kind of fault of a storage.
+
+    Args:
+        what: What the storage does or does not, as what follows its name.
+        remedy: What to do, a sentence.
+        passes: Whether it may pass by itself, so that waiting is of use.
+    """
+
+    what: str
+    remedy: str
+    passes: bool = True
+
+
+AWAY = Fault("cannot be reached", "Start its server, or mend the way to it.")
+FULL = Fault("has no room left", "Free disk space where it is, or raise the quota.")
+LOCKED = Fault("is locked by another process", "End what holds it, such as a backup or a viewer.")
+CHANGED = Fault("is changed by others at the same moment", "Have fewer processes write to it.")
+NO_CONNECTION = Fault(
+    "has no connection left",
+    "End other clients of the server, allow more connections, or put `impon-hpo proxy` before it.",
+)
+NO_WRITES = Fault(
+    "takes no writes for now",
+    "Its server is a standby or is set to read-only: give the address of the one that takes "
+    "writes, or wait until this one does.",
+)
+READ_ONLY = Fault(
+    "can only be read",
+    "Allow this user to write to the file and its folder, or use another --storage.",
+    passes=False,
+)
+GONE = Fault(
+    "is no longer the file that it was",
+    "It was deleted, moved or replaced. Bring it back and run the same command again.",
+    passes=False,
+)
+NOT_OURS = Fault(
+    "cannot be used",
+    "Check that it is there and whole, and that this user may use it, or use another --storage.",
+    passes=False,
+)
+
+# By the names that Python's sqlite3 gives, the longer ones first.
+SQLITE = {
+    "SQLITE_READONLY_DBMOVED": GONE,
+    "SQLITE_READONLY": READ_ONLY,
+    "SQLITE_BUSY": LOCKED,
+    "SQLITE_LOCKED": LOCKED,
+    "SQLITE_PROTOCOL": LOCKED,
+    "SQLITE_FULL": FULL,
+    "SQLITE_IOERR": FULL,  # so it says of a quota, and of a full disk in the middle of a write
+}
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html, the longer ones first.
+POSTGRESQL = {
+    "25006": NO_WRITES,
+    "53100": FULL,
+    "58030": FULL,
+    "53300": NO_CONNECTION,
+    "40": CHANGED,
+    "55P03": LOCKED,
+    "28": NOT_OURS,
+    "3D": NOT_OURS,
+    "42": NOT_OURS,
+}
+
+NO_CONNECTION_WORDS = ("too many clients", "too many connections", "remaining connection slots")
+"""What PostgreSQL says while a connection is made, which has no code."""
+
+# https://mariadb.com/kb/en/mariadb-error-codes/
+MYSQL = {
+    3: FULL,
+    1021: FULL,
+    1026: FULL,
+    1114: FULL,
+    1040: NO_CONNECTION,
+    1203: NO_CONNECTION,
+    1226: NO_CONNECTION,
+    1205: LOCKED,
+    1213: CHANGED,
+    1290: NO_WRITES,
+    1792: NO_WRITES,
+    1836: NO_WRITES,
+    1044: NOT_OURS,
+    1045: NOT_OURS,
+    1049: NOT_OURS,
+    1142: NOT_OURS,
+    1146: NOT_OURS,
+}
+
+FILES = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: FULL,
+    errno.EFBIG: FULL,
+    errno.EROFS: READ_ONLY,
+    errno.EACCES: READ_ONLY,
+    errno.EPERM: READ_ONLY,
+    errno.ENOENT: GONE,
+    errno.ENOTDIR: GONE,
+    errno.ESTALE: GONE,
+}
+
+
+def fault_of(error: BaseException) -> Fault | None:
+    """Return the fault of a storage that an error of it tells of; None where what was asked for is
+    wrong, such as a study that it does not hold, or a value that is too long."""
+    error = _cause(error)
+    if isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.ArgumentError):
+        return None
+    if isinstance(error, sqlalchemy.exc.IntegrityError | sqlalchemy.orm.exc.StaleDataError):
+        return CHANGED  # asked again, it says that what it belongs to is deleted
+    if isinstance(error, sqlalchemy.exc.TimeoutError):
+        return NO_CONNECTION
+    if isinstance(error, sqlalchemy.exc.DBAPIError):
+        return _of_database(error)
+    if isinstance(error, ConnectionError | TimeoutError):
+        return AWAY
+    if isinstance(error, sqlalchemy.exc.SQLAlchemyError | OSError):
+        return FILES.get(getattr(error, "errno", 0) or 0, NOT_OURS)
+    code = getattr(error, "code", None)  # of a grpc.RpcError, without importing grpc
+    if callable(code) and hasattr(code(), "name"):
+        return AWAY if code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else NOT_OURS
+    return None
+
+
+def _of_database(error: sqlalchemy.exc.DBAPIError) -> Fault:
+    orig = error.orig
+    name = getattr(orig, "sqlite_errorname", None)
+    if name is not None:
+        return next((SQLITE[known] for known in SQLITE if name.startswith(known)), NOT_OURS)
+    state = getattr(orig, "sqlstate", None) or ""
+    for known in POSTGRESQL:
+        if state.startswith(known):
+            return POSTGRESQL[known]
+    number = orig.args[0] if orig is not None and orig.args else None
+    if isinstance(number, int) and number in MYSQL:
+        return MYSQL[number]
+    if any(words in str(orig) for words in NO_CONNECTION_WORDS):
+        return NO_CONNECTION
+    away = sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
+    return AWAY if error.connection_invalidated or isinstance(error, away) else NOT_OURS
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error of a storage says, as one sentence, without what was asked for."""
+    error = _cause(error)
+    # SQLAlchemy's own text holds the statement with its parameters.
+    error = getattr(error, "orig", None) or error
+    details = getattr(error, "details", None)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    elif len(error.args) == 2 and isinstance(error.args[0], int):  # of MySQL
+        text = str(error.args[1])
+    else:
+        text = str(details() if callable(details) else error)
+    line = (text.strip().splitlines() or [type(error).__name__])[0]
+    return line if line.endswith(".") else f"{line}."
+
+
+def _cause(error: BaseException) -> BaseException:
+    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
+        return error.__cause__
+    return error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 import tenacity
 from optuna.artifacts import (
@@ -180,53 +180,45 @@ def _secret(address: str) -> str | None:
     return credentials.partition(":")[2] or None if has_one else None
 
 
-QUERY = re.compile(r"\?((?:[\w.]+=[^/?&]*&?)+)")
+QUERY = re.compile(r"\?(?:[\w.]+=[^/?&]*&?)+")
 """What may follow the path in the address of an SQLite file."""
 
 
 def sqlite_address(path: str, scheme: str = "sqlite") -> str:
-    """Return the address of an SQLite file.
+    """Return the address of an SQLite file, as Optuna and its dashboard take it.
 
-    For SQLAlchemy a query begins at "?", and Optuna takes braces for something to fill in: a path
-    with such letters is given in SQLite's own way, which Optuna and its dashboard understand, too.
+    For SQLAlchemy "?" begins a query and "%20" is a space, and Optuna takes braces for something
+    to fill in; all other letters stay as they are.
 
     Example:
         >>> from impon_hpo.storage.connect import sqlite_address
-        >>> sqlite_address("runs/50 %/study.db")
-        'sqlite:///runs/50 %/study.db'
-        >>> sqlite_address("runs/why?/study.db")
-        'sqlite:///file:runs/why%3F/study.db?uri=true'
+        >>> sqlite_address("runs/50 % of {all}?/study.db")
+        'sqlite:///runs/50 % of %7Ball%7D%3F/study.db'
     """
-    if not {*"?{}"} & {*path}:
-        return f"{scheme}:///{path}"
-    return f"{scheme}:///file:{quote(os.fsencode(path))}?uri=true"
+    quoted = re.sub(r"[?{}]|%(?=[0-9A-Fa-f]{2})", lambda letter: quote(letter[0]), path)
+    return f"{scheme}:///{quoted}"
 
 
 def for_optuna(address: str) -> str:
     """Return an address as Optuna takes it, of one as people write it: with `~`, and with any
     letters in the path of an SQLite file."""
     if "://" not in address:
-        return os.path.expanduser(address)
-    parts = _sqlite_parts(address)
-    if parts is None:
+        return str(Path(address).expanduser()) if address.startswith("~") else address
+    scheme, slashes, rest = address.partition(":///")
+    if not scheme.startswith("sqlite") or not slashes or rest.startswith((":memory:", "file:")):
         return address
-    scheme, path, query = parts
-    path = os.path.expanduser(path)
-    if query and {*"?{}"} & {*path}:
-        query = f"&{query}"
-    elif query:
-        query = f"?{query}"
-    return sqlite_address(path, scheme) + query
-
-
-def _sqlite_parts(address: str) -> tuple[str, str, str] | None:
-    """Return scheme, path and query of the address of an SQLite file in SQLAlchemy's way; None of
-    any other, SQLite's own way and its databases in memory among them."""
-    scheme, _, rest = address.partition(":///")
-    if not scheme.startswith("sqlite") or not rest or rest.startswith((":memory:", "file:")):
-        return None
     path, mark, query = rest.rpartition("?")
-    return (scheme, path, query) if QUERY.fullmatch(mark + query) else (scheme, rest, "")
+    if not QUERY.fullmatch(mark + query):
+        path, mark, query = rest, "", ""
+    if path.startswith("~"):
+        path = str(Path(path).expanduser())
+    return sqlite_address(path if _is_literal(Path(path)) else unquote(path), scheme) + mark + query
+
+
+def _is_literal(path: Path) -> bool:
+    """Return whether a path has what looks like an escaped letter, and is meant as it stands."""
+    folder = str(path.parent)
+    return path.exists() or (unquote(folder) != folder and path.parent.is_dir())
 
 
 def file_of(address: str) -> Path | None:
@@ -234,13 +226,14 @@ def file_of(address: str) -> Path | None:
     memory."""
     if "://" not in address:
         return Path(address)
-    parts = _sqlite_parts(address)
-    if parts is not None:
-        return Path(parts[1])
-    scheme, _, rest = address.partition(":///file:")
-    if not scheme.startswith("sqlite") or not rest or "mode=memory" in rest:
+    if not address.startswith("sqlite"):
         return None
-    return Path(unquote(rest.partition("?")[0]))
+    url = sqlalchemy.make_url(address)
+    name = url.database or ":memory:"
+    if name.startswith("file:"):  # SQLite's own way
+        name = unquote(name.removeprefix("file:"))
+    in_memory = name == ":memory:" or url.query.get("mode") == "memory"
+    return None if in_memory else Path(name)
 
 
 def artifact_store(address: str) -> ArtifactStore:

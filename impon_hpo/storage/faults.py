@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import optuna
@@ -119,40 +120,46 @@ def fault_of(error: BaseException) -> Fault | None:
     """Return the fault of a storage that an error of it tells of; None where what was asked for is
     wrong, such as a study that it does not hold, or a value that is too long."""
     error = _cause(error)
-    if isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.ArgumentError):
-        return None
-    if isinstance(error, sqlalchemy.exc.IntegrityError | sqlalchemy.orm.exc.StaleDataError):
-        return CHANGED  # asked again, it says that what it belongs to is deleted
-    if isinstance(error, sqlalchemy.exc.TimeoutError):
-        return NO_CONNECTION
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
-        return _of_database(error)
-    if isinstance(error, ConnectionError | TimeoutError):
-        return AWAY
-    if isinstance(error, sqlalchemy.exc.SQLAlchemyError | OSError):
-        return FILES.get(getattr(error, "errno", 0) or 0, NOT_OURS)
+    fault = None
     code = getattr(error, "code", None)  # of a grpc.RpcError, without importing grpc
-    if callable(code) and hasattr(code(), "name"):
-        return AWAY if code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else NOT_OURS
-    return None
+    if isinstance(error, sqlalchemy.exc.DataError | sqlalchemy.exc.ArgumentError):
+        pass
+    elif isinstance(error, sqlalchemy.exc.IntegrityError | sqlalchemy.orm.exc.StaleDataError):
+        fault = CHANGED  # asked again, it says that what it belongs to is deleted
+    elif isinstance(error, sqlalchemy.exc.TimeoutError):
+        fault = NO_CONNECTION
+    elif isinstance(error, sqlalchemy.exc.DBAPIError):
+        fault = _of_database(error)
+    elif isinstance(error, ConnectionError | TimeoutError):
+        fault = AWAY
+    elif isinstance(error, OSError):
+        fault = FILES.get(error.errno or 0, NOT_OURS)
+    elif isinstance(error, sqlalchemy.exc.SQLAlchemyError):
+        fault = NOT_OURS
+    elif callable(code) and hasattr(code(), "name"):
+        fault = AWAY if code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else NOT_OURS
+    return fault
 
 
 def _of_database(error: sqlalchemy.exc.DBAPIError) -> Fault:
     orig = error.orig
-    name = getattr(orig, "sqlite_errorname", None)
-    if name is not None:
-        return next((SQLITE[known] for known in SQLITE if name.startswith(known)), NOT_OURS)
-    state = getattr(orig, "sqlstate", None) or ""
-    for known in POSTGRESQL:
-        if state.startswith(known):
-            return POSTGRESQL[known]
     number = orig.args[0] if orig is not None and orig.args else None
-    if isinstance(number, int) and number in MYSQL:
-        return MYSQL[number]
+    named = [
+        *_beginning(SQLITE, getattr(orig, "sqlite_errorname", None)),
+        *_beginning(POSTGRESQL, getattr(orig, "sqlstate", None)),
+        *([MYSQL[number]] if isinstance(number, int) and number in MYSQL else []),
+    ]
+    if named:
+        return named[0]
     if any(words in str(orig) for words in NO_CONNECTION_WORDS):
         return NO_CONNECTION
     away = sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError
-    return AWAY if error.connection_invalidated or isinstance(error, away) else NOT_OURS
+    lost = error.connection_invalidated or isinstance(error, away)
+    return AWAY if lost and not hasattr(orig, "sqlite_errorname") else NOT_OURS
+
+
+def _beginning(faults: Mapping[str, Fault], code: str | None) -> Iterator[Fault]:
+    return (fault for begin, fault in faults.items() if code and code.startswith(begin))
 
 
 def reason_of(error: BaseException) -> str:

@@ -16,7 +16,7 @@ CHUNK = 1 << 16
 
 
 class JournalFile(JournalFileBackend):
-    """Optuna's journal file, as long as it is the same one: for `JournalStorage(JournalFile(path))`.
+    """Optuna's journal file, as long as it is the same one.
 
     Optuna's own makes a deleted file anew, without all that a study's trials had come to.
 
@@ -27,7 +27,7 @@ class JournalFile(JournalFileBackend):
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), lock_obj=JournalLock(path))
         self._path = path
-        self._identity = _identity(os.stat(path))
+        self._identity = _identity(path.stat())
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Read the records from one on."""
@@ -40,7 +40,7 @@ class JournalFile(JournalFileBackend):
         super().append_logs(logs)
 
     def _check(self) -> None:
-        now = os.stat(self._path)
+        now = self._path.stat()
         read_until = self._log_number_offset[next(reversed(self._log_number_offset))]
         if _identity(now) != self._identity or now.st_size < read_until:
             raise FileNotFoundError(errno.ENOENT, "Another file has taken its place")

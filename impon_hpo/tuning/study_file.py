@@ -67,6 +67,8 @@ class StudyFile(Settings):
             "storage": document.get("storage") or sqlite_address(f"runs/{folder}/study.db"),
             "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
         }
+        if str(filled["artifacts"]).startswith("~"):
+            filled["artifacts"] = str(Path(filled["artifacts"]).expanduser())
         run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))
         filled["space"] = parse_space(space) if isinstance(space, dict) else space
         if isinstance(run, dict):

@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalStorage
 from impon_hpo.errors import NothingYetError, StorageError, as_typed
 from impon_hpo.storage.faults import LOCKED, NO_CONNECTION, Fault, reason_of
 from impon_hpo.storage.journal import JournalFile
-from impon_hpo.storage.patience import Patience, PatientStorage
+from impon_hpo.storage.patience import PATIENCE_SECONDS, Patience, PatientStorage
 
 PROXY_PORT = 13000
 PROXY_THREADS = 10  # of Optuna's server
@@ -99,12 +99,12 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
         return fault in (LOCKED, NO_CONNECTION)
 
     try:
-        opened = Patience(shown).call(lambda: _opened(address, threads), held_up)
+        opened = Patience(shown, PATIENCE_SECONDS).call(lambda: _opened(address, threads), held_up)
     except StorageError:
         raise
     except Exception as error:  # whatever the database driver raises
         raise StorageError(_not_opened(address, shown, error)) from None
-    return PatientStorage(opened, shown)
+    return PatientStorage(opened, shown, patience=PATIENCE_SECONDS)
 
 
 def _not_opened(address: str, shown: str, error: Exception) -> str:

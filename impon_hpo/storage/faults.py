@@ -28,6 +28,10 @@ class Fault:
 
 AWAY = Fault("cannot be reached", "Start its server, or mend the way to it.")
 FULL = Fault("has no room left", "Free disk space where it is, or raise the quota.")
+DISK = Fault(
+    "cannot be read or written for now",
+    "Its disk may be full, over its quota or failing: free some space, or mend it.",
+)
 LOCKED = Fault("is locked by another process", "End what holds it, such as a backup or a viewer.")
 CHANGED = Fault("is changed by others at the same moment", "Have fewer processes write to it.")
 NO_CONNECTION = Fault(
@@ -45,8 +49,8 @@ READ_ONLY = Fault(
     passes=False,
 )
 GONE = Fault(
-    "is no longer the file that it was",
-    "It was deleted, moved or replaced. Bring it back and run the same command again.",
+    "was deleted, moved or replaced while it was in use",
+    "Bring the file back and run the same command again.",
     passes=False,
 )
 NOT_OURS = Fault(
@@ -63,14 +67,14 @@ SQLITE = {
     "SQLITE_LOCKED": LOCKED,
     "SQLITE_PROTOCOL": LOCKED,
     "SQLITE_FULL": FULL,
-    "SQLITE_IOERR": FULL,  # so it says of a quota, and of a full disk in the middle of a write
+    "SQLITE_IOERR": DISK,
 }
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html, the longer ones first.
 POSTGRESQL = {
     "25006": NO_WRITES,
     "53100": FULL,
-    "58030": FULL,
+    "58030": DISK,
     "53300": NO_CONNECTION,
     "40": CHANGED,
     "55P03": LOCKED,
@@ -160,6 +164,19 @@ def _of_database(error: sqlalchemy.exc.DBAPIError) -> Fault:
 
 def _beginning(faults: Mapping[str, Fault], code: str | None) -> Iterator[Fault]:
     return (fault for begin, fault in faults.items() if code and code.startswith(begin))
+
+
+def told(shown: str, fault: Fault, error: BaseException) -> str:
+    """Return what to tell of a fault: the storage, what is wrong with it, and what to do.
+
+    Args:
+        shown: The storage's address without a password.
+        fault: The fault.
+        error: What it was seen by.
+    """
+    # Of a file that is gone, SQLite says that it is read-only.
+    reason = "." if fault == GONE else f": {reason_of(error)}"
+    return f"Storage '{shown}' {fault.what}{reason} {fault.remedy}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from optuna.storages import BaseStorage
 
 from impon_hpo.errors import DeletedError, StorageError
 from impon_hpo.signals import HeldSignals
-from impon_hpo.storage.faults import Fault, fault_of, reason_of
+from impon_hpo.storage.faults import Fault, fault_of, told
 
 log = logging.getLogger("impon_hpo")
 
@@ -34,7 +34,7 @@ class Patience:
         seconds: After which it gives up.
     """
 
-    def __init__(self, shown: str, seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, shown: str, seconds: float) -> None:
         self._shown = shown
         self._seconds = seconds
         self._told = False
@@ -71,11 +71,11 @@ class Patience:
             fault = fault_of(error)
             if fault is None:
                 raise
-            told = f"Storage '{self._shown}' {fault.what}: {reason_of(error)} {fault.remedy}"
+            text = told(self._shown, fault, error)
             if again(error):
                 waited, self._seconds = self._seconds, 0.0  # what is left to do waits no more
-                told += f" Waited for {waited:.0f} seconds. Then run the same command again."
-            raise StorageError(told) from None
+                text += f" Then run the same command again. It was waited for {waited:.0f} seconds."
+            raise StorageError(text) from None
         if retrying.statistics["attempt_number"] > 1:
             self._told = False
         return answer
@@ -91,12 +91,9 @@ class Patience:
             return
         self._told = True
         log.warning(
-            "Storage '%s' %s: %s It is waited for, up to %.0f seconds. %s",
-            self._shown,
-            fault.what,
-            reason_of(error),
+            "%s Until then, up to %.0f seconds, it is waited for, and no trial is lost.",
+            told(self._shown, fault, error),
             self._seconds,
-            fault.remedy,
         )
 
 

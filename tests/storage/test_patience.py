@@ -108,7 +108,7 @@ def test_it_gives_up_in_the_end_and_says_what_to_do() -> None:
         study.ask()
     said = str(caught.value)
     assert "'postgresql://me:***@host/db' cannot be reached: server closed." in said
-    assert "Waited for 0 seconds. Then run the same command again." in said
+    assert "Then run the same command again. It was waited for 0 seconds." in said
     assert "secret" not in said
     begun = away.calls
     with pytest.raises(StorageError):  # what is left to do does not wait again

@@ -210,9 +210,11 @@ def test_postgresql_whose_disk_is_full_is_waited_for(postgres: str, said: list[s
         postgres,
         "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         "RAISE 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$",
-        'CREATE TRIGGER no_room BEFORE INSERT ON study_user_attributes EXECUTE FUNCTION no_room()',
+        "CREATE TRIGGER no_room BEFORE INSERT ON study_user_attributes EXECUTE FUNCTION no_room()",
     )
-    line = waited_for(study, lambda: run_on(postgres, "DROP TRIGGER no_room ON study_user_attributes"), said)
+    line = waited_for(
+        study, lambda: run_on(postgres, "DROP TRIGGER no_room ON study_user_attributes"), said
+    )
     assert "has no room left: could not extend file: No space left on device." in line
 
 

@@ -42,6 +42,9 @@ CUT_OFF = {
     "tcp_user_timeout": 25_000,
 }
 
+READER_SECONDS = 5.0
+"""How long a command waits whose own writing can be done without."""
+
 ArtifactStore = FileSystemArtifactStore | Boto3ArtifactStore | GCSArtifactStore | Backoff
 
 
@@ -64,7 +67,9 @@ def quiet_studies() -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage:
+def open_storage(
+    address: str, *, create: bool, threads: int = 1, patience: float | None = None
+) -> BaseStorage:
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
     an Optuna journal file; or `grpc://host:port`, where `impon-hpo proxy` runs.
 
@@ -74,11 +79,13 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
         address: The URL or path; `~` is the user's own folder.
         create: Whether a file that is not there may be made.
         threads: How many will use it at once; so many connections to a database are kept.
+        patience: Seconds for which it is waited for; default: `PATIENCE_SECONDS`.
 
     Raises:
         NothingYetError: It is not there and may not be made.
         StorageError: It cannot be opened.
     """
+    patience = PATIENCE_SECONDS if patience is None else patience
     address = for_optuna(address)
     path = file_of(address)
     shown = without_secrets(address)
@@ -99,12 +106,12 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
         return fault in (LOCKED, NO_CONNECTION)
 
     try:
-        opened = Patience(shown, PATIENCE_SECONDS).call(lambda: _opened(address, threads), held_up)
+        opened = Patience(shown, patience).call(lambda: _opened(address, threads), held_up)
     except StorageError:
         raise
     except Exception as error:  # whatever the database driver raises
         raise StorageError(_not_opened(address, shown, error)) from None
-    return PatientStorage(opened, shown, patience=PATIENCE_SECONDS)
+    return PatientStorage(opened, shown, patience=patience)
 
 
 def _not_opened(address: str, shown: str, error: Exception) -> str:

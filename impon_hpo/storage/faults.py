@@ -43,6 +43,11 @@ NO_WRITES = Fault(
     "Its server is a standby or is set to read-only: give the address of the one that takes "
     "writes, or wait until this one does.",
 )
+BEHIND = Fault(
+    "gives no answer, for what is behind it fails",
+    "Mend that, and run the same command again.",
+    passes=False,
+)
 READ_ONLY = Fault(
     "can only be read",
     "Allow this user to write to the file and its folder, or use another --storage.",
@@ -141,7 +146,7 @@ def fault_of(error: BaseException) -> Fault | None:
     elif isinstance(error, sqlalchemy.exc.SQLAlchemyError):
         fault = NOT_OURS
     elif callable(code) and hasattr(code(), "name"):
-        fault = AWAY if code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else NOT_OURS
+        fault = AWAY if code().name in ("UNAVAILABLE", "DEADLINE_EXCEEDED") else BEHIND
     return fault
 
 
@@ -191,6 +196,7 @@ def reason_of(error: BaseException) -> str:
         text = str(error.args[1])
     else:
         text = str(details() if callable(details) else error)
+    text = text.removeprefix("Exception calling application: ")  # of gRPC
     line = (text.strip().splitlines() or [type(error).__name__])[0]
     return line if line.endswith(".") else f"{line}."
 

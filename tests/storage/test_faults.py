@@ -233,7 +233,12 @@ def test_postgresql_without_connections_is_waited_for(postgres: str, said: list[
     engine_of(study._storage).dispose()
     other = sqlalchemy.create_engine(mine, poolclass=sqlalchemy.NullPool)
     connections = [other.connect() for _ in range(2)]
-    line = waited_for(study, lambda: [each.close() for each in connections], said)
+
+    def mend() -> None:
+        for connection in connections:
+            connection.close()
+
+    line = waited_for(study, mend, said)
     assert "has no connection left" in line
     assert "`impon-hpo proxy`" in line
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,6 +40,7 @@ class Patience:
         self._shown = shown
         self._seconds = seconds
         self._told = False
+        self._over = threading.Event()  # from then on, what is left to do waits no more
 
     def call(
         self,
@@ -61,19 +64,28 @@ class Patience:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(again),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
-            stop=tenacity.stop_after_delay(self._seconds),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(self._seconds), tenacity.stop_when_event_set(self._over)
+            ),
+            sleep=tenacity.sleep_using_event(self._over),
             before_sleep=self._tell,
             reraise=True,
         )
+        begun = time.monotonic()
         try:
             answer = retrying(attempt)
+        except KeyboardInterrupt:
+            if retrying.statistics["idle_for"] > 0:  # it came while this waited
+                self._over.set()
+            raise
         except Exception as error:
             fault = fault_of(error)
             if fault is None:
                 raise
             text = told(self._shown, fault, error)
             if again(error):
-                waited, self._seconds = self._seconds, 0.0  # what is left to do waits no more
+                self._over.set()
+                waited = time.monotonic() - begun
                 text += f" Then run the same command again. It was waited for {waited:.0f} seconds."
             raise StorageError(text) from None
         if retrying.statistics["attempt_number"] > 1:

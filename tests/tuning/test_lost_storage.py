@@ -114,10 +114,8 @@ def test_trial_that_is_failed_by_hand_is_left_and_the_worker_goes_on(address: st
     assert study.trials[number].state == TrialState.FAIL
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_study_goes_on_when_the_full_disk_of_its_storage_has_room_again(
-    name: str, undisturbed: list[dict[str, object]]
-) -> None:
+def worker_on_full_disk(name: str) -> Forked:
+    """Start a worker, and return it when it waits for room on the disk of its storage."""
     other = optuna.create_study(storage=open_storage(FILES[name], create=True))
     other.set_user_attr("larger than a checkpoint", "x" * 3_000_000)
     going = worker(FILES[name])
@@ -125,10 +123,26 @@ def test_study_goes_on_when_the_full_disk_of_its_storage_has_room_again(
     full = Path(name).stat().st_size
     resource.prlimit(going.pid, resource.RLIMIT_FSIZE, (full, resource.RLIM_INFINITY))
     going.wait_until(lambda: "it is waited for, and no trial is lost" in going.said)
+    return going
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_study_goes_on_when_the_full_disk_of_its_storage_has_room_again(
+    name: str, undisturbed: list[dict[str, object]]
+) -> None:
+    going = worker_on_full_disk(name)
     resource.prlimit(going.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     assert going.wait() == 0, going.said
     assert going.said.count("it is waited for") == 1
     assert outcome(record(FILES[name])) == undisturbed
+
+
+def test_worker_that_waits_for_its_storage_is_stopped_by_one_ctrl_c() -> None:
+    going = worker_on_full_disk("study.journal")
+    os.kill(going.pid, signal.SIGINT)
+    assert going.wait(seconds=20) in (2, 130), going.said
+    assert "Traceback" not in going.said
+    assert record(FILES["study.journal"]).count("FAIL") == 0
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -108,10 +108,10 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
 def _storages(address: str | None) -> Iterator[Finding]:
     import optuna
 
-    from impon_hpo.storage.connect import open_storage, without_secrets
+    from impon_hpo.storage.connect import open_storage, sqlite_address, without_secrets
 
     files = sorted(Path("runs").glob("*/study.db"))
-    for opened in [address] if address else [f"sqlite:///{path}" for path in files]:
+    for opened in [address] if address else [sqlite_address(str(path)) for path in files]:
         name = f"storage {without_secrets(opened)}"
         try:
             studies = optuna.get_all_study_names(open_storage(opened, create=False))

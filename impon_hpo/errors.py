@@ -6,7 +6,8 @@ ImponHpoError
 │   └── TrialSettingsError  … or the values of one trial are: the others can go on
 ├── DataError               a data set is missing, broken or too small
 ├── StorageError            a storage cannot be opened, or holds something else
-│   └── NothingYetError     … or nothing has been run into it yet
+│   ├── NothingYetError     … or nothing has been run into it yet
+│   └── DeletedError        … or no longer holds what it held (also a KeyError)
 ├── CheckpointError         a checkpoint is cut short, or belongs to another run
 └── NonFiniteLossError      training diverged: the loss is no longer a number
 
@@ -49,6 +50,12 @@ class StorageError(ImponHpoError):
 
 class NothingYetError(StorageError):
     """A storage is not there yet, or holds nothing of the study yet."""
+
+
+class DeletedError(StorageError, KeyError):
+    """A storage no longer holds a study or a trial that it held."""
+
+    __str__ = Exception.__str__  # not KeyError's, which puts the sentence in quotation marks
 
 
 class CheckpointError(ImponHpoError):

@@ -102,6 +102,17 @@ def free_disk(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
+def as_argument(path: str) -> str:
+    """Return a path as a command line takes it, where a dash begins an option.
+
+    Example:
+        >>> from impon_hpo.files import as_argument
+        >>> as_argument("small"), as_argument("-small")
+        ('small', './-small')
+    """
+    return f"./{path}" if path.startswith("-") else path
+
+
 _UNREADABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 

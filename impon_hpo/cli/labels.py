@@ -117,12 +117,13 @@ def _print(study: str, facts: dict[str, Any]) -> None:
 
 def _attach(study: str, address: str, artifacts: str, facts: dict[str, Any]) -> None:
     """Leave the finding with the arms that the storage holds, for the dashboard."""
-    from impon_hpo.storage.connect import artifact_store, open_storage
+    from impon_hpo.storage.connect import READER_SECONDS, artifact_store, open_storage
     from impon_hpo.storage.trials import read_studies
     from impon_hpo.tuning.wrong_labels import attach
 
     with suppress(NothingYetError):
-        records = read_studies(open_storage(address, create=False), study)
+        opened = open_storage(address, create=False, patience=READER_SECONDS)
+        records = read_studies(opened, study)
         for record in records:
             what = f"The finding could not be left with arm '{record.identity['arm']}'"
             with describing(what, "What is printed here stands."):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from impon_hpo.console import say
+from impon_hpo.files import as_argument
 from impon_hpo.signals import Terminated
 
 if TYPE_CHECKING:
@@ -24,7 +25,11 @@ class Format(StrEnum):
 
 Study = Annotated[
     str,
-    typer.Argument(metavar="STUDY", help="A folder with a study.toml, or its name in studies/."),
+    typer.Argument(
+        metavar="STUDY",
+        help="A folder with a study.toml, or its name in studies/.",
+        callback=as_argument,  # it is printed in commands
+    ),
 ]
 Arm = Annotated[str | None, typer.Option(help="The arm; default: the first of the study file.")]
 Set = Annotated[

@@ -27,11 +27,12 @@ def dashboard(
     import threading
 
     from impon_hpo.reporting.dashboard import Pages, serve
-    from impon_hpo.storage.connect import open_storage
+    from impon_hpo.storage.connect import READER_SECONDS, open_storage
 
     study_file = read_study(study, check_samplers=False)
     check_free(host, port)
-    opened = open_storage(storage or study_file.storage, create=False)
+    address = storage or study_file.storage
+    opened = open_storage(address, create=False, patience=READER_SECONDS)
     pages = Pages(opened, study_file.name, list(study_file.arms), study_file.runs)
     pages.write()
     threading.Thread(target=pages.keep_up, name="pages", daemon=True).start()

@@ -15,6 +15,7 @@ from typing import Any
 from impon_hpo.comparing.arms import FRACTION, PLACEBO, SHORT, UNIFORM
 from impon_hpo.comparing.verdict import REFUTED, SUPPORTED
 from impon_hpo.comparing.words import better, between, not_shown, pruner_words
+from impon_hpo.files import as_argument
 from impon_hpo.tuning.protocol import IN_HAND, THEN, placebo_name
 from impon_hpo.tuning.study_file import StudyFile
 
@@ -231,7 +232,9 @@ def _set(changes: Sequence[str]) -> list[str]:
 def _typed(study_file: StudyFile) -> str:
     """Return the study's folder as one would type it here."""
     folder = os.path.relpath(study_file.folder)
-    return str(study_file.folder) if folder.startswith("..") else Path(folder).as_posix()
+    if folder.startswith(".."):
+        return str(study_file.folder)
+    return as_argument(Path(folder).as_posix())
 
 
 def _settings(summary: Mapping[str, Any]) -> list[str]:

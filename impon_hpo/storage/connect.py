@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import optuna
+import sqlalchemy
 import sqlalchemy.exc
 import tenacity
 from optuna.artifacts import (
@@ -19,15 +22,17 @@ from optuna.artifacts import (
     GCSArtifactStore,
 )
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError, as_typed
-from impon_hpo.storage.journal import JournalLock
-from impon_hpo.storage.patience import PatientStorage, WholeStorage
+from impon_hpo.storage.faults import LOCKED, NO_CONNECTION, Fault, reason_of
+from impon_hpo.storage.journal import JournalFile
+from impon_hpo.storage.patience import PATIENCE_SECONDS, Patience, PatientStorage
 
 PROXY_PORT = 13000
 PROXY_THREADS = 10  # of Optuna's server
 CONNECT_SECONDS = 10
+LOCK_SECONDS = 10  # then SQLite is asked again, and Ctrl-C is heeded
 # A network that is cut says nothing: without these, libpq waits for a quarter of an hour.
 CUT_OFF = {
     "connect_timeout": CONNECT_SECONDS,
@@ -36,6 +41,9 @@ CUT_OFF = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+
+READER_SECONDS = 5.0
+"""How long a command waits whose own writing can be done without."""
 
 ArtifactStore = FileSystemArtifactStore | Boto3ArtifactStore | GCSArtifactStore | Backoff
 
@@ -59,22 +67,27 @@ def quiet_studies(level: int = optuna.logging.WARNING) -> Iterator[None]:
         optuna.logging.set_verbosity(before)
 
 
-def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage:
+def open_storage(
+    address: str, *, create: bool, threads: int = 1, patience: float | None = None
+) -> BaseStorage:
     """Open the storage at `address`: a URL (`sqlite:///…`, `postgresql+psycopg://…`) or the path of
     an Optuna journal file; or `grpc://host:port`, where `impon-hpo proxy` runs.
 
-    A server that is away for a while is waited for.
+    What goes wrong with it later and may pass, such as a full disk, is waited for.
 
     Args:
-        address: The URL or path.
+        address: The URL or path; `~` is the user's own folder.
         create: Whether a file that is not there may be made.
         threads: How many will use it at once; so many connections to a database are kept.
+        patience: Seconds for which it is waited for; default: `PATIENCE_SECONDS`.
 
     Raises:
         NothingYetError: It is not there and may not be made.
         StorageError: It cannot be opened.
     """
-    path = _file_of(address)
+    patience = PATIENCE_SECONDS if patience is None else patience
+    address = for_optuna(address)
+    path = file_of(address)
     shown = without_secrets(address)
     if path is not None and not path.exists():
         if not create:
@@ -87,37 +100,50 @@ def open_storage(address: str, *, create: bool, threads: int = 1) -> BaseStorage
             raise StorageError(
                 f"The folder of storage '{shown}' cannot be made: {error}"
             ) from error
+
+    def held_up(fault: Fault) -> bool:
+        """Return whether others are to blame: all else is better mended before anything begins."""
+        return fault in (LOCKED, NO_CONNECTION)
+
     try:
-        return _opened(address, shown, threads)
+        opened = Patience(shown, patience).call(lambda: _opened(address, threads), held_up)
+    except StorageError:
+        raise
     except Exception as error:  # whatever the database driver raises
-        hint = ""
-        if isinstance(error, ImportError):
-            hint = (
-                f" A package is missing: `{as_typed('pip install impon-hpo[postgres]')}`, "
-                "or [mysql], or [grpc] for grpc://."
-            )
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        secret = _secret(address)
-        if secret:
-            reason = reason.replace(address, shown).replace(secret, "***")
-        raise StorageError(f"Storage '{shown}' cannot be opened: {reason}{hint}") from None
+        raise StorageError(_not_opened(address, shown, error)) from None
+    return PatientStorage(opened, shown, patience=patience)
 
 
-def _opened(address: str, shown: str, threads: int) -> BaseStorage:
+def _not_opened(address: str, shown: str, error: Exception) -> str:
+    """Return why a storage cannot be opened, without its password."""
+    reason = reason_of(error).replace(
+        "$ optuna storage upgrade --storage $STORAGE_URL",
+        as_typed(f"optuna storage upgrade --storage {shlex.quote(shown)}"),
+    )
+    secret = _secret(address)
+    if secret:
+        reason = reason.replace(address, shown).replace(secret, "***")
+    if isinstance(error, ImportError):
+        reason += (
+            f" A package is missing: `{as_typed('pip install impon-hpo[postgres]')}`, "
+            "or [mysql], or [grpc] for grpc://."
+        )
+    return f"Storage '{shown}' cannot be opened: {reason}"
+
+
+def _opened(address: str, threads: int) -> BaseStorage:
     if "://" not in address:
-        path = Path(address)
-        backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
-        return WholeStorage(JournalStorage(backend))
+        return JournalStorage(JournalFile(Path(address)))
     if address.startswith("grpc://"):
-        return PatientStorage(_proxied(address), shown)
+        return _proxied(address)
     if address.startswith("sqlite"):
-        database = _database(address, connect_args={"timeout": 60})
-        return WholeStorage(optuna.storages.get_storage(database))
+        database = _database(address, connect_args={"timeout": LOCK_SECONDS})
+        return optuna.storages.get_storage(database)
     waits = CUT_OFF if address.startswith("postgresql") else {}
     # One more is opened when a lease is renewed at the same moment, and closed again; kept, it
     # would halve the number of workers that the server has room for.
     server = _database(address, pool_pre_ping=True, pool_size=threads, connect_args=waits)
-    return PatientStorage(optuna.storages.get_storage(server), shown)
+    return optuna.storages.get_storage(server)
 
 
 def _database(address: str, **engine: Any) -> RDBStorage:
@@ -128,7 +154,8 @@ def _database(address: str, **engine: Any) -> RDBStorage:
         stop=tenacity.stop_after_attempt(20),
         reraise=True,
     )
-    return retrying(RDBStorage, address, engine_kwargs=engine)
+    literally = address.replace("{", "{{").replace("}", "}}")  # for Optuna, it is a template
+    return retrying(RDBStorage, literally, engine_kwargs=engine)
 
 
 def _made_meanwhile(error: BaseException) -> bool:
@@ -154,18 +181,66 @@ def without_secrets(address: str) -> str:
 
 def _secret(address: str) -> str | None:
     """Return the password as it stands in the address, percent signs and all."""
-    credentials, at, _ = address.partition("://")[2].rpartition("@")
-    return credentials.partition(":")[2] or None if at else None
+    scheme, _, rest = address.partition("://")
+    credentials, at, _ = rest.rpartition("@")
+    has_one = at and not scheme.startswith("sqlite")  # whose paths may have such letters
+    return credentials.partition(":")[2] or None if has_one else None
 
 
-def _file_of(address: str) -> Path | None:
-    """Return the file behind an address, or None for a server and for SQLite in memory."""
+QUERY = re.compile(r"\?(?:[\w.]+=[^/?&]*&?)+")
+"""What may follow the path in the address of an SQLite file."""
+
+
+def sqlite_address(path: str, scheme: str = "sqlite") -> str:
+    """Return the address of an SQLite file, as Optuna and its dashboard take it.
+
+    For SQLAlchemy "?" begins a query and "%20" is a space, and Optuna takes braces for something
+    to fill in; all other letters stay as they are.
+
+    Example:
+        >>> from impon_hpo.storage.connect import sqlite_address
+        >>> sqlite_address("runs/50 % of {all}?/study.db")
+        'sqlite:///runs/50 % of %7Ball%7D%3F/study.db'
+    """
+    quoted = re.sub(r"[?{}]|%(?=[0-9A-Fa-f]{2})", lambda letter: quote(letter[0]), path)
+    return f"{scheme}:///{quoted}"
+
+
+def for_optuna(address: str) -> str:
+    """Return an address as Optuna takes it, of one as people write it: with `~`, and with any
+    letters in the path of an SQLite file."""
+    if "://" not in address:
+        return str(Path(address).expanduser()) if address.startswith("~") else address
+    scheme, slashes, rest = address.partition(":///")
+    if not scheme.startswith("sqlite") or not slashes or rest.startswith((":memory:", "file:")):
+        return address
+    path, mark, query = rest.rpartition("?")
+    if not QUERY.fullmatch(mark + query):
+        path, mark, query = rest, "", ""
+    if path.startswith("~"):
+        path = str(Path(path).expanduser())
+    return sqlite_address(path if _is_literal(Path(path)) else unquote(path), scheme) + mark + query
+
+
+def _is_literal(path: Path) -> bool:
+    """Return whether a path has what looks like an escaped letter, and is meant as it stands."""
+    folder = str(path.parent)
+    return path.exists() or (unquote(folder) != folder and path.parent.is_dir())
+
+
+def file_of(address: str) -> Path | None:
+    """Return the file behind an address as Optuna takes it, or None for a server and for SQLite in
+    memory."""
     if "://" not in address:
         return Path(address)
-    scheme, _, rest = address.partition(":///")
-    if not scheme.startswith("sqlite") or not rest or rest.startswith(":memory:"):
+    if not address.startswith("sqlite"):
         return None
-    return Path(rest.partition("?")[0])
+    url = sqlalchemy.make_url(address)
+    name = url.database or ":memory:"
+    if name.startswith("file:"):  # SQLite's own way
+        name = unquote(name.removeprefix("file:"))
+    in_memory = name == ":memory:" or url.query.get("mode") == "memory"
+    return None if in_memory else Path(name)
 
 
 def artifact_store(address: str) -> ArtifactStore:

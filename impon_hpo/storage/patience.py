@@ -1,21 +1,112 @@
-"""Storages whose calls are not torn by a signal; and one that waits for its server."""
+"""The storage that everything here goes through: whole calls, waited for, with errors that say
+what to do."""
 
 from __future__ import annotations
 
 import functools
+import inspect
+import logging
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
 import tenacity
 from optuna.storages import BaseStorage
 
-from impon_hpo.errors import StorageError
+from impon_hpo.errors import DeletedError, StorageError
 from impon_hpo.signals import HeldSignals
+from impon_hpo.storage.faults import Fault, fault_of, told
+
+log = logging.getLogger("impon_hpo")
 
 PATIENCE_SECONDS = 600.0
 LONGEST_PAUSE = 10.0
+
+QUIET_SECONDS = 1.0
+"""What passes within this time is not worth a line in the log."""
+
+
+class Patience:
+    """How a storage is waited for.
+
+    Args:
+        shown: Its address, for the messages, without a password.
+        seconds: After which it gives up.
+    """
+
+    def __init__(self, shown: str, seconds: float) -> None:
+        self._shown = shown
+        self._seconds = seconds
+        self._told = False
+        self._over = threading.Event()  # from then on, what is left to do waits no more
+
+    def call(
+        self,
+        attempt: Callable[[], Any],
+        waits_for: Callable[[Fault], bool] = lambda fault: fault.passes,
+    ) -> Any:
+        """Call `attempt`, again and again while what is wrong with the storage may pass.
+
+        Args:
+            attempt: Asks the storage.
+            waits_for: Whether a fault is waited for.
+
+        Raises:
+            StorageError: The storage has another fault, or still has it in the end.
+        """
+
+        def again(error: BaseException) -> bool:
+            fault = fault_of(error)
+            return fault is not None and waits_for(fault)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(again),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_delay(self._seconds), tenacity.stop_when_event_set(self._over)
+            ),
+            sleep=tenacity.sleep_using_event(self._over),
+            before_sleep=self._tell,
+            reraise=True,
+        )
+        begun = time.monotonic()
+        try:
+            answer = retrying(attempt)
+        except KeyboardInterrupt:
+            if retrying.statistics["idle_for"] > 0:  # it came while this waited
+                self._over.set()
+            raise
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            text = told(self._shown, fault, error)
+            if again(error):
+                self._over.set()
+                waited = time.monotonic() - begun
+                text += f" Then run the same command again. It was waited for {waited:.0f} seconds."
+            raise StorageError(text) from None
+        if retrying.statistics["attempt_number"] > 1:
+            self._told = False
+        return answer
+
+    def _tell(self, attempt: tenacity.RetryCallState) -> None:
+        """Say once what is waited for."""
+        assert attempt.outcome is not None
+        error = attempt.outcome.exception()
+        fault = None if error is None else fault_of(error)
+        if error is None or fault is None or self._told:
+            return
+        if (attempt.seconds_since_start or 0.0) < min(QUIET_SECONDS, self._seconds):
+            return
+        self._told = True
+        log.warning(
+            "%s Until then, up to %.0f seconds, it is waited for, and no trial is lost.",
+            told(self._shown, fault, error),
+            self._seconds,
+        )
 
 
 def _forwarded(name: str) -> Callable[..., Any]:
@@ -26,39 +117,30 @@ def _forwarded(name: str) -> Callable[..., Any]:
     return method
 
 
-_METHODS = [
-    name for name, member in vars(BaseStorage).items() if callable(member) and name[:2] != "__"
-]
+_METHODS = {
+    name: member
+    for name, member in vars(BaseStorage).items()
+    if callable(member) and name[:2] != "__"
+}
+
+# Of these, a KeyError says that what has this id is deleted.
+_BY_ID = {
+    name
+    for name, member in _METHODS.items()
+    if {"study_id", "trial_id"} & {*inspect.signature(member).parameters}
+}
 
 # Every method of Optuna's storages alike, those of later versions too.
 _Forwarding = type("_Forwarding", (BaseStorage,), {name: _forwarded(name) for name in _METHODS})
 
 
-class WholeStorage(_Forwarding):  # type: ignore[misc, valid-type]
-    """Optuna's storage, each of whose calls comes to its end before Ctrl-C or SIGTERM is heeded.
+class PatientStorage(_Forwarding):  # type: ignore[misc, valid-type]
+    """Optuna's storage, asked again while it is away, full, locked or otherwise out of use for now.
 
-    Raised in the middle of a transaction, a stop leaves a lock behind, which the next call of the
-    same process waits for.
+    Each call comes to its end before Ctrl-C or SIGTERM is heeded: raised in the middle of a
+    transaction, a stop leaves a lock behind, which the next call of the same process waits for.
 
-    Args:
-        storage: The storage.
-    """
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self._storage = storage
-
-    def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        with HeldSignals() as held:
-            try:
-                return method(*arguments, **named)
-            finally:
-                held.let_through()  # also where the call failed
-
-
-class PatientStorage(WholeStorage):
-    """Optuna's storage, asked again while the server behind it cannot be reached.
-
-    What was half done when the connection broke is done again: a trial that was made twice is one
+    What was half done when the storage failed is done again: a trial that was made twice is one
     without a worker, which is found and continued like any other; the end of a trial counts once.
 
     Args:
@@ -70,55 +152,33 @@ class PatientStorage(WholeStorage):
     def __init__(
         self, storage: BaseStorage, shown: str, *, patience: float = PATIENCE_SECONDS
     ) -> None:
-        super().__init__(storage)
+        self._storage = storage
         self._shown = shown
-        self._patience = patience
+        self._patience = Patience(shown, patience)
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(is_away),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=LONGEST_PAUSE),
-            stop=tenacity.stop_after_delay(self._patience),
-            reraise=True,
-        )
-        again = False
+        attempts = 0
+
+        def attempt() -> Any:
+            nonlocal attempts
+            attempts += 1
+            with HeldSignals() as held:
+                try:
+                    return method(*arguments, **named)
+                finally:
+                    held.let_through()  # also where the call failed
+
         try:
-            for attempt in retrying:
-                with attempt:
-                    again = attempt.retry_state.attempt_number > 1
-                    return super()._call(method, *arguments, **named)
+            return self._patience.call(attempt)
         except optuna.exceptions.UpdateFinishedTrialError:
-            if again and method.__name__ == "set_trial_state_values":
-                return True  # the first attempt came through, and only its answer was lost
+            if attempts > 1 and method.__name__ == "set_trial_state_values":
+                return True  # an earlier attempt came through, and only its answer was lost
             raise
-        except Exception as error:
-            if not is_away(error):
+        except KeyError:
+            if method.__name__ not in _BY_ID:
                 raise
-            waited, self._patience = self._patience, 0.0  # what is left to do does not wait again
-            raise StorageError(
-                f"Storage '{self._shown}' could not be reached for {waited:.0f} seconds: "
-                f"{_said(error)} When it is back, run the same command again."
+            raise DeletedError(
+                f"Storage '{self._shown}' no longer holds the study or trial that this is about: "
+                "it was deleted or renamed meanwhile, perhaps in the dashboard. The same command "
+                "begins the study again, under its name."
             ) from None
-
-
-def is_away(error: BaseException) -> bool:
-    """Return whether an error of a storage says that its server cannot be reached for now."""
-    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, sqlalchemy.exc.OperationalError | sqlalchemy.exc.InterfaceError):
-        return True
-    if isinstance(error, sqlalchemy.exc.DBAPIError):
-        return bool(error.connection_invalidated)
-    code = getattr(error, "code", None)  # of a grpc.RpcError, without importing grpc
-    return callable(code) and getattr(code(), "name", "") in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
-
-
-def _said(error: BaseException) -> str:
-    if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:
-        error = error.__cause__
-    # SQLAlchemy's own text holds the statement with its parameters.
-    error = getattr(error, "orig", None) or error
-    details = getattr(error, "details", None)
-    text = details() if callable(details) else str(error)
-    line = (str(text).strip().splitlines() or [type(error).__name__])[0]
-    return line if line.endswith(".") else f"{line}."

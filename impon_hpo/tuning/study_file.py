@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from impon_hpo.errors import ConfigError
 from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
+from impon_hpo.storage.connect import sqlite_address
 from impon_hpo.training.config import FILES, TrainingConfig
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
 from impon_hpo.tuning.combinations import Combinations, combinations_of
@@ -73,9 +74,11 @@ class StudyFile(Settings):
         """Fill in what depends on other keys, and turn each arm into settings."""
         folder = Path(document.get("folder", "")).name
         filled = document | {
-            "storage": document.get("storage") or f"sqlite:///runs/{folder}/study.db",
+            "storage": document.get("storage") or sqlite_address(f"runs/{folder}/study.db"),
             "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
         }
+        if str(filled["artifacts"]).startswith("~"):
+            filled["artifacts"] = str(Path(filled["artifacts"]).expanduser())
         run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))
         filled["space"] = parse_space(space) if isinstance(space, dict) else space
         if isinstance(run, dict):

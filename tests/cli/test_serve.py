@@ -20,7 +20,7 @@ from tests.studies import storage_with_one_trial, write_study
 from tests.tuning.forks import start
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -38,7 +38,7 @@ def _dashboard(port: int) -> Iterator[str]:
         process.wait(seconds=20)
 
 
-def _get(url: str) -> Any:
+def get(url: str) -> Any:
     for _ in range(100):
         try:
             with urllib.request.urlopen(url, timeout=10) as answer:
@@ -50,21 +50,21 @@ def _get(url: str) -> Any:
 
 def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
     assert run("tune", write_study(), "--trials", "1") == 0
-    port = _free_port()
+    port = free_port()
     with _dashboard(port) as address:
         assert address == f"http://127.0.0.1:{port}/dashboard"
-        assert b"Optuna Dashboard" in _get(address)
+        assert b"Optuna Dashboard" in get(address)
         base = f"http://127.0.0.1:{port}"
-        (summary,) = json.loads(_get(f"{base}/api/studies"))["study_summaries"]
+        (summary,) = json.loads(get(f"{base}/api/studies"))["study_summaries"]
         assert summary["study_name"] == "small-impon"
-        study = json.loads(_get(f"{base}/api/studies/{summary['study_id']}"))
+        study = json.loads(get(f"{base}/api/studies/{summary['study_id']}"))
         assert "# small: arm `impon`" in study["note"]["body"]
         assert "impon-hpo train small --arm impon" in study["note"]["body"]
         trial = study["trials"][0]
         assert [value["step"] for value in trial["intermediate_values"]] == [1, 2, 3]
         artifacts = {entry["filename"]: entry for entry in trial["artifacts"]}
         artifact = artifacts["learning_curve.csv"]
-        curve = _get(
+        curve = get(
             f"{base}/artifacts/{summary['study_id']}/{trial['trial_id']}/{artifact['artifact_id']}"
         )
         assert curve.decode().startswith("epoch,train_loss,val_accuracy")
@@ -73,9 +73,9 @@ def test_the_dashboard_serves_the_study_its_note_and_its_artifacts() -> None:
 def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> None:
     study_file = tiny_study(*ONLY_IMPON)
     recordings = record(study_file, storage=study_file.storage)
-    with _dashboard(_free_port()) as address:
+    with _dashboard(free_port()) as address:
         api = address.replace("/dashboard", "/api/studies")
-        listed = json.loads(_get(api))["study_summaries"]
+        listed = json.loads(get(api))["study_summaries"]
         numbers = {
             entry["study_name"]: entry["study_id"]
             for entry in listed
@@ -85,7 +85,7 @@ def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> N
         trials = [
             trial
             for number in numbers.values()
-            for trial in json.loads(_get(f"{api}/{number}"))["trials"]
+            for trial in json.loads(get(f"{api}/{number}"))["trials"]
         ]
     assert len(trials) == len(recordings.runs) == 12
     shown = [[value["value"] for value in trial["intermediate_values"]] for trial in trials]
@@ -95,10 +95,10 @@ def test_dashboard_serves_a_comparison_with_the_accuracies_of_every_epoch() -> N
 
 def test_dashboard_is_stopped_while_it_answers() -> None:
     assert run("tune", write_study(), "--trials", "1") == 0
-    port = _free_port()
+    port = free_port()
     process = start("dashboard", "small", "--port", str(port))
     process.wait_until(lambda: process.out.endswith("\n"))
-    _get(f"http://127.0.0.1:{port}/dashboard")  # it listens
+    get(f"http://127.0.0.1:{port}/dashboard")  # it listens
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", port))

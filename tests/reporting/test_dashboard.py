@@ -70,13 +70,14 @@ def test_what_a_busy_storage_does_not_take_is_logged_and_written_the_next_time(
     pages = Pages(waits_for_nothing, "small", ["impon"], Path("runs/small"))
     other = sqlite3.connect("s.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    pages.write()
+    for _ in range(2):  # told once
+        pages.write()
     other.execute("ROLLBACK")
     other.close()
     assert graphs(study) == set()
-    assert len(said) == len(GRAPHS) + 1
-    assert said[-1].startswith("The note of arm 'impon' could not be saved: StorageInternalError")
-    assert said[-1].endswith("The dashboard shows the trials all the same.")
+    (line,) = said
+    assert line.startswith("Notes and graphs could not be saved: StorageInternalError")
+    assert line.endswith("The dashboard shows the trials all the same.")
     pages.write()
     assert graphs(study) == GRAPHS
     assert "2 trials complete" in get_note(study)
@@ -95,7 +96,7 @@ def test_a_graph_that_cannot_be_drawn_costs_no_other(
     Pages(study._storage, "small", ["impon"], Path("runs/small")).write()
     assert graphs(study) == GRAPHS - {"pruned-when"}
     assert "2 trials complete" in get_note(study)
-    assert said[0].startswith("Graph 'pruned-when' of arm 'impon' could not be saved: ValueError")
+    assert said[0].startswith("Graph 'pruned-when' of arm 'impon' could not be drawn: ValueError")
 
 
 def test_a_storage_without_the_study_says_so() -> None:

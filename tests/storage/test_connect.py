@@ -6,9 +6,11 @@ import io
 import os
 import pickle
 import re
+import sqlite3
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,14 @@ import pytest
 from optuna.artifacts import download_artifact, upload_artifact
 from optuna.trial import TrialState, create_trial
 
-from impon_hpo.errors import StorageError
-from impon_hpo.storage.connect import artifact_store, open_storage, quiet_studies, without_secrets
+from impon_hpo.errors import NothingYetError, StorageError
+from impon_hpo.storage.connect import (
+    artifact_store,
+    for_optuna,
+    open_storage,
+    quiet_studies,
+    without_secrets,
+)
 from impon_hpo.storage.trials import COST, EPOCHS, INTERRUPTED, REASON, read_trial
 from tests.tuning.forks import fork
 
@@ -42,7 +50,7 @@ def test_a_storage_that_is_not_there_is_not_made_by_looking(address: str) -> Non
 def test_a_file_that_is_no_database_is_refused_and_kept() -> None:
     Path("letter.db").write_text("Dear reader, this is no database at all.\n" * 50)
     before = Path("letter.db").read_bytes()
-    with pytest.raises(StorageError, match="cannot be opened"):
+    with pytest.raises(StorageError, match="cannot be used: file is not a database"):
         open_storage("sqlite:///letter.db", create=True)
     assert Path("letter.db").read_bytes() == before
 
@@ -58,6 +66,61 @@ def test_a_file_that_is_no_database_is_refused_and_kept() -> None:
 def test_a_bad_address_is_named(address: str, said: str) -> None:
     with pytest.raises(StorageError, match=said):
         open_storage(address, create=True)
+
+
+LETTERS = ["100%", "%20x", "why?", "a?b=c", "a#b", "{x}", "{}", "ü ñ", "-x", "a:b@c", "n" * 200]
+
+
+@pytest.mark.parametrize("name", LETTERS)
+@pytest.mark.parametrize("kind", ["db", "journal"])
+def test_path_may_have_any_letters_as_typed_and_as_shown(name: str, kind: str) -> None:
+    Path(name).mkdir()
+    typed = f"sqlite:///{name}/study.db" if kind == "db" else f"{name}/study.journal"
+    optuna.create_study(study_name="one", storage=open_storage(typed, create=True))
+    assert list(Path().rglob("*")) == [Path(name), Path(name, f"study.{kind}")]
+    shown = for_optuna(typed)
+    assert without_secrets(shown) == shown
+    for address in (typed, shown):
+        assert optuna.get_all_study_names(open_storage(address, create=False)) == ["one"]
+    if kind == "db":  # so Optuna's own commands and optuna-dashboard take what is shown
+        assert optuna.get_all_study_names(shown) == ["one"]
+    Path(name, f"study.{kind}").unlink()
+    with pytest.raises(NothingYetError):
+        open_storage(typed, create=False)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "sqlite:///runs/small/study.db",
+        "sqlite:////tmp/my studies/50 %/a#b.db?timeout=5",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file:a.db?mode=ro&uri=true",
+        "postgresql+psycopg://me:%7B@host/db?host=/tmp",
+        "runs/small.journal",
+    ],
+)
+def test_address_that_is_plain_stays_as_it_is(address: str) -> None:
+    assert for_optuna(address) == address
+
+
+@pytest.mark.parametrize("address", ["sqlite:///~/x/study.db", "~/x/study.db"])
+def test_tilde_is_the_users_own_folder(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path("home").absolute()))
+    open_storage(address, create=True)
+    assert Path("home/x/study.db").is_file()
+    assert not Path("~").exists()
+
+
+def test_storage_of_an_older_optuna_says_how_to_upgrade_it() -> None:
+    open_storage("sqlite:///old study.db", create=True)
+    with closing(sqlite3.connect("old study.db")) as file:
+        file.execute("UPDATE alembic_version SET version_num = 'v2.6.0.a'")
+        file.commit()
+    upgrade = "`optuna storage upgrade --storage 'sqlite:///old study.db'`"
+    with pytest.raises(StorageError, match=re.escape(upgrade)):
+        open_storage("sqlite:///old study.db", create=False)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

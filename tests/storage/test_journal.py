@@ -12,10 +12,9 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.storages.journal import JournalFileBackend
 
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.journal import CHUNK, JournalLock
+from impon_hpo.storage.journal import CHUNK, JournalFile, JournalLock
 
 # Since Python 3.12, forking beside other threads (here pytest-xdist's) is warned of.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -81,7 +80,7 @@ def test_processes_append_one_after_the_other() -> None:
     for index in range(n_processes):
         child = os.fork()
         if child == 0:
-            backend = JournalFileBackend(str(path), lock_obj=JournalLock(path))
+            backend = JournalFile(path)
             for line in range(n_lines):
                 backend.append_logs([{"process": index, "line": line}])
             os._exit(0)

@@ -17,7 +17,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.patience import WholeStorage
+from impon_hpo.storage.patience import PatientStorage
 from impon_hpo.storage.trials import WORKER
 from impon_hpo.tuning.lease import Lease, TakenOverError, Watch, claim, put_back, this_worker
 
@@ -168,7 +168,7 @@ def test_it_beats_while_it_is_held_and_not_after(study: optuna.Study) -> None:
     assert beat() == after
 
 
-class AwayForAWhile(WholeStorage):
+class AwayForAWhile(PatientStorage):
     """A storage that cannot be written to the next `n_away` times."""
 
     n_away = 0
@@ -183,7 +183,7 @@ class AwayForAWhile(WholeStorage):
 def test_beat_survives_a_storage_that_is_away_and_ends_when_it_is_taken_over(
     study: optuna.Study,
 ) -> None:
-    storage = AwayForAWhile(study._storage)
+    storage = AwayForAWhile(study._storage, "x")
     through = optuna.load_study(study_name=study.study_name, storage=storage)
     trial = through.ask()
     lease = Lease(through, trial, beat_seconds=0.01)

@@ -187,7 +187,7 @@ MISTAKES: list[tuple[list[str], str]] = [
     (["tune", "small", "--set", "model=os:no_such"], "has no 'no_such'"),
     (["tune", "small", "--set", "dataset=os.path:join"], "os.path:join"),
     (["tune", "small", "--storage", "nonsense://x"], "cannot be opened"),
-    (["tune", "small", "--storage", "sqlite:///letter.db"], "cannot be opened"),
+    (["tune", "small", "--storage", "sqlite:///letter.db"], "is not a database"),
     (["tune", "small", "--set", "width=9"], "run.width is 4 there, but 9 was asked for"),
     (["train", "small", "--set", "device=cuda:77"], "does not have device"),
     (["status", "small", "--storage", "sqlite:///none.db"], "no storage"),

@@ -28,7 +28,8 @@ def stub(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
     x = trial.suggest_float("x", 0, 1)
     for epoch in range(1, EPOCHS + 1):
         trial.report(x * epoch, step=epoch)
-        trial.set_user_attr(f"impon:epoch:{epoch}", {"cost": 1, "diagnostics": {}})
+        fields = {"cost": 1, "val_accuracy": x * epoch, "diagnostics": {}}
+        trial.set_user_attr(f"impon:epoch:{epoch}", fields)
         trial.set_user_attr("impon:cost", epoch)
         if trial.should_prune():
             raise optuna.TrialPruned

@@ -22,6 +22,7 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, load_splits
 from impon_hpo.training.training_run import train_epochs
 from impon_hpo.tuning.objective import Objective
+from impon_hpo.tuning.space_syntax import parse_space
 from tests.command import run
 from tests.studies import SMALL, write_study
 from tests.training.runs import CPU, config
@@ -120,12 +121,14 @@ def test_prequential_comes_free_from_the_first_trial(
 def test_trial_that_diverges_teaches_nobody(splits: Splits) -> None:
     given = memory_config(epoch_fraction=1.0, epochs=4)
     study = new_study(given)
-    study.enqueue_trial({"lr": 1e30}, skip_if_exists=False)
-    with pytest.warns(UserWarning, match="out of range for distribution"):
-        study.optimize(objective(given, splits), n_trials=1)
+    for lr in (1e30, 0.05, 0.04):
+        study.enqueue_trial({"lr": lr})
+    wide = objective(given, splits)
+    wide.space = parse_space({"lr": optuna.distributions.FloatDistribution(0.01, 1e30)})
+    study.optimize(wide, n_trials=1)
     assert study.trials[0].state == optuna.trial.TrialState.PRUNED
     assert read_study(study).references == {}
-    study.optimize(objective(given, splits), n_trials=2)
+    study.optimize(wide, n_trials=2)
     assert [used is None for used in attributes(study, USED)] == [True, True, False]
 
 

@@ -99,6 +99,7 @@ def test_study_of_plain_optuna_in_any_storage(capsys: pytest.CaptureFixture[str]
     assert [trial.params["lr"] for trial in record().trials] == [0.02, 0.01]
 
 
+@pytest.mark.slow
 def test_several_workers_enqueue_nothing_twice_under_promotion_with_tpe() -> None:
     text = TINY.replace('name = "SuccessiveHalvingPruner"', 'name = "promote"')
     write_study(text.replace("RandomSampler", "TPESampler"), name="fresh")

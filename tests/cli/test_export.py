@@ -63,6 +63,7 @@ def test_after_tune_the_best_model_is_exported_by_the_command_that_is_printed(
     assert facts["settings"]["lr"] == trial.params["lr"]
 
 
+@pytest.mark.slow
 def test_accuracy_on_the_test_split_is_the_one_that_train_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

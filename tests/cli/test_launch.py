@@ -305,6 +305,7 @@ def runs_under_way() -> int:
     return sum(trial.state == "RUNNING" and bool(trial.epochs) for trial in trials)
 
 
+@pytest.mark.slow
 def test_sigterm_ends_a_comparison_at_once_and_with_it_its_workers() -> None:
     # A run of a hundred thousand epochs: whoever waits for its end waits too long.
     write_study(SMALL.replace("epochs = 3", "epochs = 100000"))

@@ -70,7 +70,7 @@ def test_report_loads_no_torch() -> None:
     assert "uniform" in out
 
 
-@pytest.mark.parametrize("place", ["small", "."])
+@pytest.mark.parametrize("place", ["small", pytest.param(".", marks=pytest.mark.slow)])
 def test_modules_of_the_users_are_found_by_a_command(place: str) -> None:
     write_study()
     (Path(place) / "my_nets.py").write_text(

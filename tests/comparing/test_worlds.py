@@ -90,12 +90,12 @@ def test_world_at_the_margin_is_there() -> None:
 
 
 def test_loss_at_the_margin_is_rarely_called_supported() -> None:
-    judged = verdicts(AT_MARGIN, 6, 60)
+    judged = verdicts(AT_MARGIN, 6, 40)
     assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 
 def test_cost_at_the_limit_is_rarely_called_supported() -> None:
-    judged = verdicts(Effect(cost=0.51), 6, 40)
+    judged = verdicts(Effect(cost=0.51), 6, 30)
     assert share(judged, SUPPORTED) <= at_most(0.05, len(judged))
 
 

@@ -218,6 +218,7 @@ def test_postgresql_whose_disk_is_full_is_waited_for(postgres: str, said: list[s
     assert "has no room left: could not extend file: No space left on device." in line
 
 
+@pytest.mark.slow
 def test_postgresql_without_connections_is_waited_for(postgres: str, said: list[str]) -> None:
     name = f"user{os.getpid()}"
     database = postgres.partition("?")[0].rpartition("/")[2]

@@ -83,7 +83,7 @@ def test_a_grid_is_tried_once_and_then_the_study_ends(
     assert tried(address) == EVERY
 
 
-@pytest.mark.parametrize("pruner", [HALVING, PROMOTE])
+@pytest.mark.parametrize("pruner", [pytest.param(HALVING, marks=pytest.mark.slow), PROMOTE])
 def test_two_workers_try_a_grid_once(pruner: str, postgres: str) -> None:
     grid_study(pruner=pruner)
     command = ["tune", "small", "--arm", "uniform", "--storage", postgres, "--trials", "9"]
@@ -103,7 +103,10 @@ SPACE_BY_CHOICES = 'space.lr={type="categorical", choices=[0.01, 0.02, 0.05]}'
     "sampler",
     [
         'name = "BruteForceSampler"',
-        'name = "PartialFixedSampler"\nfixed_params = {}\nbase_sampler = "BruteForceSampler"',
+        pytest.param(
+            'name = "PartialFixedSampler"\nfixed_params = {}\nbase_sampler = "BruteForceSampler"',
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_all_of_a_space_is_tried_once(sampler: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -120,8 +123,15 @@ WHERE: dict[str, tuple[tuple[Any, str, bool], int]] = {
 }
 
 
-@pytest.mark.parametrize("point", WHERE)
-@pytest.mark.parametrize("pruner", [HALVING, PROMOTE])
+@pytest.mark.parametrize(
+    ("point", "pruner"),
+    [
+        ("between claim and values", PROMOTE),
+        ("before the end", HALVING),
+        pytest.param("between claim and values", HALVING, marks=pytest.mark.slow),
+        pytest.param("before the end", PROMOTE, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_grid_goes_on_to_the_same_end(point: str, pruner: str) -> None:
     grid_study(pruner=pruner)
     address = "grid.journal"

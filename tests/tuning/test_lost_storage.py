@@ -77,6 +77,7 @@ def test_worker_whose_study_is_deleted_ends_with_a_sentence_and_the_next_begins_
     assert record(address).n_finished == 1
 
 
+@pytest.mark.slow
 def test_worker_whose_study_is_deleted_behind_a_proxy_ends_with_a_sentence() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -454,6 +454,7 @@ def optimise(objective: Objective, storage: str, name: str) -> int:
     return os.getpid()
 
 
+@pytest.mark.slow
 def test_two_spawned_processes_work_on_one_sqlite_file(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     study = new_study(storage=storage, study_name="spawned")

@@ -375,6 +375,7 @@ def test_another_study_of_the_same_name_has_runs_of_its_own(database: str) -> No
     assert len(runs_of(database)) == 2
 
 
+@pytest.mark.slow
 def test_two_workers_make_the_database_and_share_the_runs_of_a_study() -> None:
     write_study(SMALL.replace("n_trials = 3", "n_trials = 4") + '\n[track]\nto = "mlflow"\n')
 

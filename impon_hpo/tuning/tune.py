@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import filelock
 import optuna
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
@@ -21,7 +23,7 @@ from impon_hpo.storage.connect import (
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
-from impon_hpo.tuning.enqueued import blaming_settings, check_names
+from impon_hpo.tuning.enqueued import blaming_settings, check_names, enqueued_values
 from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.processes import Orders
@@ -103,6 +105,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
             checkpoints.delete_finished(study, trials)
             if combinations is not None and combinations.all_tried(trials):
                 progress.note(combinations.exhausted)
+            _note_enqueued(trials, progress)
             return
 
     promotion = promotion_of(study_file.pruner, epochs=study_file.arms[arm].epochs)
@@ -175,6 +178,20 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
 def has_own_place(study_file: StudyFile) -> bool:
     """Return whether artifacts have a place of their own, which other machines may see."""
     return not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve())
+
+
+def _note_enqueued(trials: Sequence[FrozenTrial], progress: Progress) -> None:
+    """Say that what somebody has enqueued is not tried, since all trials are finished."""
+    enqueued = [
+        trial.number
+        for trial in trials
+        if trial.state == TrialState.WAITING and not trial.params and enqueued_values(trial)
+    ]
+    if enqueued:
+        progress.note(
+            f"Enqueued and not tried, since the study has all its trials: "
+            f"{', '.join(map(str, enqueued))}. Ask for more with --trials."
+        )
 
 
 def _room_of_waiting(checkpoints: Checkpoints, progress: Progress) -> float:

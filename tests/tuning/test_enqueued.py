@@ -51,6 +51,15 @@ def tune(*arguments: str) -> int:
     return run("tune", "small", "--arm", "uniform", "--storage", ADDRESS, *arguments)
 
 
+def test_what_is_enqueued_after_the_end_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    study = study_of(SMALL)
+    study.add_trial(optuna.trial.create_trial(value=0.5))
+    study.enqueue_trial({"lr": 0.02})
+    assert tune("--trials", "1") == 0
+    assert "not tried, since the study has all its trials: 1. Ask for" in capfd.readouterr().err
+    assert study.trials[1].state == TrialState.WAITING
+
+
 @pytest.mark.parametrize("text", [SMALL, PROMOTE], ids=["halving", "promote"])
 def test_what_cannot_be_a_run_fails_alone_with_its_reason(
     text: str, capfd: pytest.CaptureFixture[str]

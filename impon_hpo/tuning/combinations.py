@@ -127,8 +127,10 @@ class Combinations:
         if whole is not None or trial.state.is_finished():
             return whole
         matching = (each for each in self._all if known.items() <= each.items())
-        beside = ({**each, **known} for each in self._all)  # somebody wants values beside the grid
-        every = itertools.chain(matching, beside)
+        # Somebody wants values beside the grid. One that changes a condition may leave a setting
+        # without a value: that is no combination.
+        beside = (self._asked_for({**each, **known}) for each in self._all if known)
+        every = itertools.chain(matching, filter(None, beside))
         return next((each for each in every if _key(each) not in taken), None)
 
     def _asked_for(self, known: Mapping[str, Any]) -> dict[str, Any] | None:

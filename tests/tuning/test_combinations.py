@@ -207,7 +207,10 @@ def test_a_trial_that_is_enqueued_in_part_gets_no_combination_that_lacks_a_value
             "nesterov": Conditional([True, False], when={"optimizer": "sgd"}),
         }
     )
-    values = {"optimizer": ["sgd", "adamw"], "nesterov": [True, False]}
+    values: dict[str, list[Any]] = {
+        "optimizer": ["sgd", "adamw"],
+        "nesterov": [True, False],
+    }
     counted = Combinations(values, space, CONFIG, seed=0)
     trials = study_with(*(enqueued(optimizer="sgd") for _ in range(3)), enqueued(nesterov=True))
     first, second = (counted.of(number, trials) for number in range(2))

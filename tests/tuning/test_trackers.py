@@ -24,6 +24,7 @@ from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import tracking
@@ -371,13 +372,13 @@ def test_a_run_waits_while_its_trial_does(database: str) -> None:
 def test_a_worker_that_has_lost_a_trial_leaves_its_run_to_the_one_that_has_it(
     tiny_config: TrainingConfig, tiny_splits: Splits
 ) -> None:
-    def taken_over(trial: optuna.Trial) -> None:
+    def taken_over(trial: optuna.Trial, result: EpochResult) -> None:
         raise TakenOverError("trial 0 is another machine's now")
 
-    def finished_elsewhere(trial: optuna.Trial) -> None:
+    def finished_elsewhere(trial: optuna.Trial, result: EpochResult) -> None:
         trial.study.tell(trial.number, 0.5)
 
-    def failed_by_hand(trial: optuna.Trial) -> None:
+    def failed_by_hand(trial: optuna.Trial, result: EpochResult) -> None:
         trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
 
     for lose, error, ends in (
@@ -389,7 +390,7 @@ def test_a_worker_that_has_lost_a_trial_leaves_its_run_to_the_one_that_has_it(
         objective = Objective(tiny_config, {}, splits=tiny_splits, tracker=book)
         study = optuna.create_study(direction="maximize")
         with pytest.raises(error):
-            objective(study.ask(), lambda trial, result, lose=lose: lose(trial))
+            objective(study.ask(), lose)
         assert [entry[2] for entry in book.told if entry[0] == "end"] == ends
 
 

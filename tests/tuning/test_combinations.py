@@ -220,6 +220,9 @@ def test_a_trial_that_is_enqueued_in_part_gets_no_combination_that_lacks_a_value
     # Of adamw, what is enqueued is not asked for: it is adamw's only combination.
     assert counted.of(3, trials) == {"optimizer": "adamw"}
     assert counted.n_trials(trials) == 4
+    # A value that is not in the space is not the grid's business: it is blamed as such.
+    (wrong,) = study_with(enqueued(optimizer="adam"))
+    assert counted.of(0, [wrong])["optimizer"] == "adam"
 
 
 def test_a_trial_that_was_stopped_outside_leaves_its_combination() -> None:

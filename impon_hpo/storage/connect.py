@@ -280,7 +280,7 @@ def _bucket(address: str) -> ArtifactStore:
         ) from None
     except Exception as error:  # botocore's errors are made as they are met
         raise StorageError(f"The bucket '{address}' cannot be reached: {error}") from None
-    return Backoff(Bucket(bucket.strip("/"), client=client))
+    return PatientBucket(Bucket(bucket.strip("/"), client=client))
 
 
 class Bucket(Boto3ArtifactStore):
@@ -288,6 +288,15 @@ class Bucket(Boto3ArtifactStore):
 
     def __reduce__(self) -> tuple[type[Bucket], tuple[str]]:
         return Bucket, (self.bucket,)
+
+
+class PatientBucket(Backoff):
+    """A bucket that is asked again where it fails."""
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove an artifact."""
+        # Optuna 5.0's own goes on after it has removed it: ten times, for 80 seconds.
+        self._backend.remove(artifact_id)
 
 
 def check_travels(store: ArtifactStore | None) -> None:

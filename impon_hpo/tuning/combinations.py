@@ -11,12 +11,10 @@ from __future__ import annotations
 import itertools
 import json
 import random
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-import optuna
 from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.samplers import BruteForceSampler, GridSampler, PartialFixedSampler
 from optuna.trial import FrozenTrial
@@ -27,7 +25,7 @@ from impon_hpo.storage.trials import is_finished
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning.algorithms import sampler_class
 from impon_hpo.tuning.enqueued import check_value, enqueued_values
-from impon_hpo.tuning.space import Distribution, Space, suggest
+from impon_hpo.tuning.space import Distribution, Space, is_active
 
 MOST = 10_000
 """More combinations than that are left to Optuna's own sampler: no study comes to their end."""
@@ -127,19 +125,23 @@ class Combinations:
         if whole is not None or trial.state.is_finished():
             return whole
         matching = (each for each in self._all if known.items() <= each.items())
-        beside = ({**each, **known} for each in self._all)  # somebody wants values beside the grid
-        every = itertools.chain(matching, beside)
+        # Somebody wants values beside the grid. One that changes a condition may leave a setting
+        # without a value: that is no combination.
+        beside = (self._asked_for({**each, **known}) for each in self._all if known)
+        every = itertools.chain(matching, filter(None, beside))
         return next((each for each in every if _key(each) not in taken), None)
 
     def _asked_for(self, known: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return those of the known values that a trial asks for; None if it asks for more."""
-        trial = optuna.trial.FixedTrial(dict(known))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what somebody enqueued may lie beside the space
-            try:
-                return suggest(trial, self._space, self._config)
-            except (ValueError, TypeError):
+        """Return those of the known values that a trial asks for, be they in the space or not; None
+        if it asks for more."""
+        asked: dict[str, Any] = {}
+        for key in self._space:
+            if not is_active(self._space, key, self._config, asked):
+                continue
+            if key not in known:
                 return None
+            asked[key] = known[key]
+        return asked
 
 
 def combinations_of(

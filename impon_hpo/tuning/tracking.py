@@ -14,10 +14,13 @@ from functools import partial
 from typing import Any, Protocol
 
 import optuna
+from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError, ImponHpoError, describing
 from impon_hpo.storage.trials import IDENTITY, UID, flat_epoch
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.tuning.enqueued import frozen
+from impon_hpo.tuning.lease import TakenOverError
 
 log = logging.getLogger("impon_hpo")
 
@@ -169,7 +172,8 @@ class PatientTracker:
     def follow(
         self, trial: optuna.Trial, config: TrainingConfig, epochs: Mapping[int, Mapping[str, Any]]
     ) -> Iterator[Tracking]:
-        """Tell that a trial begins, and that it waits or has failed if it ends without a word.
+        """Tell that a trial begins, and that it waits or has failed if it ends without a word. Of
+        one that another worker has taken over, tell nothing more.
 
         Args:
             trial: The trial, with its parameters.
@@ -179,6 +183,12 @@ class PatientTracker:
         tracking = Tracking(self, TrackedTrial.of(trial, config, epochs))
         try:
             yield tracking
+        except TakenOverError:
+            raise  # who has the trial now tells how it ends
+        except optuna.exceptions.UpdateFinishedTrialError:
+            if frozen(trial).state == TrialState.FAIL:  # by hand, so nobody tells it
+                tracking.end("failed", None)
+            raise
         except BaseException as error:
             mistake = isinstance(error, ImponHpoError) or not isinstance(error, Exception)
             tracking.end(WAITING if mistake else "failed", None)

@@ -218,7 +218,7 @@ def find_study(
             )
         if arm not in arms:
             raise ConfigError(
-                f"Study '{name}' has no arm '{arm}' in {place}.{suggestion(arm, arms)} It has: "
+                f"{place} has no arm '{arm}' of study '{name}'.{suggestion(arm, arms)} It has: "
                 f"{', '.join(arms)}. Say which one with --from-arm."
             )
         name = arms[arm]

@@ -17,6 +17,7 @@ from typing import Any
 import optuna
 import pytest
 from optuna.artifacts import download_artifact, upload_artifact
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState, create_trial
 
 from impon_hpo.errors import NothingYetError, StorageError
@@ -160,6 +161,20 @@ def test_a_bucket_goes_to_another_process(bucket: str) -> None:
     store = pickle.loads(pickle.dumps(artifact_store(bucket)))
     store.write("one", io.BytesIO(b"1"))
     assert artifact_store(bucket).open_reader("one").read() == b"1"
+
+
+def test_what_is_in_a_bucket_is_removed_at_once(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        raise AssertionError(f"slept for {seconds} s")
+
+    store = artifact_store(bucket)
+    store.write("one", io.BytesIO(b"1"))
+    monkeypatch.setattr(time, "sleep", sleep)
+    store.remove("one")
+    with pytest.raises(ArtifactNotFound):
+        store.open_reader("one")
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])

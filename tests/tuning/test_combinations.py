@@ -17,7 +17,7 @@ from impon_hpo.storage.trials import read_studies
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.tuning import objective
 from impon_hpo.tuning.combinations import Combinations, combinations_of
-from impon_hpo.tuning.space_syntax import parse_space
+from impon_hpo.tuning.space_syntax import Conditional, parse_space
 from tests.command import run
 from tests.studies import SMALL, write_study
 from tests.tuning.forks import start
@@ -208,6 +208,31 @@ def test_a_trial_that_is_enqueued_in_part_gets_a_combination_with_it() -> None:
     assert combinations().of(3, trials)["lr"] == 0.1  # beside the grid
     assert combinations().n_trials(trials[:2]) == 6
     assert combinations().n_trials([trials[3]]) == 7
+
+
+def test_a_trial_that_is_enqueued_in_part_gets_no_combination_that_lacks_a_value() -> None:
+    space = parse_space(
+        {
+            "optimizer": ["sgd", "adamw"],
+            "nesterov": Conditional([True, False], when={"optimizer": "sgd"}),
+        }
+    )
+    values: dict[str, list[Any]] = {
+        "optimizer": ["sgd", "adamw"],
+        "nesterov": [True, False],
+    }
+    counted = Combinations(values, space, CONFIG, seed=0)
+    trials = study_with(*(enqueued(optimizer="sgd") for _ in range(3)), enqueued(nesterov=True))
+    first, second = (counted.of(number, trials) for number in range(2))
+    assert {first["nesterov"], second["nesterov"]} == {True, False}
+    with pytest.raises(TrialSettingsError, match="No combination is left"):
+        counted.of(2, trials)
+    # Of adamw, what is enqueued is not asked for: it is adamw's only combination.
+    assert counted.of(3, trials) == {"optimizer": "adamw"}
+    assert counted.n_trials(trials) == 4
+    # A value that is not in the space is not the grid's business: it is blamed as such.
+    (wrong,) = study_with(enqueued(optimizer="adam"))
+    assert counted.of(0, [wrong])["optimizer"] == "adam"
 
 
 def test_a_trial_that_was_stopped_outside_leaves_its_combination() -> None:

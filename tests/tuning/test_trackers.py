@@ -24,9 +24,11 @@ from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
+from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import tracking
+from impon_hpo.tuning.lease import TakenOverError
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.trackers import MLflowTracker, TensorBoardTracker, make_tracker
 from impon_hpo.tuning.tracking import PatientTracker, TrackedTrial, Tracking
@@ -365,6 +367,31 @@ def test_a_run_waits_while_its_trial_does(database: str) -> None:
     assert run("tune", "small", "--arm", "uniform", "--max-epochs", "2") == 0
     statuses = {run.info.status for run in runs_of(database, experiment="ours")}
     assert statuses == {"SCHEDULED"}
+
+
+def test_a_worker_that_has_lost_a_trial_leaves_its_run_to_the_one_that_has_it(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    def taken_over(trial: optuna.Trial, result: EpochResult) -> None:
+        raise TakenOverError("trial 0 is another machine's now")
+
+    def finished_elsewhere(trial: optuna.Trial, result: EpochResult) -> None:
+        trial.study.tell(trial.number, 0.5)
+
+    def failed_by_hand(trial: optuna.Trial, result: EpochResult) -> None:
+        trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+    for lose, error, ends in (
+        (taken_over, TakenOverError, []),
+        (finished_elsewhere, optuna.exceptions.UpdateFinishedTrialError, []),
+        (failed_by_hand, optuna.exceptions.UpdateFinishedTrialError, ["failed"]),
+    ):
+        book = Notebook()
+        objective = Objective(tiny_config, {}, splits=tiny_splits, tracker=book)
+        study = optuna.create_study(direction="maximize")
+        with pytest.raises(error):
+            objective(study.ask(), lose)
+        assert [entry[2] for entry in book.told if entry[0] == "end"] == ends
 
 
 def test_another_study_of_the_same_name_has_runs_of_its_own(database: str) -> None:

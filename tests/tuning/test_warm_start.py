@@ -223,7 +223,7 @@ def test_study_is_found_by_its_name_or_by_its_arm() -> None:
     assert find("digits", exact=False) == "digits-impon"
     assert find("digits-impon", exact=True, arm="other") == "digits-impon"
     with pytest.raises(
-        ConfigError, match=r"has no arm 'uniform' in It\. It has: impon\. Say which"
+        ConfigError, match=r"It has no arm 'uniform' of study 'digits'\. It has: impon\. Say which"
     ):
         find("digits", exact=False, arm="uniform")
     with pytest.raises(StorageError, match=r"It has no study 'digit'\. Did you mean 'digits'\?"):

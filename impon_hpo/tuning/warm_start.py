@@ -213,8 +213,8 @@ def find_study(
         arms = {one["arm"]: key for key, one in identities.items() if one.get("study") == name}
         if not arms:
             raise StorageError(
-                f"{place} has no study '{name}'.{suggestion(name, summaries)} It has: "
-                f"{', '.join(summaries) or 'none'}."
+                f"There is no study '{name}' in {place}.{suggestion(name, summaries)} "
+                f"It has: {', '.join(summaries) or 'none'}."
             )
         if arm not in arms:
             raise ConfigError(

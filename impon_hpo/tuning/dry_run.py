@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
@@ -178,10 +180,12 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, value in facts.items():
         name = key.replace("_", " ")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             rows += [(f"{name}: {entry}", str(value[entry])) for entry in value]
         elif isinstance(value, list):
             rows += [(name, str(entry)) for entry in value]
+        elif value == {}:
+            rows.append((name, "nothing"))
         else:
             rows.append((name, str(value)))
     return rows
@@ -224,10 +228,13 @@ def made_up_reference(splits: Splits) -> Reference:
 
 
 def _describe(algorithm: object) -> dict[str, Any]:
-    """Return class and plain-valued attributes of a pruner or study sampler."""
-    plain = {
-        name.lstrip("_"): value
-        for name, value in vars(algorithm).items()
-        if isinstance(value, str | int | float | bool)
-    }
-    return {"name": type(algorithm).__name__} | plain
+    """Return class and plain-valued attributes of a pruner or study sampler, and of those that it
+    was given."""
+    described: dict[str, Any] = {"name": type(algorithm).__name__}
+    for attribute, value in vars(algorithm).items():
+        name = attribute.lstrip("_")
+        if isinstance(value, str | int | float | bool) or attribute == "_fixed_params":
+            described[name] = value
+        elif isinstance(value, BasePruner | BaseSampler):
+            described |= {f"{name}.{key}": part for key, part in _describe(value).items()}
+    return described

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
@@ -26,6 +27,7 @@ from impon_hpo.training.reference_folder import check_reference
 from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.enqueued import check_enqueued, check_names
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.rehearsal import rehearse
 from impon_hpo.tuning.report_signal import MEASURED
@@ -88,6 +90,8 @@ def plan(
 
     `cost_at_most` counts forward-equivalents, without those of scoring.
 
+    `will_fail` lists trials that wait with values outside of the space.
+
     `enqueued` lists those configurations of `earlier` that the study does not have yet.
 
     What this machine lacks (a GPU, the data) is listed under `missing_here`; model and batch
@@ -143,6 +147,8 @@ def plan(
         facts["enqueued"] = {
             f"{one.study} trial {one.trial}": one.params for one in left_to_enqueue(trials, earlier)
         }
+    if will_fail := _failing(begun, study_file.space):
+        facts["will_fail"] = will_fail
     pruner = _describe(make_pruner(study_file.pruner, epochs=config.epochs))
     promotion = promotion_of(study_file.pruner, epochs=config.epochs)
     if promotion is not None:
@@ -207,6 +213,19 @@ def _begun(study_file: StudyFile, arm: str, address: str) -> StudyRecord | None:
     except NothingYetError:
         return None
     return next((record for record in records if record.identity["arm"] == arm), None)
+
+
+def _failing(begun: StudyRecord | None, space: Space) -> dict[str, str]:
+    """Return the trials that wait with values that cannot be, and why not."""
+    reasons = {}
+    for trial in [] if begun is None else begun.optuna_study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            try:
+                check_names(trial, space)
+                check_enqueued(trial, space)
+            except ConfigError as error:
+                reasons[f"trial {trial.number}"] = str(error)
+    return reasons
 
 
 def _made_up(config: TrainingConfig, device: torch.device) -> Splits:

@@ -24,7 +24,7 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, describe
-from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued
+from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued, frozen
 from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.report_signal import ReportSignal
 from impon_hpo.tuning.resuming import Past, resumed_run
@@ -292,7 +292,7 @@ class Objective:
     def _settings_of(self, trial: optuna.Trial) -> TrainingConfig:
         with_settings(self.config, {})  # what is wrong with every trial is the fault of none
         with blaming_settings(trial):
-            check_enqueued(trial, self.space)
+            check_enqueued(frozen(trial), self.space)
         params = suggest(trial, self.space, self.config)
         with blaming_settings(trial):
             return with_settings(self.config, params)

@@ -12,7 +12,7 @@ from impon_hpo.errors import ConfigError, DataError, StorageError
 from impon_hpo.tuning.dry_run import plan, plan_rows
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
-from tests.studies import SMALL, small_study
+from tests.studies import SMALL, small_study, untrained_study
 
 ADDRESS = "sqlite:///runs/small/study.db"
 
@@ -178,3 +178,13 @@ def test_home_folder_of_nobody_is_refused_in_a_sentence(setting: str) -> None:
 
 def test_a_plan_says_where_there_is_nothing() -> None:
     assert plan_rows({"enqueued": {}}) == [("enqueued", "nothing")]
+
+
+def test_a_plan_names_the_waiting_trials_that_will_fail() -> None:
+    study_file = small_study()
+    study = untrained_study(ADDRESS, [0.5])
+    for params in ({"lr": -1}, {"lr": 0.01}, {"lrr": 0.01}):
+        study.enqueue_trial(params)
+    will_fail = plan(study_file, "impon", 3, ADDRESS)["will_fail"]
+    assert will_fail.keys() == {"trial 1", "trial 3"}
+    assert will_fail["trial 1"] == "lr must be a number from 0.001 to 0.3, but got -1."

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from impon_hpo.environment import cpu_name, versions
 from impon_hpo.errors import StorageError, as_typed
+from impon_hpo.files import expanded
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _data(data_dir: str | None) -> Iterator[Finding]:
         "fashion-mnist": "FashionMNIST/raw",
         "folder": "train",
     }
-    extra_root = Path(data_dir).expanduser() if data_dir else None
+    extra_root = expanded(data_dir) if data_dir else None
     for root in filter(None, (data_root(None), extra_root)):
         if root.is_dir():
             names = [name for name, mark in marks.items() if (root / mark).exists()]

@@ -13,9 +13,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from impon_hpo.errors import StorageError
+from impon_hpo.errors import ConfigError, StorageError
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def expanded(path: str | Path) -> Path:
+    """Return a path in which `~` is the user's own folder, and `~ann` that of ann.
+
+    Raises:
+        ConfigError: There is no such user here.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ConfigError(
+            f"The path '{path}' begins with the home folder of a user, which is not known on this "
+            "machine. Write the folder out, or ./~… for a folder of that name."
+        ) from None
 
 
 @contextmanager

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from impon_hpo.tuning.study_file import StudyFile
     from impon_hpo.tuning.warm_start import Earlier
 
+USUAL = 5
+"""How many of the best trials are tried, where `--from-best` does not say."""
+
 
 def earlier_configurations(
     study_file: StudyFile,
@@ -19,7 +22,7 @@ def earlier_configurations(
     other: str | None,
     other_address: str | None,
     other_arm: str | None,
-    n: int,
+    n: int | None,
 ) -> list[Earlier]:
     """Return the configurations that `--from` asks for, the best first, and say what is left out of
     them; none where it is not given.
@@ -30,7 +33,7 @@ def earlier_configurations(
         other: What `--from` was given.
         other_address: What `--from-storage` was given.
         other_arm: What `--from-arm` was given.
-        n: What `--from-best` was given.
+        n: What `--from-best` was given; None: `USUAL`.
 
     Raises:
         ConfigError: An option is missing, there is no such arm, or nothing of it is of use.
@@ -39,6 +42,8 @@ def earlier_configurations(
     if other is None:
         if other_arm is not None:
             raise ConfigError("--from-arm needs --from OTHER: the study that the arm is of.")
+        if n is not None:
+            raise ConfigError("--from-best needs --from OTHER: the study whose best are tried.")
         return []
     from impon_hpo.storage.connect import open_storage, without_secrets
     from impon_hpo.tuning.warm_start import best_of, find_study
@@ -51,10 +56,10 @@ def earlier_configurations(
         open_storage(place, create=False),
         name,
         arm=other_arm or arm,
-        place=f"The storage '{without_secrets(place)}'",
+        place=f"the storage '{without_secrets(place)}'",
         exact=other_address is not None,
     )
-    earlier, notes = best_of(earlier_study, study_file.space, n)
+    earlier, notes = best_of(earlier_study, study_file.space, n or USUAL)
     for note in notes:
         say(note)
     if not earlier:

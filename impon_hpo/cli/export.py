@@ -169,6 +169,12 @@ def _checkpoint_of(
     if kept is not None:
         return kept.path
     best, arm = record.best, record.identity["arm"]
+    if trial.state == "FAIL":
+        because = f": {trial.reason}" if trial.reason else "."
+        raise ConfigError(
+            f"Trial {trial.number} of arm '{arm}' failed, so there is no model of it{because} "
+            "Export another one, or give a checkpoint with --checkpoint."
+        )
     why = "Of finished trials, only the checkpoint of the best complete one is kept"
     if best is not None and best.number == trial.number:
         why = f"It would be in '{folder}'"

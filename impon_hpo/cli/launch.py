@@ -94,7 +94,7 @@ def tune(
     from_study: From = None,
     from_storage: FromStorage = None,
     from_arm: FromArm = None,
-    from_best: FromBest = 5,
+    from_best: FromBest = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything and say what would be run.")
     ] = False,

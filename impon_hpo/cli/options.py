@@ -114,7 +114,10 @@ FromStorage = Annotated[
 FromArm = Annotated[
     str | None, typer.Option(metavar="ARM", help="Its arm; default: the one of that name.")
 ]
-FromBest = Annotated[int, typer.Option(min=1, metavar="N", help="How many of its trials.")]
+FromBest = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="How many of its trials; default: 5."),
+]
 Table = Annotated[
     Path | None,
     typer.Option(

@@ -25,6 +25,7 @@ from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage
 from optuna.storages.journal import JournalStorage
 
 from impon_hpo.errors import NothingYetError, StorageError, as_typed
+from impon_hpo.files import expanded
 from impon_hpo.storage.faults import LOCKED, NO_CONNECTION, Fault, reason_of
 from impon_hpo.storage.journal import JournalFile
 from impon_hpo.storage.patience import PATIENCE_SECONDS, Patience, PatientStorage
@@ -210,7 +211,7 @@ def for_optuna(address: str) -> str:
     """Return an address as Optuna takes it, of one as people write it: with `~`, and with any
     letters in the path of an SQLite file."""
     if "://" not in address:
-        return str(Path(address).expanduser()) if address.startswith("~") else address
+        return str(expanded(address)) if address.startswith("~") else address
     scheme, slashes, rest = address.partition(":///")
     if not scheme.startswith("sqlite") or not slashes or rest.startswith((":memory:", "file:")):
         return address
@@ -218,7 +219,7 @@ def for_optuna(address: str) -> str:
     if not QUERY.fullmatch(mark + query):
         path, mark, query = rest, "", ""
     if path.startswith("~"):
-        path = str(Path(path).expanduser())
+        path = str(expanded(path))
     return sqlite_address(path if _is_literal(Path(path)) else unquote(path), scheme) + mark + query
 
 
@@ -247,19 +248,21 @@ def artifact_store(address: str) -> ArtifactStore:
     """Open (and make) the store of a study's artifacts.
 
     Args:
-        address: A folder, or `s3://bucket` of Amazon's or any like it, with boto3's own settings
-            (`AWS_ENDPOINT_URL`, `AWS_PROFILE` …).
+        address: A folder, where `~` is the user's own, or `s3://bucket` of Amazon's or any like
+            it, with boto3's own settings (`AWS_ENDPOINT_URL`, `AWS_PROFILE` …).
 
     Raises:
+        ConfigError: `~` is not known.
         StorageError: The folder cannot be made, or the bucket cannot be reached.
     """
     if "://" in address:
         return _bucket(address)
+    folder = expanded(address)
     try:
-        Path(address).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StorageError(f"The folder for artifacts cannot be made: {error}") from error
-    return FileSystemArtifactStore(address)
+    return FileSystemArtifactStore(folder)
 
 
 def _bucket(address: str) -> ArtifactStore:

@@ -129,8 +129,8 @@ def read_state(path: Path, device: torch.device, what: str, advice: str) -> Any:
     try:
         return unpack(torch.load(path, map_location=device, weights_only=True))
     except Exception as error:  # torch raises almost anything for a file of another kind
-        reason = (str(error).splitlines() or ["it is cut short."])[0]
-        raise CheckpointError(f"{what} '{path}' cannot be read: {reason} {advice}") from error
+        reason = (str(error).splitlines() or ["it is cut short"])[0].split(". ")[0].rstrip(".")
+        raise CheckpointError(f"{what} '{path}' cannot be read: {reason}. {advice}") from error
 
 
 JOINED, REST = "joined", "rest"

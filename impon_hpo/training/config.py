@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.files import expanded
 from impon_hpo.settings import Settings, choice_meant
 from impon_hpo.training.augment_setting import check_augment, check_options, mixing_names
 
@@ -286,7 +287,7 @@ class TrainingConfig(Settings):
 def _hash(config: TrainingConfig, name: str) -> str:
     if name == "groups" and config.group_pattern is not None:
         return hashlib.sha256(config.group_pattern.pattern.encode()).hexdigest()[:16]
-    path = Path(getattr(config, name)).expanduser()
+    path = expanded(getattr(config, name))
     try:
         status = path.stat()
         return _hash_of(path.absolute(), status.st_size, status.st_mtime_ns)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.files import expanded
 from impon_hpo.lookup import suggestion
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.image_data import ImageData
@@ -78,7 +78,7 @@ def csv_rows(path: str, column: str = "") -> Iterator[tuple[str, str, str]]:
     columns = ["file", column] if column else ["file"]
     try:
         # Spreadsheets write a mark in front of UTF-8.
-        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as opened:
+        with expanded(path).open(encoding="utf-8-sig", newline="") as opened:
             rows = csv.DictReader(opened)
             names = rows.fieldnames or []
             if not set(columns) <= set(names):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from impon_hpo.environment import cache_folder
 from impon_hpo.errors import DataError, DataMissingError, ImponHpoError
+from impon_hpo.files import expanded
 from impon_hpo.lookup import find
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.image_data import ImageData
@@ -26,9 +27,9 @@ DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 def data_root(data_dir: str | None) -> Path:
     """Return the folder of data sets: `data_dir`, $IMPON_HPO_DATA, or in the cache folder."""
     if data_dir is not None:
-        return Path(data_dir).expanduser()
+        return expanded(data_dir)
     if "IMPON_HPO_DATA" in os.environ:
-        return Path(os.environ["IMPON_HPO_DATA"]).expanduser()
+        return expanded(os.environ["IMPON_HPO_DATA"])
     return cache_folder() / "data"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.files import expanded
 from impon_hpo.lookup import load_object
 from impon_hpo.training.checkpoint import read_state
 from impon_hpo.training.config import TrainingConfig
@@ -126,7 +126,7 @@ def load_weights_file(config: TrainingConfig, model: nn.Module, n_classes: int) 
         ConfigError: It does not fit the model.
     """
     assert config.weights_file is not None
-    path = Path(config.weights_file).expanduser()
+    path = expanded(config.weights_file)
     advice = "It must be a state dict, saved with torch.save(model.state_dict(), …)."
     state = read_state(path, torch.device("cpu"), "weights_file", advice)
     for key in WRAPPED:

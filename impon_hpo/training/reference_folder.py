@@ -15,6 +15,7 @@ import filelock
 import torch
 
 from impon_hpo.errors import CheckpointError, ConfigError
+from impon_hpo.files import expanded
 from impon_hpo.lookup import suggestion
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.sampling.table import sampler_class
@@ -125,11 +126,11 @@ class References:
     """Finds, makes and stores references, by the hash of the data and of how they are made.
 
     Args:
-        folder: The folder with a file for each.
+        folder: The folder with a file for each; `~` is the user's own.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = expanded(folder)
 
     def key(
         self, config: TrainingConfig, splits: Splits, *, teacher: TrainingConfig | None = None

@@ -108,7 +108,7 @@ def load_model(checkpoint: str | Path) -> TrainedModel:
 
     Args:
         checkpoint: The file, as `impon-hpo train` names it, or as `tune` keeps it of the best trial
-            in runs/<study>/checkpoints/best.
+            in runs/<study>/best.
 
     Raises:
         CheckpointError: It is missing or broken, lacks what is needed, or does not fit the model.
@@ -133,7 +133,10 @@ def load_model(checkpoint: str | Path) -> TrainedModel:
         (torch.Size([5, 10]), '3')
     """
     path = Path(checkpoint)
-    state = read_state(path, torch.device("cpu"), "Checkpoint", "Give the path of a checkpoint.")
+    if not path.is_file():
+        raise CheckpointError(f"There is no file '{path}'. Give the path of a checkpoint.")
+    advice = "Give a checkpoint that is whole, as `impon-hpo train` names one."
+    state = read_state(path, torch.device("cpu"), "Checkpoint", advice)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(
             f"'{path}' is not a checkpoint of format {FORMAT} of impon-hpo. Give the path of one."

@@ -19,7 +19,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.errors import CheckpointError, describing
-from impon_hpo.files import csv_text, replacing, write_file
+from impon_hpo.files import csv_text, expanded, replacing, write_file
 from impon_hpo.storage.connect import ArtifactStore
 from impon_hpo.storage.trials import CLASS_PICKS, IMAGES, UID, flat_epoch
 from impon_hpo.training.checkpoint import Checkpoint
@@ -38,7 +38,7 @@ class Checkpoints:
     need it on a disk that they share. That of the best complete trial moves to a folder of its own.
 
     Args:
-        folder: The folder; made when something is saved.
+        folder: The folder; made when something is saved; `~` is the user's own.
         keep: Whether those of finished trials stay.
         budget: Bytes that those of waiting trials may take up; None: as many as there are.
         store: Where those of waiting trials and of the best one go as well, for machines that do
@@ -48,15 +48,15 @@ class Checkpoints:
 
     def __init__(
         self,
-        folder: Path,
+        folder: str | Path,
         *,
         keep: bool = False,
         budget: float | None = None,
         store: ArtifactStore | None = None,
-        best: Path | None = None,
+        best: str | Path | None = None,
     ) -> None:
-        self.folder = folder
-        self.best = best
+        self.folder = expanded(folder)
+        self.best = None if best is None else expanded(best)
         self.keep = keep
         self.budget = budget
         self.store = store

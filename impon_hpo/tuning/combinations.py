@@ -99,6 +99,8 @@ class Combinations:
     @property
     def exhausted(self) -> str:
         """The line that says so."""
+        if len(self) == 1:
+            return "The one combination of the grid is tried."
         return f"All {len(self)} combinations of the grid are tried."
 
     def _n_left(self, trials: Sequence[FrozenTrial]) -> int:

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
@@ -24,6 +27,7 @@ from impon_hpo.training.reference_folder import check_reference
 from impon_hpo.training.splits import Splits, by_size, load_splits, split_data
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning.algorithms import make_pruner, make_study_sampler
+from impon_hpo.tuning.enqueued import check_enqueued, check_names
 from impon_hpo.tuning.promotion import promotion_of
 from impon_hpo.tuning.rehearsal import rehearse
 from impon_hpo.tuning.report_signal import MEASURED
@@ -86,6 +90,8 @@ def plan(
 
     `cost_at_most` counts forward-equivalents, without those of scoring.
 
+    `will_fail` lists trials that wait with values outside of the space.
+
     `enqueued` lists those configurations of `earlier` that the study does not have yet.
 
     What this machine lacks (a GPU, the data) is listed under `missing_here`; model and batch
@@ -141,6 +147,8 @@ def plan(
         facts["enqueued"] = {
             f"{one.study} trial {one.trial}": one.params for one in left_to_enqueue(trials, earlier)
         }
+    if will_fail := _failing(begun, study_file.space):
+        facts["will_fail"] = will_fail
     pruner = _describe(make_pruner(study_file.pruner, epochs=config.epochs))
     promotion = promotion_of(study_file.pruner, epochs=config.epochs)
     if promotion is not None:
@@ -178,10 +186,12 @@ def plan_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for key, value in facts.items():
         name = key.replace("_", " ")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             rows += [(f"{name}: {entry}", str(value[entry])) for entry in value]
         elif isinstance(value, list):
             rows += [(name, str(entry)) for entry in value]
+        elif value == {}:
+            rows.append((name, "nothing"))
         else:
             rows.append((name, str(value)))
     return rows
@@ -205,6 +215,19 @@ def _begun(study_file: StudyFile, arm: str, address: str) -> StudyRecord | None:
     return next((record for record in records if record.identity["arm"] == arm), None)
 
 
+def _failing(begun: StudyRecord | None, space: Space) -> dict[str, str]:
+    """Return the trials that wait with values that cannot be, and why not."""
+    reasons = {}
+    for trial in [] if begun is None else begun.optuna_study.get_trials(deepcopy=False):
+        if trial.state == TrialState.WAITING:
+            try:
+                check_names(trial, space)
+                check_enqueued(trial, space)
+            except ConfigError as error:
+                reasons[f"trial {trial.number}"] = str(error)
+    return reasons
+
+
 def _made_up(config: TrainingConfig, device: torch.device) -> Splits:
     side = config.image_size or 32
     images = np.zeros((10_000, side, side, 3), dtype=np.uint8)
@@ -224,10 +247,13 @@ def made_up_reference(splits: Splits) -> Reference:
 
 
 def _describe(algorithm: object) -> dict[str, Any]:
-    """Return class and plain-valued attributes of a pruner or study sampler."""
-    plain = {
-        name.lstrip("_"): value
-        for name, value in vars(algorithm).items()
-        if isinstance(value, str | int | float | bool)
-    }
-    return {"name": type(algorithm).__name__} | plain
+    """Return class and plain-valued attributes of a pruner or study sampler, and of those that it
+    was given."""
+    described: dict[str, Any] = {"name": type(algorithm).__name__}
+    for attribute, value in vars(algorithm).items():
+        name = attribute.lstrip("_")
+        if isinstance(value, str | int | float | bool) or attribute == "_fixed_params":
+            described[name] = value
+        elif isinstance(value, BasePruner | BaseSampler):
+            described |= {f"{name}.{key}": part for key, part in _describe(value).items()}
+    return described

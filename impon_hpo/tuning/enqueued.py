@@ -42,7 +42,7 @@ def blaming_settings(trial: optuna.trial.BaseTrial) -> Iterator[None]:
         raise TrialSettingsError(reason) from error
 
 
-def check_enqueued(trial: optuna.Trial, space: Space) -> None:
+def check_enqueued(trial: FrozenTrial, space: Space) -> None:
     """Check the values that a trial has for settings of the space.
 
     Optuna takes values outside of a space with a warning.
@@ -50,18 +50,18 @@ def check_enqueued(trial: optuna.Trial, space: Space) -> None:
     Raises:
         ConfigError: The space does not have one of them.
     """
-    for key, value in enqueued_values(frozen(trial)).items():
+    for key, value in enqueued_values(trial).items():
         if key in space:
             check_value(key, value, space[key])
 
 
-def check_names(trial: optuna.Trial, space: Space) -> None:
+def check_names(trial: FrozenTrial, space: Space) -> None:
     """Check that a trial has values for settings of the space alone.
 
     Raises:
         ConfigError: It has one for another.
     """
-    for key in enqueued_values(frozen(trial)):
+    for key in enqueued_values(trial):
         if key not in space:
             raise ConfigError(
                 f"'{key}' is not in the space.{suggestion(key, space)} "

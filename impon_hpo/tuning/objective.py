@@ -24,7 +24,7 @@ from impon_hpo.training.row_memory import RowMemory
 from impon_hpo.training.splits import Splits, by_size, load_splits
 from impon_hpo.training.training_run import TrainingRun, epochs_left
 from impon_hpo.tuning.artifacts import Checkpoints, describe
-from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued
+from impon_hpo.tuning.enqueued import blaming_settings, check_enqueued, frozen
 from impon_hpo.tuning.job import OnEpoch
 from impon_hpo.tuning.report_signal import ReportSignal
 from impon_hpo.tuning.resuming import Past, resumed_run
@@ -84,7 +84,8 @@ class Objective:
         tracker: Where else trials are shown as they run; default: nowhere.
 
     Raises:
-        ConfigError: The space does not fit the settings, the device is not there, `values` are
+        ConfigError: An argument is of another kind, the space does not fit the settings, the
+            device is not there, `values` are
             no such names, runs have not what is to be reported, or the tracker is none.
 
     Example:
@@ -117,6 +118,17 @@ class Objective:
         report_smoothing: float = 0.0,
         tracker: Tracker | None = None,
     ) -> None:
+        _check_kinds(
+            config=(config, TrainingConfig, "TrainingConfig(…)"),
+            splits=(splits, Splits, "load_splits(…)"),
+            references=(references, References, 'References("folder")'),
+            checkpoints=(checkpoints, Checkpoints, 'Checkpoints("folder")'),
+        )
+        if artifact_store is not None and not hasattr(artifact_store, "write"):
+            raise ConfigError(
+                "artifact_store must be one of Optuna's artifact stores, such as "
+                f'impon_hpo.artifact_store("folder"), but got {artifact_store!r}.'
+            )
         self.space = parse_space(space)
         check_space(config, self.space)
         check_conditions([config], self.space)
@@ -280,7 +292,7 @@ class Objective:
     def _settings_of(self, trial: optuna.Trial) -> TrainingConfig:
         with_settings(self.config, {})  # what is wrong with every trial is the fault of none
         with blaming_settings(trial):
-            check_enqueued(trial, self.space)
+            check_enqueued(frozen(trial), self.space)
         params = suggest(trial, self.space, self.config)
         with blaming_settings(trial):
             return with_settings(self.config, params)
@@ -320,6 +332,20 @@ class Objective:
                 prepared[0].sampler,
             )
         return prepared
+
+
+def _check_kinds(**arguments: tuple[Any, type, str]) -> None:
+    """Check arguments that are used only while a trial is trained, or after it: each with its kind
+    and how to make one.
+
+    Raises:
+        ConfigError: One is of another kind.
+    """
+    for name, (given, kind, example) in arguments.items():
+        if given is not None and not isinstance(given, kind):
+            raise ConfigError(
+                f"{name} must be a {kind.__name__}, such as impon_hpo.{example}, but got {given!r}."
+            )
 
 
 def _shape(config: TrainingConfig) -> tuple[object, ...]:

@@ -124,7 +124,9 @@ def suggest(
         if not is_active(space, key, config, params):
             continue
         if isinstance(distribution, CategoricalDistribution):
-            params[key] = trial.suggest_categorical(key, distribution.choices)
+            drawn = trial.suggest_categorical(key, distribution.choices)
+            # An enqueued 16.0, as pandas has it, is the choice 16 to Optuna, but is returned as is.
+            params[key] = distribution.choices[distribution.choices.index(drawn)]
             continue
         is_float = isinstance(distribution, FloatDistribution)
         suggest_number: Any = trial.suggest_float if is_float else trial.suggest_int

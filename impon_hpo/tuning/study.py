@@ -195,7 +195,8 @@ def _differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str 
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _differences(old, new, f"{prefix}{key}.")
         elif old != new:
-            lines.append(f"{prefix}{key} is {old!r} there, but {new!r} was asked for")
+            wanted = "is not set here" if new is _NOT_SET else f"{new!r} was asked for"
+            lines.append(f"{prefix}{key} is {old!r} there, but {wanted}")
     return lines
 
 

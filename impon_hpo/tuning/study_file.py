@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from impon_hpo.errors import ConfigError
+from impon_hpo.files import expanded
 from impon_hpo.lookup import suggestion
 from impon_hpo.settings import Settings, explain
 from impon_hpo.storage.connect import sqlite_address
@@ -78,7 +79,7 @@ class StudyFile(Settings):
             "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
         }
         if str(filled["artifacts"]).startswith("~"):
-            filled["artifacts"] = str(Path(filled["artifacts"]).expanduser())
+            filled["artifacts"] = str(expanded(filled["artifacts"]))
         run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))
         filled["space"] = parse_space(space) if isinstance(space, dict) else space
         if isinstance(run, dict):
@@ -317,7 +318,7 @@ def _with_paths(settings: Any, folder: Path) -> Any:
         name: str(folder / settings[name])
         for name in FILES
         if isinstance(settings.get(name), str)
-        and not Path(settings[name]).expanduser().exists()
+        and not expanded(settings[name]).exists()
         and (folder / settings[name]).exists()
     }
     return settings | beside

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from impon_hpo.errors import ConfigError, as_typed
+from impon_hpo.files import expanded
 from impon_hpo.lookup import find, load_object, suggestion
 from impon_hpo.storage.connect import without_secrets
 from impon_hpo.tuning.tracking import WAITING, TrackedTrial, Tracker, check_tracker
@@ -46,7 +47,7 @@ class TensorBoardTracker:
     table HPARAMS has the trials that have ended.
 
     Args:
-        folder: The folder.
+        folder: The folder; `~` is the user's own.
 
     Raises:
         ConfigError: The package is missing.
@@ -64,6 +65,7 @@ class TensorBoardTracker:
 
     def __post_init__(self) -> None:
         _check_installed("tensorboard", "tensorboard")
+        self.folder = str(expanded(self.folder))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"folder": self.folder, "_writers": {}}
@@ -157,6 +159,9 @@ class MLflowTracker:
     def __post_init__(self) -> None:
         _check_installed("mlflow", "mlflow")
         if self.uri is not None:
+            scheme, slashes, path = self.uri.partition(":///")
+            if path.startswith("~"):
+                self.uri = scheme + slashes + str(expanded(path))
             self._check_address(self.uri)
 
     def __getstate__(self) -> dict[str, Any]:

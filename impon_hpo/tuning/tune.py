@@ -23,7 +23,7 @@ from impon_hpo.storage.connect import (
 from impon_hpo.tuning.algorithms import make_study_sampler
 from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.budget import Budget
-from impon_hpo.tuning.enqueued import blaming_settings, check_names, enqueued_values
+from impon_hpo.tuning.enqueued import blaming_settings, check_names, enqueued_values, frozen
 from impon_hpo.tuning.job import Job, OnEpoch
 from impon_hpo.tuning.lease import Watch
 from impon_hpo.tuning.processes import Orders
@@ -152,7 +152,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
 
     def train(trial: optuna.Trial, on_epoch: OnEpoch) -> float:
         with blaming_settings(trial):  # around `Objective`, others may ask for values of their own
-            check_names(trial, study_file.space)
+            check_names(frozen(trial), study_file.space)
         return float(objective(trial, on_epoch))
 
     job = Job(

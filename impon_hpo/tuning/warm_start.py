@@ -213,12 +213,12 @@ def find_study(
         arms = {one["arm"]: key for key, one in identities.items() if one.get("study") == name}
         if not arms:
             raise StorageError(
-                f"{place} has no study '{name}'.{suggestion(name, summaries)} It has: "
-                f"{', '.join(summaries) or 'none'}."
+                f"There is no study '{name}' in {place}.{suggestion(name, summaries)} "
+                f"It has: {', '.join(summaries) or 'none'}."
             )
         if arm not in arms:
             raise ConfigError(
-                f"{place} has no arm '{arm}' of study '{name}'.{suggestion(arm, arms)} It has: "
+                f"Study '{name}' has no arm '{arm}' in {place}.{suggestion(arm, arms)} It has: "
                 f"{', '.join(arms)}. Say which one with --from-arm."
             )
         name = arms[arm]

@@ -119,6 +119,7 @@ def test_several_workers_enqueue_nothing_twice_under_promotion_with_tpe() -> Non
         (("--from", "smal"), "There is no study 'smal'"),
         (("--from", "small", "--from-arm", "uniform"), "has no arm 'uniform'"),
         (("--from-arm", "impon"), "--from-arm needs --from OTHER"),
+        (("--from-best", "3"), "--from-best needs --from OTHER"),
         (("--from", "fresh"), "There is no storage"),
         (("--from", "x", "--from-storage", "sqlite:///runs/small/study.db"), "no study 'x'"),
         (("--from", "small", "--set", "space={}"), "has no complete trial with a setting of this"),

@@ -9,10 +9,11 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
+from optuna.trial import TrialState
 from torch import nn
 
 from impon_hpo.storage.connect import open_storage
-from impon_hpo.storage.trials import WORKER, read_studies
+from impon_hpo.storage.trials import REASON, WORKER, read_studies
 from impon_hpo.training.splits import load_splits
 from impon_hpo.training.trained_model import load_model
 from impon_hpo.tuning.study_file import read_study_file
@@ -182,7 +183,8 @@ def test_artifacts_of_a_place_of_their_own_bring_it_to_another_machine(
         (("--trial", "first"), "--trial takes the number of a trial, or best, but got 'first'"),
         (("--trial", "3"), "has no trial 3: it has 3 trials, numbered from 0"),
         (("--arm", "uniform"), "nothing of arm 'uniform' yet; it has: impon"),
-        (("--checkpoint", "away.pt"), "Checkpoint 'away.pt' cannot be read"),
+        (("--checkpoint", "away.pt"), "There is no file 'away.pt'. Give the path of a"),
+        (("--checkpoint", "small/study.toml"), "Give a checkpoint that is whole, as `impon-hpo"),
         (("--to", "model.bin"), "--to must name a file that ends with .pt2"),
     ],
 )
@@ -208,3 +210,18 @@ def test_study_without_a_complete_trial_says_how_to_go_on(
         "No trial of arm 'impon' is complete yet. Continue the study: `impon-hpo tune"
         in (said(capsys)[1])
     )
+
+
+def test_trial_that_failed_has_no_model_and_is_not_to_be_trained_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_study()
+    study = untrained_study("small.journal", [0.1])
+    reason = "batch_size must be one of 16, 32, but got 1."
+    failed = optuna.trial.create_trial(state=TrialState.FAIL, user_attrs={REASON: reason})
+    study.add_trial(failed)
+    words = ("export", "small", "--storage", "small.journal", "--to", "model.pt2")
+    assert run(*words, "--trial", "1") == 2
+    message = said(capsys)[1]
+    assert f"Trial 1 of arm 'impon' failed, so there is no model of it: {reason} Export" in message
+    assert "To train it again" not in message

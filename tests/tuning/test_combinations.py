@@ -366,3 +366,9 @@ def test_a_trial_for_which_nothing_is_left_ends_with_that_reason(
     assert LINE in said
     assert tune("--storage", "grid.journal", "--trials", "9") == 0
     assert tried("grid.journal") == EVERY
+
+
+def test_one_combination_is_called_one() -> None:
+    one = parse_space({"batch_size": [16]})
+    grid = Combinations({"batch_size": [16]}, one, CONFIG, seed=0)
+    assert grid.exhausted == "The one combination of the grid is tried."

@@ -12,7 +12,7 @@ from impon_hpo.errors import ConfigError, DataError, StorageError
 from impon_hpo.tuning.dry_run import plan, plan_rows
 from impon_hpo.tuning.study_file import read_study_file
 from tests.conftest import STUDIES
-from tests.studies import small_study
+from tests.studies import SMALL, small_study, untrained_study
 
 ADDRESS = "sqlite:///runs/small/study.db"
 
@@ -150,3 +150,41 @@ def test_data_that_are_there_and_broken_are_not_taken_for_missing() -> None:
         plan(study_file, "impon", 3, ADDRESS)
     study_file = small_study("dataset=folder", "data_dir=nowhere")
     assert "There is no folder" in plan(study_file, "impon", 3, ADDRESS)["missing_here"][0]
+
+
+def test_a_plan_shows_the_pruners_and_samplers_within_others() -> None:
+    text = SMALL.replace(
+        'name = "SuccessiveHalvingPruner"\nreduction_factor = 3',
+        'name = "PatientPruner"\npatience = 1\n'
+        'wrapped_pruner = { name = "ThresholdPruner", lower = 0.2 }',
+    ).replace(
+        'name = "RandomSampler"',
+        'name = "PartialFixedSampler"\nfixed_params = { batch_size = 16 }\n'
+        'base_sampler = "RandomSampler"',
+    )
+    rows = plan_rows(plan(small_study(text=text), "impon", 3, ADDRESS))
+    assert ("pruner: wrapped_pruner.name", "ThresholdPruner") in rows
+    assert ("pruner: wrapped_pruner.lower", "0.2") in rows
+    assert ("study sampler: base_sampler.name", "RandomSampler") in rows
+    assert ("study sampler: fixed_params", "{'batch_size': 16}") in rows
+
+
+@pytest.mark.parametrize("setting", ["storage=sqlite:///~nobody-of-this-name/study.db"])
+def test_home_folder_of_nobody_is_refused_in_a_sentence(setting: str) -> None:
+    study_file = small_study(setting)
+    with pytest.raises(ConfigError, match="begins with the home folder of a user, which is not"):
+        plan(study_file, "impon", 3, study_file.storage)
+
+
+def test_a_plan_says_where_there_is_nothing() -> None:
+    assert plan_rows({"enqueued": {}}) == [("enqueued", "nothing")]
+
+
+def test_a_plan_names_the_waiting_trials_that_will_fail() -> None:
+    study_file = small_study()
+    study = untrained_study(ADDRESS, [0.5])
+    for params in ({"lr": -1}, {"lr": 0.01}, {"lrr": 0.01}):
+        study.enqueue_trial(params)
+    will_fail = plan(study_file, "impon", 3, ADDRESS)["will_fail"]
+    assert will_fail.keys() == {"trial 1", "trial 3"}
+    assert will_fail["trial 1"] == "lr must be a number from 0.001 to 0.3, but got -1."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from optuna.testing.pruners import DeterministicPruner
 from optuna.trial import TrialState
 
 from impon_hpo.errors import ConfigError, TrialSettingsError
-from impon_hpo.storage.connect import open_storage
+from impon_hpo.storage.connect import artifact_store, open_storage
 from impon_hpo.storage.trials import COST, INTERRUPTED, REASON, epochs_of
 from impon_hpo.training import compiling
 from impon_hpo.training.config import TrainingConfig
 from impon_hpo.training.epoch_result import EpochResult
+from impon_hpo.training.reference_folder import References
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import train_epochs
+from impon_hpo.tuning.artifacts import Checkpoints
 from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.space_syntax import Conditional
 from tests.sampling.tape import on_tape
@@ -327,3 +330,41 @@ def test_a_wrong_space_is_refused_before_anything_is_loaded(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         Objective(tiny_config.model_copy(update={"dataset": "no_module:no_data"}), space)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"artifact_store": "kept"}, "impon_hpo.artifact_store(\"folder\"), but got 'kept'"),
+        ({"references": "kept"}, 'must be a References, such as impon_hpo.References("folder")'),
+        ({"checkpoints": "kept"}, 'a Checkpoints, such as impon_hpo.Checkpoints("folder")'),
+        ({"splits": ("train", "test")}, "must be a Splits, such as impon_hpo.load_splits(…)"),
+        ({"config": {"dataset": "digits"}}, "a TrainingConfig, such as impon_hpo.TrainingConfig"),
+    ],
+)
+def test_argument_of_another_kind_is_refused_before_a_trial(
+    wrong: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        Objective(wrong.pop("config", TrainingConfig()), {}, **wrong)
+
+
+def test_folders_are_named_by_text_and_may_begin_with_the_users_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert References("~/kept").path("key") == tmp_path / "kept" / "key.pt"
+    assert Checkpoints("~/kept", best="~/best").folder == tmp_path / "kept"
+    artifact_store("~/files")
+    assert (tmp_path / "files").is_dir()
+    with pytest.raises(ConfigError, match="'~nobody-of-this-name/x' begins with the home folder"):
+        References("~nobody-of-this-name/x")
+
+
+def test_enqueued_choice_as_a_table_of_pandas_has_it_is_trained(
+    tiny_config: TrainingConfig, tiny_splits: Splits
+) -> None:
+    study = optuna.create_study(direction="maximize")
+    study.enqueue_trial({"batch_size": 16.0})
+    study.optimize(Objective(tiny_config, {"batch_size": [16, 32]}, splits=tiny_splits), n_trials=1)
+    assert study.best_params == {"batch_size": 16}

@@ -183,6 +183,10 @@ def test_old_studies_go_on_and_another_signal_is_another_study(
     assert run("tune", "small", "--arm", "uniform", "--trials", "1") == 0
     assert run("tune", "small", "--arm", "uniform", "--set", "report=train-loss") == 2
     assert "report is not set there, but 'train-loss' was asked for" in capsys.readouterr().err
+    last = ("tune", "small", "--trials", "1")
+    assert run(*last, "--set", "report=last") == 0
+    assert run(*last) == 2
+    assert "report is 'last' there, but is not set here" in capsys.readouterr().err
 
 
 def _outcome(address: str) -> list[tuple[Any, ...]]:

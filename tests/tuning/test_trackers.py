@@ -520,3 +520,11 @@ def test_nothing_is_imported_before_it_is_used_and_nothing_global_changes() -> N
     write_study()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_users_own_folder_is_no_folder_of_that_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert TensorBoardTracker("~/board").folder == str(tmp_path / "board")
+    assert MLflowTracker("sqlite:///~/flow.db").uri == f"sqlite:///{tmp_path}/flow.db"

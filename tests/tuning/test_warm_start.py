@@ -217,15 +217,15 @@ def test_study_is_found_by_its_name_or_by_its_arm() -> None:
     storage = stored(("digits-impon", "digits", "impon"), ("digits", "", ""))
 
     def find(name: str, *, exact: bool, arm: str = "impon") -> str:
-        return find_study(storage, name, arm=arm, place="It", exact=exact).study_name
+        return find_study(storage, name, arm=arm, place="it", exact=exact).study_name
 
     assert find("digits", exact=True) == "digits"
     assert find("digits", exact=False) == "digits-impon"
     assert find("digits-impon", exact=True, arm="other") == "digits-impon"
     with pytest.raises(
-        ConfigError, match=r"It has no arm 'uniform' of study 'digits'\. It has: impon\. Say which"
+        ConfigError, match=r"has no arm 'uniform' in it\. It has: impon\. Say which"
     ):
         find("digits", exact=False, arm="uniform")
-    with pytest.raises(StorageError, match=r"It has no study 'digit'\. Did you mean 'digits'\?"):
+    with pytest.raises(StorageError, match=r"no study 'digit' in it\. Did you mean 'digits'\?"):
         find("digit", exact=True)
     assert Path("found.journal").exists()

@@ -1,5 +1,6 @@
 # The public names. Each is imported when it is first used: see __init__.py.
 from .errors import ImponHpoError as ImponHpoError
+from .errors import TrialSettingsError as TrialSettingsError
 from .sampling.base import BatchSampler as BatchSampler
 from .sampling.base import Draw as Draw
 from .sampling.loader import IndexedDataset as IndexedDataset

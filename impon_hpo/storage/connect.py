@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -263,6 +264,35 @@ def artifact_store(address: str) -> ArtifactStore:
     except OSError as error:
         raise StorageError(f"The folder for artifacts cannot be made: {error}") from error
     return FileSystemArtifactStore(folder)
+
+
+def check_places(storage: str, artifacts: str) -> None:
+    """Check that what is not there yet of a storage and of artifacts could be made, and leave
+    nothing behind.
+
+    Raises:
+        ConfigError: `~` is not known.
+        StorageError: Nothing can be written there, or a bucket cannot be reached.
+    """
+    file = file_of(for_optuna(storage))
+    if file is not None:
+        _check_writable(f"The storage '{without_secrets(storage)}'", file.parent)
+    if "://" in artifacts:
+        _bucket(artifacts)
+    else:
+        _check_writable("The folder for artifacts", expanded(artifacts))
+
+
+def _check_writable(what: str, folder: Path) -> None:
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StorageError(
+            f"{what} cannot be made: nothing can be written in '{folder}': {error}"
+        ) from error
 
 
 def _bucket(address: str) -> ArtifactStore:

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from impon_hpo.errors import ConfigError, DataMissingError, NothingYetError
 from impon_hpo.sampling.reference import Reference
 from impon_hpo.settings import report_words
-from impon_hpo.storage.connect import open_storage, without_secrets
+from impon_hpo.storage.connect import check_places, open_storage, without_secrets
 from impon_hpo.storage.trials import StudyRecord, read_studies, space_words
 from impon_hpo.training.augment_setting import augment_names
 from impon_hpo.training.config import TrainingConfig, uniformly, wants_reference
@@ -133,6 +133,8 @@ def plan(
     run = TrainingRun(uniformly(config), splits)
     rows_trained = run.steps_per_epoch * config.batch_size
     begun = _begun(study_file, arm, address)
+    if begun is None:
+        check_places(address, study_file.artifacts)
     facts: dict[str, Any] = {
         "study": study_file.name,
         "arm": arm,

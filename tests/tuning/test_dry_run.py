@@ -28,6 +28,21 @@ def test_a_plan_counts_epochs_and_cost_and_runs_nothing() -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "artifacts"),
+    [
+        ("sqlite:////proc/nowhere/study.db", "artifacts"),
+        ("/proc/nowhere/study.journal", "artifacts"),
+        (ADDRESS, "/proc/nowhere/artifacts"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused(address: str, artifacts: str) -> None:
+    study_file = small_study(f"artifacts={artifacts}")
+    with pytest.raises(StorageError, match="cannot be made: nothing can be written in '/proc'"):
+        plan(study_file, "impon", 3, address)
+    assert not Path("runs").exists()
+
+
 def test_a_plan_knows_what_is_finished_already() -> None:
     study_file = small_study()
     assert plan(study_file, "impon", 3, ADDRESS)["finished_already"] == 0

@@ -1,5 +1,5 @@
-"""Replay over recorded learning curves: Optuna's own pruners, driven through ask and tell; halving
-that promotes, by the rule that decides in a study that runs; and a baseline."""
+"""Replay over recorded learning curves: Optuna's own pruners, asked about studies in memory;
+halving that promotes, by the rule that decides in a study that runs; and a baseline."""
 
 from __future__ import annotations
 
@@ -63,8 +63,9 @@ def replay(
 ) -> Replayed:
     """Return what a study does that tries the configurations in this order under this pruner.
 
-    It is the sequence of calls of `Objective` and `study.optimize`: report after every epoch from
-    1, ask after all but the last, and a run whose loss is not finite is pruned.
+    It is the sequence of `Objective` and `study.optimize`: report after every epoch from 1, ask
+    after all but the last, and a run whose loss is not finite is pruned. The storage is called as
+    `Trial` does, without its copies, which take longer than all the rest.
 
     Args:
         curves: By configuration.
@@ -79,26 +80,27 @@ def replay(
             pruner=pruner,
             sampler=optuna.samplers.RandomSampler(seed=0),  # never asked: all is given
         )
+    storage = study._storage
     stopped: dict[int, int] = {}
     best: tuple[float, int] | None = None
     picks = []
     for configuration in order:
         curve = curves[configuration]
-        trial = study.ask()
+        trial_id = storage.create_new_trial(study._study_id)
         epoch, pruned = 0, False
         for epoch, reported in enumerate(curve.reported, start=1):
-            trial.report(reported, step=epoch)
+            storage.set_trial_intermediate_value(trial_id, epoch, reported)
             cost += curve.cost[epoch - 1]
-            if epoch < curve.horizon and trial.should_prune():
+            if epoch < curve.horizon and pruner.prune(study, storage.get_trial(trial_id)):
                 pruned = True
                 break
         if not pruned and len(curve.accuracy) < curve.horizon:
             cost += curve.ended_cost
             pruned = True
         if pruned:
-            study.tell(trial, state=TrialState.PRUNED)
+            storage.set_trial_state_values(trial_id, TrialState.PRUNED)
         else:
-            study.tell(trial, curve.accuracy[-1])
+            storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [curve.accuracy[-1]])
             if best is None or curve.accuracy[-1] > best[0]:
                 best = (curve.accuracy[-1], configuration)
         stopped[configuration] = epoch

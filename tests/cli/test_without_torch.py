@@ -62,6 +62,7 @@ def test_command_that_only_looks_loads_no_torch(arguments: str, output: str) -> 
     assert output in out
 
 
+@pytest.mark.slow
 def test_report_loads_no_torch() -> None:
     shutil.copytree(STUDIES / "quickstart", "quickstart")
     code, out, err = run("report", "quickstart")

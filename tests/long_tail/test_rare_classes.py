@@ -68,6 +68,7 @@ def test_example_in_the_docstring_runs() -> None:
     assert result.failed == 0, "".join(report)
 
 
+@pytest.mark.slow
 def test_study_finds_the_module_beside_it() -> None:
     image_files(rare_classes.CIFAR10, per_class=125)
     small = ["epochs=2", "width=4", "subset=150", "validation_size=40", "batch_size=32"]

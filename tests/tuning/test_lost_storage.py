@@ -127,7 +127,9 @@ def worker_on_full_disk(name: str) -> Forked:
     return going
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "name", [pytest.param("study.db", marks=pytest.mark.slow), "study.journal"]
+)
 def test_study_goes_on_when_the_full_disk_of_its_storage_has_room_again(
     name: str, undisturbed: list[dict[str, object]]
 ) -> None:

@@ -42,7 +42,7 @@ WHERE: dict[str, tuple[Any, str, bool]] = {
 POINTS = [
     ("in an epoch", 31),
     pytest.param("between report and pause", 3, marks=pytest.mark.slow),
-    ("in the pause", 3),
+    pytest.param("in the pause", 3, marks=pytest.mark.slow),
     pytest.param("between claim and note", 4, marks=pytest.mark.slow),
     ("between note and training", 4),
     ("between decision and end", 3),

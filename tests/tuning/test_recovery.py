@@ -172,7 +172,10 @@ def test_killed_worker_loses_nothing(
     assert outcome(record(address)) == undisturbed
 
 
-@pytest.mark.parametrize("storage", ["journal", "postgres", "mysql"])
+@pytest.mark.parametrize(
+    "storage",
+    ["journal", "postgres", pytest.param("mysql", marks=pytest.mark.slow)],
+)
 def test_killed_worker_loses_nothing_on_any_storage(
     storage: str,
     undisturbed: list[dict[str, Any]],

@@ -109,6 +109,13 @@ class TensorBoardTracker:
     def _open(self, trial: TrackedTrial, purge_step: int) -> SummaryWriter:
         from torch.utils.tensorboard import SummaryWriter
 
+        # Its files are read in the order of their names: a second, and then a process's number.
+        while any(
+            name.startswith(f"events.out.tfevents.{int(time.time())}.")
+            and f".{os.getpid()}." not in name
+            for name in os.listdir(self._place(trial))
+        ):
+            time.sleep(0.05)
         self._writers[trial] = SummaryWriter(str(self._place(trial)), purge_step=purge_step)
         return self._writers[trial]
 

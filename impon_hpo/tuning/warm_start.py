@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -250,5 +251,6 @@ def _drop_twins(study: optuna.Study) -> None:
         # Only who gets it ends it, and whoever trains a trial holds it.
         if text in first and trial.state == TrialState.WAITING and claim(study, trial._trial_id):
             study._storage.set_trial_user_attr(trial._trial_id, REASON, INTERRUPTED)
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            with suppress(optuna.exceptions.UpdateFinishedTrialError):  # another one was faster
+                study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
         first.add(text)

@@ -90,7 +90,7 @@ def test_comparison_that_is_killed_in_the_middle_of_a_run_goes_on_to_the_same_bi
     assert not list(Path("runs/small/checkpoints").glob("*.pt"))
 
 
-@pytest.mark.parametrize("storage", ["journal", "postgres"])
+@pytest.mark.parametrize("storage", [pytest.param("journal", marks=pytest.mark.slow), "postgres"])
 def test_two_workers_record_what_one_does_and_double_nothing(
     storage: str, undisturbed: Recordings, request: pytest.FixtureRequest
 ) -> None:

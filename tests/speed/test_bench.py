@@ -66,6 +66,7 @@ def test_every_benchmark_explains_its_options(command: str, option: str) -> None
     assert option in result.stdout
 
 
+@pytest.mark.slow
 def test_the_script_needs_no_torch_to_help_and_ends_mistakes_with_two() -> None:
     code = (
         "import runpy, sys\n"

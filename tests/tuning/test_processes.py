@@ -131,9 +131,8 @@ def test_worker_ends_when_its_parent_is_killed() -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "address", ["sqlite:///shared.db", pytest.param("shared.journal", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["sqlite:///shared.db", "shared.journal"])
 def test_two_workers_do_a_study_once(address: str) -> None:
     write_study(SMALL.replace("n_trials = 3", "n_trials = 6"))
     tune = ["tune", "small", "--arm", "uniform", "--storage", address]

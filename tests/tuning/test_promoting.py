@@ -45,7 +45,7 @@ POINTS = [
     pytest.param("in the pause", 3, marks=pytest.mark.slow),
     pytest.param("between claim and note", 4, marks=pytest.mark.slow),
     ("between note and training", 4),
-    ("between decision and end", 3),
+    pytest.param("between decision and end", 3, marks=pytest.mark.slow),
     pytest.param("between end and note", 2, marks=pytest.mark.slow),
 ]
 

@@ -62,10 +62,10 @@ WHERE: dict[str, tuple[Any, str, bool]] = {
 }
 POINTS = [
     ("in an epoch", 31),
-    ("before the checkpoint is renamed", 3),
+    pytest.param("before the checkpoint is renamed", 3, marks=pytest.mark.slow),
     ("between checkpoint and report", 2),
     ("between report and pruner", 3),
-    ("between pruner and end", 2),
+    pytest.param("between pruner and end", 2, marks=pytest.mark.slow),
     ("after the end", 1),
 ]
 
@@ -146,7 +146,7 @@ def _study() -> None:
     write_study(STUDY)
 
 
-@pytest.mark.parametrize(("point", "n"), POINTS, ids=[point for point, _ in POINTS])
+@pytest.mark.parametrize(("point", "n"), POINTS)
 def test_killed_worker_loses_nothing(
     point: str,
     n: int,

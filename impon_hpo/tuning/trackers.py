@@ -111,9 +111,9 @@ class TensorBoardTracker:
 
         # Its files are read in the order of their names: a second, and then a process's number.
         while any(
-            name.startswith(f"events.out.tfevents.{int(time.time())}.")
-            and f".{os.getpid()}." not in name
-            for name in os.listdir(self._place(trial))
+            path.name.startswith(f"events.out.tfevents.{int(time.time())}.")
+            and f".{os.getpid()}." not in path.name
+            for path in self._place(trial).iterdir()
         ):
             time.sleep(0.05)
         self._writers[trial] = SummaryWriter(str(self._place(trial)), purge_step=purge_step)

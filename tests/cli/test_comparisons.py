@@ -154,6 +154,7 @@ def test_from_plan_to_report(
     assert "the study file was changed after recording" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_watch_shows_a_comparison_that_another_process_records_until_all_is_recorded() -> None:
     study_file = tiny_study(*ONLY_IMPON)
     settings = [part for setting in (*TINY, *ONLY_IMPON) for part in ("--set", setting)]

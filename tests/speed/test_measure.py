@@ -131,6 +131,7 @@ def build_sleeper(*, pid_file: Path) -> Callable[[], None]:
     return run
 
 
+@pytest.mark.slow
 def test_side_ends_when_the_process_that_started_it_is_killed(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     start = (

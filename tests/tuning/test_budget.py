@@ -122,6 +122,7 @@ def test_study_stops_within_a_trial_and_goes_on_with_more(
     assert found().n_finished == 3
 
 
+@pytest.mark.slow
 def test_seconds_are_those_of_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

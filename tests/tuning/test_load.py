@@ -62,7 +62,7 @@ def worker(address: str, n_trials: int) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("storage", "trials_each"),
     [
-        ("sqlite", 2),
+        pytest.param("sqlite", 2, marks=pytest.mark.slow),
         ("journal", 2),
         pytest.param("sqlite", 200, marks=pytest.mark.slow),
         pytest.param("journal", 200, marks=pytest.mark.slow),

@@ -44,7 +44,7 @@ POINTS = [
     pytest.param("between report and pause", 3, marks=pytest.mark.slow),
     pytest.param("in the pause", 3, marks=pytest.mark.slow),
     pytest.param("between claim and note", 4, marks=pytest.mark.slow),
-    ("between note and training", 4),
+    pytest.param("between note and training", 4, marks=pytest.mark.slow),
     pytest.param("between decision and end", 3, marks=pytest.mark.slow),
     pytest.param("between end and note", 2, marks=pytest.mark.slow),
 ]

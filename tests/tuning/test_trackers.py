@@ -333,7 +333,7 @@ def test_mlflow_has_a_run_a_trial_with_parameters_epochs_tags_and_status(
     assert mlflow.active_run() is None
 
 
-@pytest.mark.parametrize("to", ["tensorboard", "mlflow"])
+@pytest.mark.parametrize("to", [pytest.param("tensorboard", marks=pytest.mark.slow), "mlflow"])
 def test_trials_that_are_killed_and_wait_go_on_in_their_run_without_doubled_epochs(
     to: str, empty_database: Path
 ) -> None:

@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from impon_hpo.tuning.study_file import StudyFile
     from impon_hpo.tuning.warm_start import Earlier
 
-USUAL = 5
-"""How many of the best trials are tried, where `--from-best` does not say."""
-
 
 def earlier_configurations(
     study_file: StudyFile,
@@ -33,7 +30,7 @@ def earlier_configurations(
         other: What `--from` was given.
         other_address: What `--from-storage` was given.
         other_arm: What `--from-arm` was given.
-        n: What `--from-best` was given; None: `USUAL`.
+        n: What `--from-best` was given; None: as many as usual.
 
     Raises:
         ConfigError: An option is missing, there is no such arm, or nothing of it is of use.
@@ -46,7 +43,7 @@ def earlier_configurations(
             raise ConfigError("--from-best needs --from OTHER: the study whose best are tried.")
         return []
     from impon_hpo.storage.connect import open_storage, without_secrets
-    from impon_hpo.tuning.warm_start import best_of, find_study
+    from impon_hpo.tuning.warm_start import N_BEST, best_of, find_study
 
     place, name = other_address, other
     if place is None:
@@ -59,7 +56,7 @@ def earlier_configurations(
         place=f"the storage '{without_secrets(place)}'",
         exact=other_address is not None,
     )
-    earlier, notes = best_of(earlier_study, study_file.space, n or USUAL)
+    earlier, notes = best_of(earlier_study, study_file.space, n or N_BEST)
     for note in notes:
         say(note)
     if not earlier:

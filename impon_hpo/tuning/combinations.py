@@ -11,8 +11,9 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 
 from optuna.distributions import CategoricalDistribution, IntDistribution
@@ -58,13 +59,19 @@ class Combinations:
         *,
         seed: int,
     ) -> None:
-        self._space, self._config = space, config
+        self._values, self._space, self._config, self._seed = values, space, config, seed
+
+    @cached_property
+    def _all(self) -> dict[str, dict[str, Any]]:
+        # Made when it is needed: every command that reads a study file has checked the values.
         product = [
-            dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())
+            dict(zip(self._values, each, strict=True))
+            for each in itertools.product(*self._values.values())
         ]
-        random.Random(seed).shuffle(product)
+        random.Random(self._seed).shuffle(product)
         # Of two that differ only in a setting that is not asked for, one.
-        self._all = _distinct(self._asked_for(each) or each for each in product)
+        asked_for = (self._asked_for(each) or each for each in product)
+        return {_key(each): each for each in asked_for}
 
     def __len__(self) -> int:
         return len(self._all)
@@ -106,7 +113,7 @@ class Combinations:
     def _n_left(self, trials: Sequence[FrozenTrial]) -> int:
         given = zip(self._given_out(trials), trials, strict=True)
         had = {_key(params) for params, trial in given if params is not None and _counts(trial)}
-        return sum(_key(each) not in had for each in self._all)
+        return sum(key not in had for key in self._all)
 
     def _given_out(self, trials: Sequence[FrozenTrial]) -> list[dict[str, Any] | None]:
         """Return the combination of each trial; None: it has none."""
@@ -126,12 +133,13 @@ class Combinations:
         whole = self._asked_for(known) if known else None
         if whole is not None or trial.state.is_finished():
             return whole
-        matching = (each for each in self._all if known.items() <= each.items())
+        for key, each in self._all.items():
+            if key not in taken and known.items() <= each.items():
+                return each
         # Somebody wants values beside the grid. One that changes a condition may leave a setting
         # without a value: that is no combination.
-        beside = (self._asked_for({**each, **known}) for each in self._all if known)
-        every = itertools.chain(matching, filter(None, beside))
-        return next((each for each in every if _key(each) not in taken), None)
+        beside = (self._asked_for({**each, **known}) for each in self._all.values() if known)
+        return next((each for each in filter(None, beside) if _key(each) not in taken), None)
 
     def _asked_for(self, known: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return those of the known values that a trial asks for, be they in the space or not; None
@@ -244,10 +252,6 @@ def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
 def _counts(trial: FrozenTrial) -> bool:
     # What was stopped under Optuna's own `optimize` has tried nothing.
     return is_finished(trial) or not trial.state.is_finished()
-
-
-def _distinct(every: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    return list({_key(each): each for each in every}.values())
 
 
 def _key(params: Mapping[str, Any]) -> str:

@@ -191,18 +191,11 @@ def _write_resolved(study_file: StudyFile, arm: str, attributes: dict[str, Any])
 def _differences(stored: dict[str, Any], requested: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for key in [*stored, *(key for key in requested if key not in stored)]:
-        old, new = stored.get(key, _NOT_SET), requested.get(key, _NOT_SET)
+        old, new = stored.get(key), requested.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             lines += _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            wanted = "is not set here" if new is _NOT_SET else f"{new!r} was asked for"
-            lines.append(f"{prefix}{key} is {old!r} there, but {wanted}")
+        elif old != new or (key in stored) != (key in requested):
+            kept = repr(old) if key in stored else "not set"
+            wanted = f"{new!r} was asked for" if key in requested else "is not set here"
+            lines.append(f"{prefix}{key} is {kept} there, but {wanted}")
     return lines
-
-
-class _NotSet:
-    def __repr__(self) -> str:
-        return "not set"
-
-
-_NOT_SET = _NotSet()

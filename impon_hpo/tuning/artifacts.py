@@ -60,10 +60,20 @@ class Checkpoints:
         self.keep = keep
         self.budget = budget
         self.store = store
+        self._names: dict[str, str] = {}
 
     def of(self, study: optuna.Study, number: int) -> Checkpoint:
         """Return the checkpoint of a trial, whether it is there or not."""
-        return Checkpoint(self.folder / f"{_file_name(study)}-{number}.pt")
+        return Checkpoint(self.folder / f"{self._name(study)}-{number}.pt")
+
+    def _name(self, study: optuna.Study) -> str:
+        """Return how the files of a study begin; to ask for that costs a query, which is made
+        once."""
+        if study.study_name not in self._names:
+            name = str(study.user_attrs.get(UID, study.study_name))
+            safe = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+            self._names[study.study_name] = safe
+        return self._names[study.study_name]
 
     def share(self, study: optuna.Study, number: int) -> None:
         """Copy the checkpoint of a trial that waits into the store, if there is one."""
@@ -137,7 +147,15 @@ class Checkpoints:
 
     def numbers(self, study: optuna.Study) -> set[int]:
         """Return the numbers of a study's trials whose checkpoints are here."""
-        return _numbers(self.folder, study, "*.pt")
+        return self._numbers(self.folder, study, "*.pt")
+
+    def _numbers(self, folder: Path, study: optuna.Study, files: str) -> set[int]:
+        """Return the numbers of a study's trials that have files in a folder."""
+        if not any(folder.glob(files)):
+            return set()
+        name = f"{self._name(study)}-"
+        paths = folder.glob(f"{name}{files}")
+        return {int(path.name.partition(".pt")[0].removeprefix(name)) for path in paths}
 
     def excess(self) -> float:
         """Return by how many bytes those that are here exceed the budget; at most 0 if they fit."""
@@ -156,8 +174,8 @@ class Checkpoints:
             return
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best = max(complete, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
-        numbers = _numbers(self.folder, study, "*.pt*")  # from the files on, which are few
-        kept = set() if self.best is None else _numbers(self.best, study, "*.pt")
+        numbers = self._numbers(self.folder, study, "*.pt*")  # from the files on, which are few
+        kept = set() if self.best is None else self._numbers(self.best, study, "*.pt")
         for trial in trials:
             if not trial.state.is_finished():
                 continue
@@ -190,23 +208,9 @@ class Checkpoints:
                 self.store.remove(_name_of_best(best))
 
 
-def _numbers(folder: Path, study: optuna.Study, files: str) -> set[int]:
-    """Return the numbers of a study's trials that have files in a folder."""
-    if not any(folder.glob(files)):  # the study's name costs a query
-        return set()
-    name = f"{_file_name(study)}-"
-    paths = folder.glob(f"{name}{files}")
-    return {int(path.name.partition(".pt")[0].removeprefix(name)) for path in paths}
-
-
 def _name_of_best(checkpoint: Checkpoint) -> str:
     # Not that of the same trial while it waits: who has ended it may delete that afterwards.
     return f"best-{checkpoint.path.name}"
-
-
-def _file_name(study: optuna.Study) -> str:
-    name = str(study.user_attrs.get(UID, study.study_name))
-    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
 
 
 def describe(trial: optuna.Trial, run: TrainingRun, store: ArtifactStore | None) -> None:

@@ -78,8 +78,6 @@ class StudyFile(Settings):
             "storage": document.get("storage") or sqlite_address(f"runs/{folder}/study.db"),
             "artifacts": document.get("artifacts") or f"runs/{folder}/artifacts",
         }
-        if str(filled["artifacts"]).startswith("~"):
-            filled["artifacts"] = str(expanded(filled["artifacts"]))
         run, space, arms = (document.get(key, {}) for key in ("run", "space", "arms"))
         filled["space"] = parse_space(space) if isinstance(space, dict) else space
         if isinstance(run, dict):

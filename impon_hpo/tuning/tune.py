@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from impon_hpo.environment import environment
 from impon_hpo.errors import NothingYetError
-from impon_hpo.files import free_disk, readable_bytes
+from impon_hpo.files import expanded, free_disk, readable_bytes
 from impon_hpo.storage.connect import (
     artifact_store,
     open_storage,
@@ -177,7 +177,7 @@ def tune(study_file: StudyFile, arm: str, orders: Orders, progress: Progress) ->
 
 def has_own_place(study_file: StudyFile) -> bool:
     """Return whether artifacts have a place of their own, which other machines may see."""
-    return not Path(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve())
+    return not expanded(study_file.artifacts).resolve().is_relative_to(study_file.runs.resolve())
 
 
 def _note_enqueued(trials: Sequence[FrozenTrial], progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Trials in TensorBoard, in MLflow and in a tracker of one's own, read back with their tools."""
+"""Trials in TensorBoard and MLflow, read back with their tools; how `[track]` names a tracker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +23,15 @@ from optuna.testing.pruners import DeterministicPruner
 
 from impon_hpo.errors import ConfigError
 from impon_hpo.training.config import TrainingConfig
-from impon_hpo.training.epoch_result import EpochResult
 from impon_hpo.training.splits import Splits
 from impon_hpo.training.training_run import TrainingRun
 from impon_hpo.tuning import tracking
-from impon_hpo.tuning.lease import TakenOverError
-from impon_hpo.tuning.objective import Objective
 from impon_hpo.tuning.trackers import MLflowTracker, TensorBoardTracker, make_tracker
 from impon_hpo.tuning.tracking import PatientTracker, TrackedTrial, Tracking
 from tests.command import run
 from tests.studies import SMALL, small_study, write_study
 from tests.tuning.forks import fork
+from tests.tuning.notebook import tried
 from tests.tuning.test_recovery import kill_at
 
 pytestmark = [
@@ -77,49 +74,6 @@ def address(path: Path) -> str:
     return f"sqlite:///{path.resolve()}"
 
 
-class Notebook:
-    """A tracker that remembers what it was told, and fails where it is asked to."""
-
-    def __init__(self, fails: Callable[[str], bool] = lambda what: False) -> None:
-        self.told: list[tuple[Any, ...]] = []
-        self.tried: list[str] = []
-        self.fails = fails
-
-    def _note(self, what: str, *more: Any) -> None:
-        self.tried.append(what)
-        if self.fails(what):
-            raise ConnectionError("the server is away")
-        self.told.append((what, *more))
-
-    def begin(self, trial: TrackedTrial) -> None:
-        self._note("begin", trial.number, sorted(trial.past))
-
-    def epoch(self, trial: TrackedTrial, epoch: int, numbers: Mapping[str, float]) -> None:
-        self._note("epoch", trial.number, epoch, numbers["val_accuracy"])
-
-    def end(self, trial: TrackedTrial, state: str, value: float | None) -> None:
-        self._note("end", trial.number, state, value)
-
-
-def tried(
-    tracker: Any,
-    config: TrainingConfig,
-    splits: Splits,
-    pruner: optuna.pruners.BasePruner | None = None,
-    n_trials: int = 1,
-    **space: Any,
-) -> optuna.Study:
-    study = optuna.create_study(
-        direction="maximize",
-        study_name="by-hand",
-        pruner=pruner or optuna.pruners.NopPruner(),
-        sampler=optuna.samplers.RandomSampler(seed=0),
-    )
-    objective = Objective(config, space, splits=splits, tracker=tracker)
-    study.optimize(objective, n_trials=n_trials, catch=RuntimeError)
-    return study
-
-
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -150,105 +104,6 @@ def history(uri: str, run: Any) -> list[tuple[int, float]]:
 
     metrics = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, "val_accuracy")
     return [(metric.step, metric.value) for metric in metrics]
-
-
-def test_a_tracker_of_ones_own_is_told_of_each_trial_from_its_begin_to_its_end(
-    tiny_config: TrainingConfig, tiny_splits: Splits
-) -> None:
-    book = Notebook()
-    study = tried(book, tiny_config, tiny_splits, lr=FloatDistribution(0.01, 0.1))
-    values = study.trials[0].intermediate_values
-    assert book.told == [
-        ("begin", 0, []),
-        *(("epoch", 0, epoch, value) for epoch, value in values.items()),
-        ("end", 0, "complete", study.trials[0].value),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("pruner", "settings", "state"),
-    [
-        (DeterministicPruner(True), {}, "pruned"),
-        (None, {"lr": 1e30}, "diverged"),
-    ],
-)
-def test_a_tracker_is_told_how_a_trial_ended(
-    tiny_config: TrainingConfig,
-    tiny_splits: Splits,
-    pruner: optuna.pruners.BasePruner | None,
-    settings: dict[str, Any],
-    state: str,
-) -> None:
-    book = Notebook()
-    tried(book, tiny_config.model_copy(update=settings), tiny_splits, pruner)
-    assert book.told[-1][:3] == ("end", 0, state)
-
-
-def test_a_trial_that_fails_or_is_stopped_is_told(
-    tiny_config: TrainingConfig, tiny_splits: Splits
-) -> None:
-    for error, state in (
-        (RuntimeError("out of memory"), "failed"),
-        (KeyboardInterrupt(), "waiting"),
-    ):
-
-        def fail(trial: optuna.Trial, result: Any, error: BaseException = error) -> None:
-            raise error
-
-        book = Notebook()
-        objective = Objective(tiny_config, {}, splits=tiny_splits, tracker=book)
-        study = optuna.create_study(direction="maximize")
-        with pytest.raises(type(error)):
-            objective(study.ask(), fail)
-        assert book.told[-1][:3] == ("end", 0, state)
-
-
-def test_a_tracker_that_fails_costs_no_trial_and_one_line(
-    tiny_config: TrainingConfig, tiny_splits: Splits, said: list[str]
-) -> None:
-    book = Notebook(fails=lambda what: True)
-    study = tried(book, tiny_config, tiny_splits, n_trials=2)
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE", "COMPLETE"]
-    assert book.told == []
-    lines = [line for line in said if "track" in line]
-    assert lines[0] == (
-        "Trial 0 could not be tracked: ConnectionError: the server is away. The trial goes on."
-    )
-    assert len(lines) == len({line.split()[1] for line in lines}) <= 2
-
-
-def test_what_a_tracker_has_missed_is_told_again_in_order(
-    tiny_config: TrainingConfig,
-    tiny_splits: Splits,
-    said: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(tracking, "FAILING_SHARE", 1.0)  # on a busy machine all takes long
-    away = iter([False, True, True])
-    book = Notebook(fails=lambda what: next(away, False))
-    tried(book, tiny_config, tiny_splits)
-    assert [entry[0] for entry in book.told] == ["begin", "epoch", "epoch", "epoch", "end"]
-    assert [entry[2] for entry in book.told[1:4]] == [1, 2, 3]
-    assert len([line for line in said if "could not be tracked" in line]) == 1
-
-
-def test_a_tracker_that_fails_slowly_is_left_alone_for_a_while(
-    tiny_config: TrainingConfig, tiny_splits: Splits, said: list[str]
-) -> None:
-    def slow(what: str) -> bool:
-        time.sleep(0.2)
-        return True
-
-    book = Notebook(fails=slow)
-    tried(book, tiny_config, tiny_splits, n_trials=3)
-    assert book.tried == ["begin"]  # 0.2 s are 5 % of the next 4 s
-    assert len([line for line in said if "was not tracked" in line]) == 2
-
-
-def test_a_tracker_without_a_method_is_refused(tiny_config: TrainingConfig) -> None:
-    for none in (object(), Notebook, "tensorboard"):
-        with pytest.raises(ConfigError, match="object with the methods begin, epoch and end"):
-            Objective(tiny_config, {}, tracker=none)  # type: ignore[arg-type]
 
 
 def test_tensorboard_has_a_folder_a_trial_with_its_epochs_and_parameters(
@@ -367,31 +222,6 @@ def test_a_run_waits_while_its_trial_does(database: str) -> None:
     assert run("tune", "small", "--arm", "uniform", "--max-epochs", "2") == 0
     statuses = {run.info.status for run in runs_of(database, experiment="ours")}
     assert statuses == {"SCHEDULED"}
-
-
-def test_a_worker_that_has_lost_a_trial_leaves_its_run_to_the_one_that_has_it(
-    tiny_config: TrainingConfig, tiny_splits: Splits
-) -> None:
-    def taken_over(trial: optuna.Trial, result: EpochResult) -> None:
-        raise TakenOverError("trial 0 is another machine's now")
-
-    def finished_elsewhere(trial: optuna.Trial, result: EpochResult) -> None:
-        trial.study.tell(trial.number, 0.5)
-
-    def failed_by_hand(trial: optuna.Trial, result: EpochResult) -> None:
-        trial.study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-
-    for lose, error, ends in (
-        (taken_over, TakenOverError, []),
-        (finished_elsewhere, optuna.exceptions.UpdateFinishedTrialError, []),
-        (failed_by_hand, optuna.exceptions.UpdateFinishedTrialError, ["failed"]),
-    ):
-        book = Notebook()
-        objective = Objective(tiny_config, {}, splits=tiny_splits, tracker=book)
-        study = optuna.create_study(direction="maximize")
-        with pytest.raises(error):
-            objective(study.ask(), lose)
-        assert [entry[2] for entry in book.told if entry[0] == "end"] == ends
 
 
 def test_another_study_of_the_same_name_has_runs_of_its_own(database: str) -> None:
